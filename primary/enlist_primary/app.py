@@ -1,0 +1,220 @@
+"""A primary that serves: built, started, kept, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+from enlist import certificates
+from enlist.reasons import Reason, Refused
+from enlist.runtime import config as toml
+from enlist.runtime import files, sockets
+from enlist.runtime.logs import Log
+from enlist.v1 import account_pb2_grpc, hierarchy_pb2_grpc, journal_pb2_grpc, registration_pb2_grpc, trust_pb2_grpc
+from enlist_primary.authority.signer import Signer
+from enlist_primary.config import Config
+from enlist_primary.datafolder import DataFolder
+from enlist_primary.directory import Directory
+from enlist_primary.links.feed import Feed
+from enlist_primary.links.hub import Hub
+from enlist_primary.links.observations import Observations
+from enlist_primary.links.waiting import WaitingRoom
+from enlist_primary.operations import servers as operations
+from enlist_primary.rpc import listeners
+from enlist_primary.rpc.access import Access
+from enlist_primary.rpc.accounts import Accounts
+from enlist_primary.rpc.attempts import Attempts
+from enlist_primary.rpc.context import Context, Ports, Served
+from enlist_primary.rpc.hierarchy import Hierarchy
+from enlist_primary.rpc.journal import Journal
+from enlist_primary.rpc.listeners import Credential
+from enlist_primary.rpc.registration import Registration
+from enlist_primary.rpc.trust import Trust
+from enlist_primary.store import servers as rows
+from enlist_primary.store.database import Database
+
+EVERY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  # what a configuration says, compared here, bound only if it says so
+SWEEP_SECONDS = 60.0
+GRACE_SECONDS = 3.0
+"""Seconds that running RPCs get to end after the links were told."""
+
+log = Log("primary")
+
+
+class Primary:
+    """One primary process: the context its servicers share, its listeners and its few tasks."""
+
+    def __init__(self, folder: DataFolder, config: Config, signer: Signer, database: Database) -> None:
+        self.broken = asyncio.Event()
+        self._folder = folder
+        self._directory = Directory(database)
+        attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
+        self._access = Access(self._directory, database, attempts)
+        self.context = Context(
+            config=config,
+            addresses=_addresses(config),
+            certificate_lifetime=toml.duration(config.certificates.lifetime),
+            signer=signer,
+            database=database,
+            hub=Hub(),
+            waiting=WaitingRoom(),
+            observations=Observations(database),
+            attempts=attempts,
+            ports=Ports(),
+            served=Served(),
+            started=int(time.time()),
+        )
+        self._feed = Feed(database, self._changed)
+        root = certificates.pem(signer.authority.certificate)
+        self._ssl = Credential(*self._own_certificate(), root)
+        self._api = Credential(*self._api_certificate(), None)
+        self._note_served()
+
+    # --- Certificates -----------------------------------------------------------------------------------------------------------
+
+    def _own_certificate(self) -> tuple[bytes, bytes]:
+        own = self.context
+        return listeners.own_certificate(own.signer, own.addresses, own.certificate_lifetime, own.now())
+
+    def _api_certificate(self) -> tuple[bytes, bytes]:
+        chosen = self.context.config.certificates
+        if not chosen.api_certificate:
+            return self._own_certificate()
+        base = self._folder.path
+        return listeners.company_certificate(base / chosen.api_certificate, base / chosen.api_key_file)
+
+    def _note_served(self) -> None:
+        served = self.context.served
+        served.statement = self.context.signer.statement(certificates.der(self._api.leaf))
+        served.ssl_certificate_ends = certificates.ends_at(self._ssl.leaf)
+
+    def renew_certificates(self) -> None:
+        """Makes the primary's own certificates anew and reads the company's again; open connections stay."""
+        self._ssl.publish(*self._own_certificate())
+        self._api.publish(*self._api_certificate())
+        self._note_served()
+        log.info("server certificates renewed", ends=self.context.served.ssl_certificate_ends)
+
+    # --- Start and stop ---------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serves while the context lasts; on the way out links are told, then RPCs get a few seconds, then all is written."""
+        await self._feed.start()
+        await self._directory.load()
+        await self.context.observations.load()
+        async with AsyncExitStack() as stack:
+            server, health = self._server()
+            await self._listen(server, stack)
+            await server.start()
+            stack.push_async_callback(self._stop, server, health)
+            for task in (self._feed.run(), self.context.observations.run(), self._sweep(), self._expire(), self._renew()):
+                self._keep(stack, task)
+            await health.set("", health_pb2.HealthCheckResponse.SERVING)
+            yield
+
+    def _server(self) -> tuple[grpc.aio.Server, HealthServicer]:
+        server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))
+        registration_pb2_grpc.add_RegistrationServiceServicer_to_server(Registration(self.context), server)
+        trust_pb2_grpc.add_TrustServiceServicer_to_server(Trust(self.context), server)
+        hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context), server)
+        account_pb2_grpc.add_AccountServiceServicer_to_server(Accounts(self.context), server)
+        journal_pb2_grpc.add_JournalServiceServicer_to_server(Journal(self.context), server)
+        health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        if self.context.config.reflection:
+            _add_reflection(server)
+        return server, health
+
+    async def _listen(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        config, ports = self.context.config, self.context.ports
+        ports.ssl = await listeners.bind(server, config.listen, config.ssl_port, "SSL port", self._ssl.credentials)
+        ports.api = await listeners.bind(server, config.listen, config.api_port, "API port", self._api.credentials)
+        files.make_folder(self._folder.sockets)
+        files.remove(self._folder.admin_socket)  # left by a process that was killed; the folder's lock is ours
+        server.add_insecure_port(stack.enter_context(sockets.target(self._folder.admin_socket)))
+        stack.callback(files.remove, self._folder.admin_socket)
+
+    def _keep(self, stack: AsyncExitStack, task: Coroutine[Any, Any, None]) -> None:
+        """Runs a task until the primary stops; one that fails is logged, and ends the primary."""
+        running = asyncio.create_task(task)
+        running.add_done_callback(self._task_ended)
+        stack.push_async_callback(_cancel, running)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.fault("a task of the primary failed", error)
+            self.broken.set()
+
+    async def _stop(self, server: grpc.aio.Server, health: HealthServicer) -> None:
+        await health.enter_graceful_shutdown()
+        self.context.hub.end_all(Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back."))
+        self.context.waiting.close()
+        await server.stop(GRACE_SECONDS)
+        await self.context.observations.flush()
+
+    # --- Tasks ------------------------------------------------------------------------------------------------------------------
+
+    async def _changed(self, account: str, subjects: frozenset[str]) -> None:
+        """The feed's news: standings are read anew, links judged, whoever waits woken."""
+        ids = tuple(subject.partition("/")[2] for subject in subjects if subject.startswith("servers/"))
+        for standing in await self._directory.reload(account, ids):
+            self.context.hub.judge(standing)
+        self.context.waiting.wake(account, ids)
+
+    async def _sweep(self) -> None:
+        """Ends requests and invitations past their time."""
+        while True:
+            try:
+                await self._sweep_once()
+            except Refused as refused:
+                log.warning("the sweep was put off", reason=refused.reason)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _sweep_once(self) -> None:
+        own = self.context
+        overdue = await own.database.read(rows.overdue, own.now(), 1000)
+        for account in sorted({account for account, _ in overdue}):
+            ids = tuple(id for owner, id in overdue if owner == account)
+            own.waiting.wake(account, await own.database.write(account, operations.expire, account, ids, own.now()))
+
+    async def _expire(self) -> None:
+        """Ends links whose certificate is over."""
+        while True:
+            following = self.context.hub.expire(self.context.now())
+            wait = SWEEP_SECONDS if following is None else following - self.context.clock()
+            await asyncio.sleep(min(max(wait, 0.2), SWEEP_SECONDS))
+
+    async def _renew(self) -> None:
+        """Renews the primary's own certificates at half-life."""
+        while True:
+            await asyncio.sleep(self.context.certificate_lifetime / 2)
+            self.renew_certificates()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    from grpc_reflection.v1alpha import reflection
+
+    services = ("Registration", "Trust", "Hierarchy", "Account", "Journal")
+    names = [f"enlist.v1.{name}Service" for name in services]
+    reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
+
+
+def _addresses(config: Config) -> tuple[str, ...]:
+    """What the primary goes by: what it advertises, else where it listens, else this machine's name."""
+    if config.advertise:
+        return config.advertise
+    return (socket.gethostname(),) if config.listen in EVERY_ADDRESS else (config.listen,)

@@ -1,0 +1,66 @@
+"""Reaches the running primary through its socket."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import grpc.aio
+
+from enlist.channel import MESSAGE_LIMIT, RPC_TIMEOUT, refusal
+from enlist.reasons import Reason, Refused
+from enlist.runtime import sockets
+from enlist_primary.datafolder import DataFolder
+
+T = TypeVar("T")
+
+
+class _Deadline(grpc.aio.UnaryUnaryClientInterceptor):
+    """Gives every RPC a deadline, and says who the local administrator is."""
+
+    async def intercept_unary_unary(self, continuation, details, request):  # type: ignore[no-untyped-def]  # gRPC's are untyped
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), ("enlist-local-user", _user()))
+        fresh = grpc.aio.ClientCallDetails(
+            details.method, details.timeout or RPC_TIMEOUT, metadata, details.credentials, details.wait_for_ready
+        )
+        return await continuation(fresh, request)
+
+
+def _user() -> str:
+    """The system user's name, ASCII, for the journal; who may open the socket is the folder's business."""
+    try:
+        return getpass.getuser().encode("ascii", "replace").decode()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+@asynccontextmanager
+async def _channel(folder: DataFolder) -> AsyncIterator[grpc.aio.Channel]:
+    if not folder.config.exists():
+        raise Refused(Reason.CONFIG_MISSING, f"{folder.path} holds no primary. Make one with init, or name its folder with --data.")
+    if not folder.admin_socket.exists():
+        raise Refused(Reason.NOT_RUNNING, f"No primary is running in {folder.path}. Start it with: serve")
+    options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.enable_http_proxy", 0)]
+    with sockets.target(folder.admin_socket) as target:
+        async with grpc.aio.insecure_channel(target, options=options, interceptors=[_Deadline()]) as channel:
+            yield channel
+
+
+def call(arguments: argparse.Namespace, work: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
+    """Runs `work` over a channel to the primary of `--data`; failed RPCs come out as refusals."""
+
+    async def run() -> T:
+        async with _channel(DataFolder(arguments.data)) as channel:
+            try:
+                return await work(channel)
+            except grpc.aio.AioRpcError as error:
+                refused = refusal(error)
+                if refused.reason is Reason.UNREACHABLE:
+                    refused = Refused(Reason.NOT_RUNNING, "The primary does not answer at its socket. Is it running?")
+                raise refused from None
+
+    return asyncio.run(run())

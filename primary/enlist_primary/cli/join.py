@@ -1,0 +1,128 @@
+"""`join`: invites servers; one join line on the screen, or a file each for a CSV of them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enlist.reasons import Reason, Refused
+from enlist_primary.cli import output
+
+if TYPE_CHECKING:
+    from enlist.v1.trust_pb2 import Invitation
+
+COLUMNS = ("name", "group")
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the command of this file."""
+    join = commands.add_parser("join", help="invite servers; the join line stands alone on the last line")
+    join.add_argument("domain", metavar="DOMAIN")
+    join.add_argument("--name", default="", help="the name the server shall bear (default: it names itself)")
+    join.add_argument("--group", default="", metavar="PATH", help="its group, made if it is missing (default: the root group)")
+    join.add_argument("--from", dest="csv", type=Path, metavar="CSV", help="invite every line of this file: name,group")
+    join.add_argument("--out", type=Path, metavar="FOLDER", help="with --from: where to write one join file per server")
+    output.add_json(join)
+    join.set_defaults(run=lambda arguments: _join(join, arguments))
+
+
+def _join(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if (arguments.csv is None) != (arguments.out is None):
+        parser.error("--from and --out go together")
+    if arguments.csv is not None and (arguments.name or arguments.group):
+        parser.error("--name and --group do not go with --from: the file's columns say them")
+    if arguments.csv is None:
+        return _one(arguments)
+    return _many(arguments)
+
+
+def _one(arguments: argparse.Namespace) -> int:
+    (invitation,) = _invite(arguments, [(arguments.name, arguments.group)])
+    if arguments.json:
+        output.print_json(_as_json(invitation) | {"join_line": invitation.join_line})
+        return 0
+    expires = output.time_of(invitation.server, "expire_time")
+    output.say(f"The join line is good for one server until {expires}, and is shown this once:")
+    print(invitation.join_line)
+    return 0
+
+
+def _many(arguments: argparse.Namespace) -> int:
+    from enlist.runtime import files
+
+    rows = read_csv(arguments.csv)
+    _prepare(arguments.out)
+    invitations = _invite(arguments, rows)
+    made = []
+    for invitation in invitations:
+        path = arguments.out / file_name(invitation.server.display_name, invitation.server.id)
+        files.write(path, f"{invitation.join_line}\n".encode())
+        made.append(_as_json(invitation) | {"file": str(path)})
+    if arguments.json:
+        output.print_json(made)
+    else:
+        output.print_table(("NAME", "ID", "FILE"), [(str(m["name"]), str(m["id"]), str(m["file"])) for m in made], "")
+        output.say(f"{len(made)} servers are invited. Each file is a secret, and good for one server.")
+    return 0
+
+
+def _prepare(folder: Path) -> None:
+    """The folder for the join files, 0700 and empty, before anybody is invited."""
+    from enlist.runtime import files
+
+    files.make_folder(folder)
+    if any(folder.iterdir()):
+        raise Refused(Reason.FOLDER_IN_USE, f"{folder} is not empty. Name an empty or a new folder.")
+
+
+def read_csv(path: Path) -> list[tuple[str, str]]:
+    """(name, group) of every line; a header line `name,group` may stand first. Refused as a whole, with the line's number."""
+    from enlist import names
+    from enlist.runtime import files
+
+    try:
+        text = files.read(path).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {path}.") from None
+    except UnicodeDecodeError:
+        raise Refused(Reason.INVALID_ARGUMENT, f"{path} is not UTF-8 text.") from None
+    rows = []
+    for number, cells in enumerate(csv.reader(text.splitlines()), 1):
+        cells = [cell.strip() for cell in cells]
+        if not any(cells) or (number == 1 and cells[0].lower() == COLUMNS[0]):
+            continue
+        if len(cells) > len(COLUMNS):
+            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: a name and, if wanted, a group were expected.")
+        try:
+            rows.append((names.display_name(cells[0]), names.show_group(names.group_path("".join(cells[1:])))))
+        except Refused as refused:
+            raise Refused(refused.reason, f"{path}: line {number}: {refused.message}") from None
+    return rows
+
+
+def file_name(name: str, id: str) -> str:
+    """A join file's name. The server's name only helps to find it: what is not a plain letter or digit is left out."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{plain}-{id}.join" if plain else f"{id}.join"
+
+
+def _invite(arguments: argparse.Namespace, rows: list[tuple[str, str]]) -> list[Invitation]:
+    from enlist.names import resource
+    from enlist.v1 import trust_pb2, trust_pb2_grpc
+    from enlist_primary.cli.client import call
+
+    request = trust_pb2.InviteServersRequest(
+        parent=resource("accounts", arguments.domain),
+        invitees=[trust_pb2.Invitee(display_name=name, group=group) for name, group in rows],
+    )
+    answer = call(arguments, lambda channel: trust_pb2_grpc.TrustServiceStub(channel).InviteServers(request))
+    return list(answer.invitations)
+
+
+def _as_json(invitation: Invitation) -> dict[str, object]:
+    server = invitation.server
+    expires = output.time_of(server, "expire_time")
+    return {"id": server.id, "name": server.display_name or None, "group": server.group, "expires": expires}

@@ -1,0 +1,49 @@
+"""`enlist-primary`: reads the command line, runs one command, prints what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from enlist.reasons import Refused
+from enlist_primary.cli import accounts, api_keys, daemon, join, journal, output, servers, status, tree
+
+DEFAULT_DATA = "/var/lib/enlist-primary"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="enlist-primary",
+        description="Takes charge of many servers: holds their accounts, decides whom to trust, keeps their links.",
+        epilog="Every command but init and serve talks to the running primary through its data folder's socket. "
+        "Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
+    )
+    top.add_argument("--data", type=Path, default=Path(DEFAULT_DATA), metavar="DIR", help="data folder (default: %(default)s)")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for noun in (daemon, status, accounts, api_keys, join, servers, tree, journal):
+        noun.add_commands(commands)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write to standard error past our logs
+    arguments = parser().parse_args(argv)
+    as_json = getattr(arguments, "json", False)
+    try:
+        result: int = arguments.run(arguments)
+    except Refused as refused:
+        return output.refused(refused, as_json)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; the interpreter would complain about it again
+        return 1
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

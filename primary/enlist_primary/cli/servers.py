@@ -1,0 +1,191 @@
+"""`server list|show|authorize|deny|suspend|resume|revoke|remove|withdraw|rename`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from enlist.reasons import Reason, Refused
+from enlist_primary.cli import output
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from enlist.v1.server_pb2 import Server
+
+LIVING = frozenset({"invited", "pending", "trusted", "suspended"})
+"""States in which a server bears its name for the commands; one that is past is meant only where no living one is."""
+
+_DECISIONS = {
+    "authorize": ("Authorize", "trust a pending server", "is trusted"),
+    "deny": ("Deny", "refuse a pending server", "is denied"),
+    "suspend": ("Suspend", "let a server's trust rest; its link closes", "is suspended"),
+    "resume": ("Resume", "trust a suspended server again", "is trusted again"),
+    "revoke": ("Revoke", "ban a server's key for good; its link closes", "is revoked"),
+    "remove": ("Remove", "end a server's enrolment", "is removed"),
+    "withdraw": ("Withdraw", "take an unused invitation, or a request, back", "is withdrawn"),
+}
+_WITH_REASON = frozenset(_DECISIONS) - {"authorize", "resume"}
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the commands of this file."""
+    noun = commands.add_parser("server", help="list servers and decide about them")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="list servers")
+    listing.add_argument("domain", nargs="?", default="-", metavar="DOMAIN", help="of this account (default: all)")
+    listing.set_defaults(run=_list)
+    show = verbs.add_parser("show", help="show a server")
+    show.set_defaults(run=_show)
+    rename = verbs.add_parser("rename", help="give a server another name")
+    rename.set_defaults(run=_rename)
+    parsers = [show, rename]
+    for verb, (_, explained, _) in _DECISIONS.items():
+        parser = verbs.add_parser(verb, help=explained)
+        parser.set_defaults(run=_decide, verb=verb)
+        if verb in _WITH_REASON:
+            parser.add_argument("--reason", default="", metavar="TEXT", help="told to the server, and kept in the journal")
+        parsers.append(parser)
+    for parser in parsers:
+        parser.add_argument("server", metavar="NAME_OR_ID", help="the server's name, if only one bears it, or its id")
+        parser.add_argument("--account", default="-", metavar="DOMAIN", help="look in this account only")
+        output.add_json(parser)
+        if parser.get_default("verb") == "authorize":
+            parser.add_argument("--code", default="", metavar="CODE", help="the comparison code read out at the server")
+    rename.add_argument("new_name", metavar="NEW_NAME")
+    output.add_json(listing)
+
+
+async def fetch(channel: grpc.aio.Channel, account: str = "-") -> list[Server]:
+    """All servers of an account, or of every account."""
+    from enlist.names import resource
+    from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc
+
+    stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
+    servers: list[Server] = []
+    token = ""
+    while True:
+        page = await stub.ListServers(hierarchy_pb2.ListServersRequest(parent=resource("accounts", account), page_token=token))
+        servers += page.servers
+        token = page.next_page_token
+        if not token:
+            return servers
+
+
+def choose(servers: Sequence[Server], wanted: str) -> Server:
+    """The one server that is meant; an ambiguous name is refused with the ids to choose from."""
+    found = [server for server in servers if wanted in (server.id, server.display_name)]
+    living = [server for server in found if state_of(server) in LIVING or server.id == wanted]
+    found = living or found
+    if not found:
+        raise Refused(Reason.NOT_FOUND, f'There is no server "{wanted}". See: enlist-primary server list')
+    if len(found) > 1:
+        listed = "".join(f"\n  {s.id}  {state_of(s)}  {s.account}  {s.comparison_code}" for s in found)
+        raise Refused(Reason.AMBIGUOUS_NAME, f'Several servers are called "{wanted}"; nothing was done. Name an id:{listed}')
+    return found[0]
+
+
+def state_of(server: Server) -> str:
+    """A server's state as people write it."""
+    from enlist.v1 import server_pb2
+
+    return output.name_of_enum(server_pb2.ServerState.Name(server.state), "SERVER_STATE_")
+
+
+def shown_name(server: Server) -> str:
+    """A server's name; an invitation that keeps none is called by its id."""
+    return server.display_name or f"({server.id})"
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from enlist_primary.cli.client import call
+
+    servers = call(arguments, lambda channel: fetch(channel, arguments.domain))
+    if arguments.json:
+        output.print_json([as_json(server) for server in servers])
+        return 0
+    rows = [
+        (shown_name(s), s.id, state_of(s), "yes" if s.connected else "no", s.account, s.group, s.comparison_code or "-")
+        for s in servers
+    ]
+    header = ("NAME", "ID", "STATE", "CONNECTED", "ACCOUNT", "GROUP", "COMPARISON CODE")
+    output.print_table(header, rows, "There are no servers. Invite one with: enlist-primary join DOMAIN")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from enlist_primary.cli.client import call
+
+    async def show(channel: grpc.aio.Channel) -> Server:
+        return choose(await fetch(channel, arguments.account), arguments.server)
+
+    return _print(call(arguments, show), arguments)
+
+
+def _rename(arguments: argparse.Namespace) -> int:
+    from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc
+    from enlist_primary.cli.client import call
+
+    async def rename(channel: grpc.aio.Channel) -> Server:
+        stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
+        server = choose(await fetch(channel, arguments.account), arguments.server)
+        return await stub.RenameServer(hierarchy_pb2.RenameServerRequest(name=server.name, display_name=arguments.new_name))
+
+    return _print(call(arguments, rename), arguments, f"The server is now called {arguments.new_name}.")
+
+
+def _decide(arguments: argparse.Namespace) -> int:
+    from enlist.v1 import trust_pb2, trust_pb2_grpc
+    from enlist_primary.cli.client import call
+
+    method, _, outcome = _DECISIONS[arguments.verb]
+    make_request = getattr(trust_pb2, f"{method}ServerRequest")
+
+    async def decide(channel: grpc.aio.Channel) -> Server:
+        server = choose(await fetch(channel, arguments.account), arguments.server)
+        request = make_request(name=server.name)
+        if arguments.verb in _WITH_REASON:
+            request.reason = arguments.reason
+        elif arguments.verb == "authorize":
+            request.comparison_code = arguments.code
+        decided: Server = await getattr(trust_pb2_grpc.TrustServiceStub(channel), f"{method}Server")(request)
+        return decided
+
+    server = call(arguments, decide)
+    return _print(server, arguments, f"{shown_name(server)} ({server.id}) {outcome}.")
+
+
+def _print(server: Server, arguments: argparse.Namespace, sentence: str = "") -> int:
+    if arguments.json:
+        output.print_json(as_json(server))
+    elif sentence:
+        output.say(sentence)
+    else:
+        for key, value in as_json(server).items():
+            output.say(f"{key.replace('_', ' '):<16}  {'-' if value in (None, '') else value}")
+    return 0
+
+
+def as_json(server: Server) -> dict[str, object]:
+    """A server as `--json` shows it."""
+    return {
+        "id": server.id,
+        "name": server.display_name or None,
+        "account": server.account,
+        "group": server.group,
+        "state": state_of(server),
+        "since": output.time_of(server, "state_time"),
+        "connected": server.connected,
+        "connected_changed": output.time_of(server, "connected_time"),
+        "fingerprint": server.fingerprint or None,
+        "comparison_code": server.comparison_code or None,
+        "source": server.source or None,
+        "server_address": server.server_address or None,
+        "version": server.version or None,
+        "asked_with": server.asked_with or None,
+        "created": output.time_of(server, "create_time"),
+        "expires": output.time_of(server, "expire_time"),
+        "revision": server.revision,
+        "reason": server.reason or None,
+    }

@@ -1,0 +1,90 @@
+"""What is seen, kept in memory and written in batches: a row overwritten, a counter raised. A crash may lose the last second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import replace
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime.logs import Log
+from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.store import observations as rows
+from enlist_primary.store.database import Database, Transaction
+from enlist_primary.store.observations import Refusals, Seen
+
+FLUSH_SECONDS = 1.0
+BATCH = 500
+
+log = Log("observations")
+
+
+class Observations:
+    """The latest of every server, and the counters of refused attempts, waiting to be written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seen: dict[tuple[str, str], Seen] = {}
+        self._dirty: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._refusals: dict[tuple[str, str], Refusals] = {}
+        self._news = asyncio.Event()
+
+    async def load(self) -> None:
+        """Reads what was seen before; links that were open when the primary stopped are closed now."""
+        self._seen = await self._database.read(rows.seen)
+
+    def seen(self, account: str, id: str) -> Seen:
+        """The last that was seen of a server."""
+        return self._seen.get((account, id), Seen())
+
+    def connected(self, account: str, id: str, address: str, version: str, now: int) -> None:
+        """The server's link opened."""
+        self._note(account, id, replace(self.seen(account, id), connected_at=now, address=address, version=version))
+
+    def disconnected(self, account: str, id: str, now: int) -> None:
+        """The server's link closed."""
+        self._note(account, id, replace(self.seen(account, id), disconnected_at=now))
+
+    def _note(self, account: str, id: str, seen: Seen) -> None:
+        self._seen[account, id] = seen
+        self._dirty[account, id] = None
+        self._news.set()
+
+    def refused(self, account: str, reason: Reason, source: str, now: int) -> None:
+        """An attempt was refused. Accounts that do not exist are counted under the primary's own."""
+        before = self._refusals.get((account, reason.value))
+        count = before.count + 1 if before else 1
+        self._refusals[account, reason.value] = Refusals(account, reason.value, count, now, source)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Writes, at most once a second and only if there is something new, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self.flush()
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    async def flush(self) -> None:
+        """Writes what waits. What the storage refuses is lost, and said: nothing stands on an observation."""
+        refusals, self._refusals = self._refusals, {}
+        try:
+            if refusals:
+                await self._database.write(PRIMARY, _save_refusals, list(refusals.values()))
+            while self._dirty:
+                keys = list(self._dirty)[:BATCH]
+                for key in keys:
+                    del self._dirty[key]
+                await self._database.write(PRIMARY, _save_seen, {key: self._seen[key] for key in keys})
+        except Refused as refused:
+            log.warning("observations were not written", reason=refused.reason)
+
+
+def _save_seen(tx: Transaction, seen: dict[tuple[str, str], Seen]) -> None:
+    for (account, id), each in seen.items():
+        rows.save_seen(tx, account, id, each)
+
+
+def _save_refusals(tx: Transaction, refusals: list[Refusals]) -> None:
+    for each in refusals:
+        rows.add_refusals(tx, each)

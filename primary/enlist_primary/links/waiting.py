@@ -1,0 +1,52 @@
+"""Servers that wait for a decision about themselves: each parked until the feed, or the sweep, speaks of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from enlist.reasons import Reason, Refused
+
+PLACES = 4
+"""Streams one server may wait on at once: its daemon's, a wizard's, and one or two whose end was not noticed yet."""
+
+
+class WaitingRoom:
+    """All `AwaitAuthorization` streams of this process."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._closing = False
+
+    @contextmanager
+    def place(self, account: str, id: str) -> Iterator[asyncio.Event]:
+        """A place to wait: the event is set when something about the server changed, or the primary shuts down."""
+        waiting = self._waiting.setdefault((account, id), set())
+        if len(waiting) >= PLACES:
+            raise Refused(Reason.OVERLOADED, "This server is waiting on several connections already. Close one of them.")
+        event = asyncio.Event()
+        waiting.add(event)
+        try:
+            yield event
+        finally:
+            waiting.discard(event)
+            if not waiting:
+                self._waiting.pop((account, id), None)
+
+    def wake(self, account: str, ids: Iterable[str]) -> None:
+        """Tells whoever waits for these servers to look again."""
+        for id in ids:
+            for event in self._waiting.get((account, id), ()):
+                event.set()
+
+    def close(self) -> None:
+        """Sends everybody home."""
+        self._closing = True
+        for account, id in list(self._waiting):
+            self.wake(account, [id])
+
+    def check(self) -> None:
+        """Refuses once the room is closed."""
+        if self._closing:
+            raise Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")

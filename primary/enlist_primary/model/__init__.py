@@ -1,0 +1,1 @@
+"""Pure: states, tables, rules. No clock, no I/O, no gRPC."""

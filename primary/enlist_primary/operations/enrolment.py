@@ -1,0 +1,219 @@
+"""How a server comes and goes by itself: invite, validate, register, leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from enlist import names
+from enlist.reasons import Reason, Refused
+from enlist_primary.model import api_keys as keys
+from enlist_primary.model.accounts import Account
+from enlist_primary.model.api_keys import ApiKey, Kind
+from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State, after, asking, not_trusted
+from enlist_primary.model.users import Actor
+from enlist_primary.operations import api_keys, groups
+from enlist_primary.operations.journalling import about_server, record
+from enlist_primary.store import accounts, journal, servers
+from enlist_primary.store import api_keys as key_rows
+from enlist_primary.store import groups as group_rows
+from enlist_primary.store.database import Transaction
+
+NewId = Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How many servers may wait for a decision: in an account, and from one address without an API key."""
+
+    per_account: int
+    per_address: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A registration whose proof held. `key` is the fingerprint of `public_key`, `source` the address it came from."""
+
+    name: str
+    api_key: str
+    key: str
+    public_key: bytes
+    server_address: str
+    version: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a registration leads to, before anything is written: a state, a group, and an invitation's name if it has one."""
+
+    state: State
+    group: str
+    name: str | None
+    contact: str
+
+
+def invite(
+    tx: Transaction, account: str, name: str | None, group: str, secret: tuple[str, str], by: Actor, new_id: NewId, now: int
+) -> Server:
+    """Keeps a place for a server; `secret` is id and secret part of the single-use full API key in its join line."""
+    journal.lock(tx, account)
+    group_id = groups.ensure(tx, account, group, by, new_id, now)
+    id, expires = new_id(), now + REQUEST_LIFETIME
+    number = record(tx, account, "server.invite", about_server(id), by, now, name=name, group=group, api_key=secret[0])
+    server = Server(
+        account=account,
+        id=id,
+        name=names.display_name(name) if name else None,
+        group_id=group_id,
+        group=names.show_group(names.group_path(group)),
+        state=after(None, Event.INVITE),
+        since=now,
+        created_at=now,
+        expires_at=expires,
+        revision=number,
+    )
+    servers.insert(tx, server)
+    key = ApiKey(account, secret[0], keys.hash_of(secret[1]), Kind.FULL, now, group_id, group, id, 0, 1, (), expires)
+    key_rows.insert(tx, key)
+    return server
+
+
+def validate(tx: Transaction, domain: str, api_key: str, source: str, now: int) -> Place:
+    """What registering in this account with this API key would lead to. Writes nothing."""
+    account = accounts.load(tx, domain)
+    key = api_keys.presented(tx, account, api_key, source, now)
+    invited = _invitation(tx, account, key)
+    state = State.TRUSTED if key is not None and key.kind is Kind.FULL else State.PENDING
+    group = key.group if key is not None and key.account == domain else names.ROOT_GROUP
+    return Place(state, group, invited.name if invited else None, account.contact or "")
+
+
+def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: NewId, now: int) -> Server:
+    """A server asks to join. The same key asking again gets the same answer and uses nothing up.
+
+    Refused besides what an API key is refused for: SERVER_DENIED, SERVER_REVOKED, TOO_MANY_PENDING.
+    """
+    journal.lock(tx, domain)
+    account = accounts.load(tx, domain)
+    row = servers.by_key(tx, domain, asked.key)
+    known = row.at(now) if row else None
+    if known is not None and _stands(tx, account, known, asked.api_key):
+        return known
+    key = api_keys.presented(tx, account, asked.api_key, asked.source, now)
+    invited = _invitation(tx, account, key)
+    server = _placed(account, known, invited, asked, key, now, group_rows.root(tx, domain), new_id)
+    if server.state is State.PENDING:
+        _check_caps(tx, asked, domain, caps, exempt=key is not None)
+    elif key is not None:
+        by = Actor(f"server/{server.id}", "proof", asked.source)
+        evidence = "invited" if invited else "full API key"
+        subject = about_server(server.id)
+        number = record(tx, domain, "server.register", subject, by, now, evidence, name=server.name, api_key=key.id, key=asked.key)
+        server = replace(server, revision=number)
+    _write(tx, server, known, invited, key, now)
+    return server
+
+
+def _stands(tx: Transaction, account: Account, known: Server, api_key: str) -> bool:
+    """Whether this key's row answers the registration as it is, so that no API key is looked at or used up."""
+    if known.state in (State.TRUSTED, State.SUSPENDED):
+        return True
+    if known.state is not State.PENDING:
+        return False
+    key = api_keys.recognised(tx, account, api_key) if api_key else None
+    return key is None or key.kind is Kind.RESTRICTED
+
+
+def _placed(
+    account: Account,
+    known: Server | None,
+    invited: Server | None,
+    asked: Asked,
+    key: ApiKey | None,
+    now: int,
+    root: str,
+    new_id: NewId,
+) -> Server:
+    """The row as the registration leaves it. From a row that is past nothing is inherited but its id."""
+    place = known or invited
+    state = known.state if known else None
+    event = asking(state, known.since if known else 0, key is not None, key is not None and key.kind is Kind.FULL, now)
+    try:
+        after_it = after(place.state if place else None, event)
+    except Refused:
+        assert place is not None, "a server nobody knows may always ask"
+        raise not_trusted(place.state, place.since, place.reason) from None
+    own_group = key is not None and key.account == account.domain and key.group_id is not None
+    return Server(
+        account=account.domain,
+        id=place.id if place else new_id(),
+        name=invited.name if invited and invited.name else names.display_name(asked.name),
+        group_id=key.group_id if own_group and key and key.group_id else root,
+        group=key.group if own_group and key else names.ROOT_GROUP,
+        state=after_it,
+        since=now,
+        created_at=now,
+        key=asked.key,
+        public_key=asked.public_key,
+        source=asked.source,
+        server_address=asked.server_address or None,
+        version=names.note(asked.version, "version", 40) or None,
+        expires_at=now + REQUEST_LIFETIME if after_it is State.PENDING else None,
+        asked_with=f"api-key/{key.id}" if key else keys.DEFAULT,
+        revision=place.revision if place else 0,
+    )
+
+
+def _write(tx: Transaction, server: Server, known: Server | None, invited: Server | None, key: ApiKey | None, now: int) -> None:
+    if key is not None and not key_rows.use(tx, key):
+        keys.check(replace(key, uses=key.uses + 1), server.source or "", now)
+    if known is not None and invited is not None:  # the key had a row of its own: it takes the invitation's name and group
+        withdrawn = after(invited.state, Event.WITHDRAW)
+        servers.update(tx, replace(invited, state=withdrawn, since=now, expires_at=None))
+    if known is None and invited is None:
+        servers.insert(tx, server)
+    else:
+        servers.update(tx, server)
+
+
+def _invitation(tx: Transaction, account: Account, key: ApiKey | None) -> Server | None:
+    """The place that was kept for whoever holds this API key, while it is free."""
+    if key is None or key.server_id is None:
+        return None
+    server = servers.load(tx, account.domain, key.server_id)
+    return server if server.state is State.INVITED else None
+
+
+def _check_caps(tx: Transaction, asked: Asked, domain: str, caps: Caps, exempt: bool) -> None:
+    full = servers.pending_count(tx, domain) >= caps.per_account
+    if full or (not exempt and servers.pending_from(tx, domain, asked.source) >= caps.per_address):
+        where = "for this account" if full else f"from {asked.source}"
+        raise Refused(
+            Reason.TOO_MANY_PENDING,
+            f"Too many servers wait for a decision {where}. Ask the administrator to decide about them, or use an API key.",
+        )
+
+
+def leave(tx: Transaction, domain: str, key: str, source: str, now: int) -> Server:
+    """A server takes its request back, or leaves the account; what holds already is returned as it is."""
+    journal.lock(tx, domain)
+    row = servers.by_key(tx, domain, key)
+    if row is None:
+        raise unknown_key()
+    server = row.at(now)
+    state = after(server.state, Event.LEAVE)
+    if state is server.state:
+        return server
+    number = server.revision
+    if server.state is not State.PENDING:  # a stranger's request was no decision, so taking it back is none
+        by = Actor(f"server/{server.id}", "proof", source)
+        number = record(tx, domain, "server.leave", about_server(server.id), by, now, name=server.name)
+    changed = replace(server, state=state, since=now, expires_at=None, revision=number, reason=None)
+    servers.update(tx, changed)
+    return changed
+
+
+def unknown_key() -> Refused:
+    """The answer to a key that never registered in the account."""
+    return Refused(Reason.SERVER_UNKNOWN, "This server has not registered in this account.")

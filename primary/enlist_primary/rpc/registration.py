@@ -1,0 +1,186 @@
+"""RegistrationService: how a server that is not trusted asks to be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+import enlist_primary
+from enlist import certificates, names, proofs
+from enlist.channel import PROTOCOL
+from enlist.reasons import Reason, Refused
+from enlist.v1 import registration_pb2 as pb
+from enlist.v1 import registration_pb2_grpc
+from enlist_primary.model.accounts import PRIMARY, Account
+from enlist_primary.model.servers import Server, State
+from enlist_primary.operations import enrolment
+from enlist_primary.operations.enrolment import Asked, Caps
+from enlist_primary.rpc import render
+from enlist_primary.rpc.access import caller
+from enlist_primary.rpc.context import Context
+from enlist_primary.store import accounts, servers
+from enlist_primary.store.database import Transaction
+
+M = TypeVar("M", bound=Message)
+
+WORTH_WAITING = frozenset({State.PENDING, State.SUSPENDED})
+REQUEST_LIMIT = 16 * 1024
+"""Bytes in a certification request, or in a registration around it, that are looked at."""
+
+
+class Registration(registration_pb2_grpc.RegistrationServiceServicer):
+    """Serves strangers: everything they send is refused as cheaply as it can be."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        limits = context.config.limits
+        self._caps = Caps(limits.pending_per_account, limits.pending_per_address)
+
+    async def DescribePrimary(self, request: pb.DescribePrimaryRequest, context: Any) -> pb.DescribePrimaryResponse:
+        own, now = self._context, self._context.now()
+        return pb.DescribePrimaryResponse(
+            primary_name=own.config.name,
+            authority_certificate=certificates.der(own.signer.authority.certificate),
+            leaf_statement=own.served.statement,
+            ssl_port=own.ports.ssl,
+            oldest_protocol=PROTOCOL,
+            newest_protocol=PROTOCOL,
+            time=render.moment(now),
+            version=enlist_primary.__version__,
+            challenge=proofs.new_challenge(own.signer.challenge_secret, now, own.random_bytes),
+        )
+
+    async def Validate(self, request: pb.ValidateRequest, context: Any) -> pb.ValidateResponse:
+        source = caller().source
+        with self._counted(request.account_domain, guarded=True):
+            domain = names.account_domain(request.account_domain)
+            place = await self._context.database.read(enrolment.validate, domain, request.api_key, source, self._context.now())
+        trusted = place.state is State.TRUSTED
+        return pb.ValidateResponse(
+            admission=pb.ADMISSION_TRUSTED if trusted else pb.ADMISSION_ASK,
+            contact=place.contact,
+            server_name=place.name or "",
+            group=place.group,
+        )
+
+    async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.Enrolment:
+        registration = _parse(pb.Registration, request.registration)
+        with self._counted(registration.account_domain, guarded=True):
+            domain = names.account_domain(registration.account_domain)
+            asked = self._asked(registration, request)
+            own = self._context
+            server, account = await own.database.write(domain, _register, domain, asked, self._caps, own.new_id, own.now())
+        return self._enrolment(server, account)
+
+    async def AwaitAuthorization(self, request: pb.AwaitAuthorizationRequest, context: Any) -> AsyncIterator[pb.Enrolment]:
+        claim = _parse(pb.Claim, request.claim)
+        with self._counted(claim.account_domain):
+            domain, key = self._claimed(claim, "AwaitAuthorization", request.claim, request.proof)
+            server, account = await self._look(domain, key)
+        with self._context.waiting.place(domain, server.id) as changed:
+            async for each in self._follow(server, account, changed):
+                yield each
+
+    async def _follow(self, server: Server, account: Account, changed: asyncio.Event) -> AsyncIterator[pb.Enrolment]:
+        """The server's state now and after each change, to the first in which waiting is in vain."""
+        told: Server | None = None
+        while True:
+            changed.clear()
+            server, account = await self._look(server.account, server.key or "")
+            if server != told:
+                yield self._enrolment(server, account)
+                told = server
+            if server.state not in WORTH_WAITING:
+                return
+            self._context.waiting.check()
+            await changed.wait()
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.Enrolment:
+        claim = _parse(pb.Claim, request.claim)
+        with self._counted(claim.account_domain):
+            domain, key = self._claimed(claim, "Leave", request.claim, request.proof)
+            own = self._context
+            server = await own.database.write(domain, enrolment.leave, domain, key, caller().source, own.now())
+        own.waiting.wake(domain, [server.id])  # taking a request back is not journalled, so the feed says nothing
+        return self._enrolment(server, None)
+
+    def _asked(self, registration: pb.Registration, request: pb.RegisterRequest) -> Asked:
+        if len(registration.certification_request) > REQUEST_LIMIT:
+            raise Refused(Reason.KEY_UNSUITABLE, "The certification request is too large.")
+        key = certificates.spki(certificates.key_of_request(registration.certification_request))
+        self._prove(key, "Register", request.registration, request.proof)
+        return Asked(
+            name=names.display_name(registration.display_name),
+            api_key=registration.api_key,
+            key=certificates.fingerprint(key),
+            public_key=key,
+            server_address=names.host(registration.server_address) if registration.server_address else "",
+            version=registration.version,
+            source=caller().source,
+        )
+
+    def _claimed(self, claim: pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> tuple[str, str]:
+        """Account and key's fingerprint of a claim whose proof holds."""
+        domain = names.account_domain(claim.account_domain)
+        self._prove(claim.public_key, rpc, signed, proof)
+        return domain, certificates.fingerprint(claim.public_key)
+
+    def _prove(self, key: bytes, rpc: str, signed: bytes, proof: pb.Proof) -> None:
+        signer = self._context.signer
+        proofs.check_challenge(signer.challenge_secret, proof.challenge, self._context.now())
+        proofs.verify(key, rpc, proof.challenge, signer.authority.public_key, signed, proof.signature)
+
+    async def _look(self, domain: str, key: str) -> tuple[Server, Account]:
+        server, account = await self._context.database.read(_load, domain, key)
+        return server.at(self._context.now()), account
+
+    def _enrolment(self, server: Server, account: Account | None) -> pb.Enrolment:
+        """With a certificate if the server is trusted: its key was proven in this very RPC."""
+        own, certificate = self._context, b""
+        if server.state is State.TRUSTED and server.public_key is not None:
+            key = certificates.load_public_key(server.public_key)
+            certificate = own.signer.issue_secondary(key, server.account, server.id, own.certificate_lifetime, own.now())
+        contact = account.contact if account and account.contact else ""
+        return render.enrolment(server, own.signer.authority, contact, certificate)
+
+    @contextmanager
+    def _counted(self, account: str, guarded: bool = False) -> Iterator[None]:
+        """Counts a refusal against its source and its account; `guarded` RPCs are closed to a source refused too often."""
+        own, source = self._context, caller().source
+        if guarded:
+            own.attempts.check(source)
+        try:
+            yield
+        except Refused as refused:
+            own.attempts.count(source, refused)
+            unnamed = refused.reason in (Reason.ACCOUNT_UNKNOWN, Reason.INVALID_ARGUMENT)
+            own.observations.refused(PRIMARY if unnamed else account, refused.reason, source, own.now())
+            if refused.reason is Reason.ACCOUNT_UNKNOWN:
+                sentence = f'The connection is fine, but {own.config.name} has no account "{account}". Check the domain name.'
+                raise Refused(Reason.ACCOUNT_UNKNOWN, sentence) from None
+            raise
+
+
+def _parse(kind: type[M], data: bytes) -> M:
+    if len(data) > REQUEST_LIMIT:
+        raise Refused(Reason.INVALID_ARGUMENT, "The request is too large.")
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise Refused(Reason.INVALID_ARGUMENT, f"The request does not hold a {kind.DESCRIPTOR.name}.") from None
+
+
+def _load(tx: Transaction, domain: str, key: str) -> tuple[Server, Account]:
+    account = accounts.load(tx, domain)
+    server = servers.by_key(tx, domain, key)
+    if server is None:
+        raise enrolment.unknown_key()
+    return server, account
+
+
+def _register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: enrolment.NewId, now: int) -> tuple[Server, Account]:
+    return enrolment.register(tx, domain, asked, caps, new_id, now), accounts.load(tx, domain)

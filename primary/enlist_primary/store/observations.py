@@ -1,0 +1,64 @@
+"""The SQL of what was seen, not decided: overwritten in place, written in batches, lost in a crash without harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enlist_primary.store.database import Transaction
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last the primary saw of a server's link. Times are Unix seconds."""
+
+    connected_at: int | None = None
+    disconnected_at: int | None = None
+    address: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """How often attempts on an account were refused for one reason."""
+
+    account: str
+    reason: str
+    count: int
+    last_at: int
+    last_source: str | None
+
+
+def save_seen(tx: Transaction, account: str, id: str, seen: Seen) -> None:
+    """Overwrites what was seen of a server; one that is gone meanwhile is passed over."""
+    sql = """
+        INSERT INTO server_observation (account, id, connected_at, disconnected_at, address, version)
+        SELECT account, id, $3, $4, $5, $6 FROM server WHERE account = $1 AND id = $2
+        ON CONFLICT (account, id) DO UPDATE SET connected_at = excluded.connected_at,
+            disconnected_at = excluded.disconnected_at, address = excluded.address, version = excluded.version
+    """
+    tx.run(sql, account, id, seen.connected_at, seen.disconnected_at, seen.address, seen.version)
+
+
+def seen(tx: Transaction) -> dict[tuple[str, str], Seen]:
+    """What was last seen of every server, by (account, id)."""
+    rows = tx.rows("SELECT account, id, connected_at, disconnected_at, address, version FROM server_observation")
+    return {
+        (row["account"], row["id"]): Seen(row["connected_at"], row["disconnected_at"], row["address"], row["version"])
+        for row in rows
+    }
+
+
+def add_refusals(tx: Transaction, more: Refusals) -> None:
+    """Adds to the counter of an account and reason."""
+    sql = """
+        INSERT INTO counter (account, name, count, last_at, last_source) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (account, name) DO UPDATE SET count = counter.count + excluded.count,
+            last_at = excluded.last_at, last_source = excluded.last_source
+    """
+    tx.run(sql, more.account, more.reason, more.count, more.last_at, more.last_source)
+
+
+def refusals(tx: Transaction) -> list[Refusals]:
+    """All counters, by account and reason."""
+    rows = tx.rows("SELECT account, name, count, last_at, last_source FROM counter ORDER BY account, name")
+    return [Refusals(row["account"], row["name"], row["count"], row["last_at"], row["last_source"]) for row in rows]

@@ -1,0 +1,274 @@
+"""Keys, certificates and what is derived from them, as both ends must compute it. Takes bytes and a fixed time, does no I/O.
+
+The exact rules stand in the design's page on trust; the forms are X.509 (RFC 5280) and X.509-SVID (SPIFFE).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from enlist.reasons import Reason, Refused
+
+CLOCK_TOLERANCE = 300
+"""Seconds by which two clocks may differ before enrolment is refused; certificates are made out this much earlier."""
+
+_STATEMENT_LABEL = b"enlist-leaf-statement-v1\0"
+_CODE_LABEL = b"enlist-comparison-code-v1\0"
+_SIGNATURE = ec.ECDSA(hashes.SHA256())
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A fresh P-256 key: what every certificate here is made of (gRPC refuses Ed25519 and P-521)."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def spki(key: ec.EllipticCurvePublicKey) -> bytes:
+    """The key's SubjectPublicKeyInfo, DER (RFC 5280, 4.1.2.7)."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(public_key: bytes) -> str:
+    """The identity a SubjectPublicKeyInfo stands for: its SHA-256, 64 lower-case hex digits."""
+    return hashlib.sha256(public_key).hexdigest()
+
+
+def load_public_key(public_key: bytes) -> ec.EllipticCurvePublicKey:
+    """Reads a SubjectPublicKeyInfo; anything but a P-256 key is refused."""
+    try:
+        key = serialization.load_der_public_key(public_key)
+    except Exception as error:  # the parser raises several kinds for bytes a stranger chose
+        raise Refused(Reason.KEY_UNSUITABLE, "The public key cannot be read.") from error
+    return _p256(key)
+
+
+def key_of_request(request: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a PKCS #10 request (DER, RFC 2986), once the request's own signature holds. All else in it is ignored."""
+    try:
+        csr = x509.load_der_x509_csr(request)
+        sound = csr.is_signature_valid
+        key = csr.public_key()
+    except Exception as error:  # as above
+        raise Refused(Reason.KEY_UNSUITABLE, "The certification request cannot be read.") from error
+    if not sound:
+        raise Refused(Reason.PROOF_INVALID, "The certification request is not signed by its own key.")
+    return _p256(key)
+
+
+def make_request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A PKCS #10 request (DER) that says nothing but the key."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def _p256(key: object) -> ec.EllipticCurvePublicKey:
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    raise Refused(Reason.KEY_UNSUITABLE, "The key must be an elliptic-curve key on P-256.")
+
+
+def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    """The P-256 key a certificate is made out for; another kind of key is refused."""
+    return _p256(certificate.public_key())
+
+
+def load(der: bytes) -> x509.Certificate:
+    """Reads an X.509 certificate in DER; what cannot be read is refused."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate cannot be read.") from error
+
+
+def load_pem(pem: bytes) -> x509.Certificate:
+    """Reads an X.509 certificate in PEM; what cannot be read is refused."""
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate cannot be read.") from error
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    """The certificate's DER."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """The certificate's PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+class Authority(NamedTuple):
+    """A primary's authority as everybody may know it: its certificate and its key's SubjectPublicKeyInfo."""
+
+    certificate: x509.Certificate
+    public_key: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """The primary's fingerprint."""
+        return fingerprint(self.public_key)
+
+    @property
+    def stable_name(self) -> str:
+        """The one name every server certificate of this primary bears, whatever its addresses."""
+        return f"{self.fingerprint[:32]}.primary.enlist.internal"
+
+
+def read_authority(authority_der: bytes) -> Authority:
+    """Reads an authority's certificate: self-signed, a CA, P-256. That it is *accepted* is for others to decide.
+
+    Its end is not looked at: an authority is its key, and the server certificates that matter end sooner.
+    """
+    certificate = load(authority_der)
+    authority = Authority(certificate, spki(key_of(certificate)))
+    if not (_is_ca(certificate) and issued_by(certificate, certificate)):
+        raise Refused(Reason.CERTIFICATE_INVALID, "The primary's authority is not a self-signed certificate authority.")
+    return authority
+
+
+def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer`'s key signed `certificate` directly, and the names agree."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def valid_at(certificate: x509.Certificate, now: int) -> bool:
+    """Whether `now` (Unix seconds) lies within the certificate's validity."""
+    moment = datetime.fromtimestamp(now, UTC)
+    return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
+
+
+def ends_at(certificate: x509.Certificate) -> int:
+    """When the certificate ends, Unix seconds."""
+    return int(certificate.not_valid_after_utc.timestamp())
+
+
+def begins_at(certificate: x509.Certificate) -> int:
+    """When the certificate begins, Unix seconds."""
+    return int(certificate.not_valid_before_utc.timestamp())
+
+
+# --- A primary's server certificate -------------------------------------------------------------------------------------------
+
+
+def is_server_leaf_of(leaf: x509.Certificate, authority: Authority, now: int) -> bool:
+    """Whether a served certificate is the authority's own: issued directly by it, not a CA, for servers, bearing exactly its
+    stable name among its DNS names (a secondary's certificate, or one of a primary below, does not)."""
+    if not issued_by(leaf, authority.certificate) or _is_ca(leaf) or not valid_at(leaf, now):
+        return False
+    return _serves(leaf) and authority.stable_name in _dns_names(leaf)
+
+
+def _serves(leaf: x509.Certificate) -> bool:
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return ExtendedKeyUsageOID.SERVER_AUTH in usage
+
+
+def _dns_names(leaf: x509.Certificate) -> list[str]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
+def channel_name(leaf: x509.Certificate) -> str:
+    """A name under which gRPC will accept this exact, pinned leaf: the host check cannot be switched off, only satisfied."""
+    names = _dns_names(leaf)
+    if names:
+        return names[0].replace("*", "any", 1)
+    try:
+        addresses = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return str(addresses.get_values_for_type(x509.IPAddress)[0])
+    except (x509.ExtensionNotFound, ValueError, IndexError):
+        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate served names neither a host nor an address.") from None
+
+
+def sign_statement(authority_key: ec.EllipticCurvePrivateKey, leaf_der: bytes) -> bytes:
+    """The authority's word that it serves this leaf, so that a certificate of the company's CA can stand at the API port."""
+    return authority_key.sign(_statement(leaf_der), _SIGNATURE)
+
+
+def statement_covers(authority: Authority, leaf_der: bytes, statement: bytes) -> bool:
+    """Whether the authority itself says that it serves this leaf."""
+    try:
+        load_public_key(authority.public_key).verify(statement, _statement(leaf_der), _SIGNATURE)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _statement(leaf_der: bytes) -> bytes:
+    return _STATEMENT_LABEL + hashlib.sha256(leaf_der).digest()
+
+
+# --- A secondary's certificate ------------------------------------------------------------------------------------------------
+
+
+class ServerIdentity(NamedTuple):
+    """What a secondary's certificate says in its one URI SAN: `spiffe://<primary>/<account>/<server id>`."""
+
+    account: str
+    server_id: str
+
+
+def spiffe_id(trust_domain: str, account: str, server_id: str) -> str:
+    """The SPIFFE ID of a server; the trust domain is the primary's stable name."""
+    return f"spiffe://{trust_domain}/{account}/{server_id}"
+
+
+def server_identity(certificate: x509.Certificate) -> ServerIdentity | None:
+    """Whose certificate this is, or None if it is not a secondary's: exactly one SAN, a SPIFFE ID of our form, and no CA."""
+    try:
+        names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+    if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier) or _is_ca(certificate):
+        return None
+    scheme, _, rest = names[0].value.partition("://")
+    parts = rest.split("/")
+    return ServerIdentity(parts[1], parts[2]) if scheme == "spiffe" and len(parts) == 3 and all(parts) else None
+
+
+def check_own(certificate: x509.Certificate, authority: Authority, public_key: bytes, account: str) -> None:
+    """Refuses a certificate that a primary should not have sent us: wrong issuer, another key, another account."""
+    identity = server_identity(certificate)
+    if not issued_by(certificate, authority.certificate):
+        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate received was not issued by the primary's authority.")
+    if spki(key_of(certificate)) != public_key or identity is None or identity.account != account:
+        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate received is made out for somebody else.")
+
+
+def comparison_code(authority_key: bytes, server_key: bytes, account: str) -> str:
+    """Four groups of five digits that both ends derive from the two keys (SubjectPublicKeyInfo, DER) and the account."""
+    digest = hashlib.sha256(_CODE_LABEL)
+    for part in (authority_key, server_key, account.encode()):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    digits = f"{int.from_bytes(digest.digest(), 'big') % 10**20:020d}"
+    return "-".join(digits[i : i + 5] for i in range(0, 20, 5))
+
+
+def same_code(typed: str, code: str) -> bool:
+    """Whether somebody typed this comparison code; spaces and hyphens do not matter."""
+    return "".join(c for c in typed if c not in " -") == code.replace("-", "")

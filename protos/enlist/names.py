@@ -1,0 +1,163 @@
+"""The forms of names, addresses and ids: what both ends accept, and nothing near it.
+
+Every function here takes what somebody typed or sent and either returns it unchanged (or in its one normal form) or raises
+`Refused(INVALID_ARGUMENT)` with a sentence for that somebody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
+
+from enlist.reasons import Reason, Refused
+
+API_PORT = 13299
+SSL_PORT = 13000
+NAME_LIMIT = 63
+ROOT_GROUP = "/"
+
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case: nothing to confuse on the telephone
+_ID = re.compile(r"[a-z2-7]{10}")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+# Cc controls, Cf formats (bidi overrides among them), Cs surrogates, Co private use, Cn unassigned, Zl and Zp line ends
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def _refuse(message: str) -> Refused:
+    return Refused(Reason.INVALID_ARGUMENT, message)
+
+
+def account_domain(text: str) -> str:
+    """An account's domain: a DNS name (RFC 1123) in lower case without a dot at the end. It is never looked up."""
+    labels = text.split(".")
+    if len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit():
+        return text
+    lower = text.strip().rstrip(".").lower()
+    hint = f' Did you mean "{lower}"?' if lower != text and all(_LABEL.fullmatch(x) for x in lower.split(".")) else ""
+    raise _refuse(f'An account domain is a DNS name in lower case, such as "acme.example".{hint}')
+
+
+def display_name(text: str) -> str:
+    """A name for people: 1 to 63 printable characters in Unicode's NFC form, no slash, not beginning like a flag."""
+    if not text or len(text) > NAME_LIMIT:
+        raise _refuse(f"A name has 1 to {NAME_LIMIT} characters.")
+    if text != text.strip() or text.startswith("-") or "/" in text:
+        raise _refuse("A name has no slash, does not begin with a hyphen, and has no space at either end.")
+    if not printable(text):
+        raise _refuse("A name holds printable characters only, in Unicode's NFC form.")
+    return text
+
+
+def note(text: str, what: str, limit: int = 200) -> str:
+    """A line of text for people, such as a contact or a reason; may be empty."""
+    if len(text) > limit or not printable(text):
+        raise _refuse(f"The {what} is one line of at most {limit} printable characters.")
+    return text
+
+
+def printable(text: str) -> bool:
+    """Whether every character shows as itself: no controls, no bidi overrides, no line ends, and NFC."""
+    return unicodedata.is_normalized("NFC", text) and not any(unicodedata.category(c) in _UNPRINTABLE for c in text)
+
+
+def group_path(text: str) -> tuple[str, ...]:
+    """The names on the way from the root group down; the root group itself, `/`, has none."""
+    inner = text.strip("/")
+    return tuple(display_name(part) for part in inner.split("/")) if inner else ()
+
+
+def show_group(path: tuple[str, ...]) -> str:
+    """A group's path as people write it."""
+    return "/".join(path) or ROOT_GROUP
+
+
+def fingerprint(text: str) -> str:
+    """A fingerprint in its one form, 64 lower-case hex digits; colons, spaces and capitals are forgiven."""
+    hexadecimal = re.sub(r"[\s:]", "", text).lower()
+    if not _FINGERPRINT.fullmatch(hexadecimal):
+        raise _refuse("A fingerprint is 64 hexadecimal digits (SHA-256).")
+    return hexadecimal
+
+
+def new_id(random_bytes: Callable[[int], bytes]) -> str:
+    """A fresh id: ten characters, 50 random bits. `random_bytes` is `secrets.token_bytes` or a test's."""
+    return "".join(_ID_ALPHABET[byte & 31] for byte in random_bytes(10))
+
+
+def is_id(text: str) -> bool:
+    """Whether the text has the form of an id."""
+    return _ID.fullmatch(text) is not None
+
+
+def resource(*parts: str) -> str:
+    """A resource name (AIP-122): `resource("accounts", domain, "servers", id)`."""
+    return "/".join(parts)
+
+
+def parse_resource(name: str, *collections: str) -> tuple[str, ...]:
+    """The ids in a resource name whose collections are these; a name of another form is refused.
+
+    `parse_resource("accounts/acme.example/servers/abc", "accounts", "servers")` is `("acme.example", "abc")`.
+    """
+    parts = name.split("/")
+    if parts[0::2] != list(collections) or len(parts) != 2 * len(collections) or not all(parts[1::2]):
+        wanted = "/".join(f"{collection}/..." for collection in collections)
+        raise _refuse(f'A resource name of the form "{wanted}" was expected.')
+    return tuple(parts[1::2])
+
+
+class Address(NamedTuple):
+    """Where a port is dialled: a DNS name or an IP address, and the port number."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def shown(self, implied: int = API_PORT) -> str:
+        """As a person types it: the port is left out where it is the implied one."""
+        return self.host if self.port == implied else str(self)
+
+
+def address(text: str, implied: int = API_PORT) -> Address:
+    """Reads `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`."""
+    text = text.strip()
+    if "://" in text:
+        raise _refuse('The address is a name or an IP address without "://", such as "primary.example".')
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
+    if bracketed:
+        host, port = bracketed.groups()
+    elif text.count(":") > 1:
+        host, port = text, None
+    else:
+        host, _, port = text.partition(":")
+        port = port if ":" in text else None
+    return Address(_host(host, ip_only=bool(bracketed)), implied if port is None else _port(port))
+
+
+def host(text: str) -> str:
+    """A DNS name or an IP address without a port."""
+    return _host(text, ip_only=False)
+
+
+def _host(text: str, ip_only: bool) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        labels = text.split(".")
+        named = not ip_only and 0 < len(text) <= 253 and all(_HOST_LABEL.fullmatch(x) for x in labels)
+        if not named or labels[-1].isdigit():  # 10.0.0.300 is a mistyped IP address, not a name
+            raise _refuse("The address is a DNS name or an IP address, with a port behind a colon if need be.") from None
+        return text
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536:
+        return int(text)
+    raise _refuse("A port is a number from 1 to 65535.")

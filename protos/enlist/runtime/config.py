@@ -1,0 +1,98 @@
+"""Configuration: TOML text into a frozen dataclass, or a refusal that names file, line, key and what was expected."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist.runtime.terminal import escape
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Reads a configuration file of ours."""
+    try:
+        data = files.read(path)
+    except FileNotFoundError:
+        raise Refused(Reason.CONFIG_MISSING, f"There is no configuration at {path}.") from None
+    return parse(data, kind, str(path))
+
+
+def parse(data: bytes, kind: type[T], source: str) -> T:
+    """Reads TOML into `kind`, a `msgspec.Struct` with `forbid_unknown_fields`; `source` names the file in refusals."""
+    text = ""
+    try:
+        text = data.decode()
+        return msgspec.convert(tomllib.loads(text), kind)
+    except UnicodeDecodeError:
+        raise _refuse(source, "the file is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _refuse(source, _syntax(str(error))) from None
+    except RecursionError:
+        raise _refuse(source, "the file is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise _refuse(source, _where(text, str(error))) from None
+
+
+def _refuse(source: str, problem: str) -> Refused:
+    return Refused(Reason.CONFIG_INVALID, f"{source}: {escape(problem)}.")
+
+
+def _syntax(problem: str) -> str:
+    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", problem)
+    return f"line {found[2]}, column {found[3]}: {found[1]}" if found else problem
+
+
+def _where(text: str, problem: str) -> str:
+    """Puts line and key before what msgspec found: "Expected `int`, got `str` - at `$.limits.pending`"."""
+    found = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", problem, re.DOTALL)
+    what, path = (found[1], found[2] or "") if found else (problem, "")
+    unknown = re.search(r"unknown field `([^`]*)`", what)
+    key = ".".join(filter(None, [path, unknown[1] if unknown else ""]))
+    what = "this key is not known" if unknown else what[:1].lower() + what[1:]
+    line = line_of(text, re.sub(r"\[.*?\]", "", key))
+    return ": ".join(filter(None, [f"line {line}" if line else "", key, what]))
+
+
+def line_of(text: str, key: str) -> int | None:
+    """The line (from 1) on which a dotted key is set, or its table begins; None if it is not there."""
+    *table, last = key.split(".")
+    current: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([\w.\-]+)\s*\]+", line)
+        if header:
+            current = header[1].split(".")
+            if current == [*table, last]:
+                return number
+        elif current == table and re.match(rf"\s*\"?{re.escape(last)}\"?\s*=", line):
+            return number
+    return None
+
+
+def duration(text: str) -> int:
+    """Seconds in `30s`, `10m`, `12h` or `7d`."""
+    found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
+    if not found:
+        raise Refused(Reason.INVALID_ARGUMENT, 'A duration is a number and a unit, such as "30s", "10m", "12h" or "7d".')
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def quote(text: str) -> str:
+    """The text as a TOML basic string."""
+    escaped = "".join(_basic(c) for c in text)
+    return f'"{escaped}"'
+
+
+def _basic(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x20 or ord(character) == 0x7F else character

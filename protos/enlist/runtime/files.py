@@ -1,0 +1,151 @@
+"""Files that hold secrets or state: 0600 in 0700 folders whatever the umask, written whole or not at all, refused where unsafe."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from enlist.reasons import Reason, Refused
+
+SIZE_LIMIT = 1024 * 1024
+
+_LOCK_ATTEMPTS = 25
+_LOCK_PAUSE = 0.02
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder 0700 (and its parents); one that is there must be ours and closed to writing by others."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        check_safe(path, folder=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise failed(path, error) from error
+
+
+def check_safe(path: Path, folder: bool = False, secret: bool = False) -> None:
+    """Refuses what somebody else may have planted: a symbolic link, a foreign owner, writable by others, or - if it is to hold a
+    secret - readable by them."""
+    status = path.lstat()
+    right_kind = stat.S_ISDIR(status.st_mode) if folder else stat.S_ISREG(status.st_mode)
+    if not right_kind:
+        raise Refused(Reason.FILE_UNSAFE, f"{path} is not a {'folder' if folder else 'plain file'}; remove it first.")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise Refused(Reason.FILE_UNSAFE, f"{path} belongs to another user; change its owner, or remove it.")
+    forbidden = 0o077 if secret else 0o022
+    if status.st_mode & forbidden:
+        mode = "0700" if folder else "0600"
+        raise Refused(Reason.FILE_UNSAFE, f"{path} is open to other users; set its mode to {mode} if you trust it.")
+
+
+def read(path: Path, secret: bool = False) -> bytes:
+    """A file of ours, checked to be safe and at most 1 MiB. A missing one raises FileNotFoundError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            check_safe(path, secret=secret)
+            data = file.read(SIZE_LIMIT + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused(Reason.FILE_UNSAFE, f"{path} is a symbolic link; put the file itself there.") from None
+        raise failed(path, error) from error
+    if len(data) > SIZE_LIMIT:
+        raise Refused(Reason.FILE_UNSAFE, f"{path} is larger than 1 MiB and was not read.")
+    return data
+
+
+def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replaces a file in one step: what stands at `path` is the old or the new, whole, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)  # left by a crash, or planted: either way not written through
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise failed(path, error) from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there, for good."""
+    try:
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise failed(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def failed(path: Path, error: OSError) -> Refused:
+    """The refusal for a file the system would not let us read or write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused(Reason.STORAGE_FULL, f"{path} cannot be written: no space is left. Make room and try again.")
+    return Refused(Reason.FILE_FAILED, f"{path}: {(error.strerror or 'the system refused').lower()}.")
+
+
+@contextmanager
+def lock(path: Path, reason: Reason, message: str) -> Iterator[None]:
+    """Holds a file's exclusive lock, which the system drops with the process; refused if another process holds it.
+
+    Blocks for up to half a second: who asks whether a file is `locked` holds it for an instant.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise failed(path, error) from error
+    try:
+        for _ in range(_LOCK_ATTEMPTS):
+            if _flock(descriptor, fcntl.LOCK_EX):
+                break
+            time.sleep(_LOCK_PAUSE)
+        else:
+            raise Refused(reason, message)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def locked(path: Path) -> bool:
+    """Whether a process holds the file's lock."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise failed(path, error) from error
+    try:
+        return not _flock(descriptor, fcntl.LOCK_SH)  # shared: two who ask do not mistake each other for the holder
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,36 @@
+"""Waits for a condition with a deadline; tests never just sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PAUSE = 0.02
+
+
+def wait_for(condition: Callable[[], T], within: float = 20.0, what: str = "the condition") -> T:
+    """The condition's first true value; fails after `within` seconds with the last value seen."""
+    end = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not hold within {within} s; last seen: {value!r}")
+        time.sleep(PAUSE)
+    return value
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], within: float = 20.0, what: str = "the condition") -> T:
+    """The same in an event loop; the condition may be a coroutine function."""
+    end = time.monotonic() + within
+    while True:
+        result = condition()
+        value: T = await result if inspect.isawaitable(result) else result
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not hold within {within} s; last seen: {value!r}")
+        await asyncio.sleep(PAUSE)
