@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import grpc.aio
@@ -52,12 +52,15 @@ log = Log("primary")
 class Primary:
     """One primary process: the context its servicers share, its listeners and its few tasks."""
 
-    def __init__(self, folder: DataFolder, config: Config, signer: Signer, database: Database) -> None:
+    def __init__(
+        self, folder: DataFolder, config: Config, signer: Signer, database: Database, clock: Callable[[], float] = time.time
+    ) -> None:
         self.broken = asyncio.Event()
         self._folder = folder
         self._directory = Directory(database)
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
-        self._access = Access(self._directory, database, attempts)
+        observations = Observations(database)
+        self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(
             config=config,
             addresses=_addresses(config),
@@ -66,11 +69,12 @@ class Primary:
             database=database,
             hub=Hub(),
             waiting=WaitingRoom(),
-            observations=Observations(database),
+            observations=observations,
             attempts=attempts,
             ports=Ports(),
             served=Served(),
-            started=int(time.time()),
+            started=int(clock()),
+            clock=clock,
         )
         self._feed = Feed(database, self._changed)
         root = certificates.pem(signer.authority.certificate)
@@ -97,11 +101,23 @@ class Primary:
         served.ssl_certificate_ends = certificates.ends_at(self._ssl.leaf)
 
     def renew_certificates(self) -> None:
-        """Makes the primary's own certificates anew and reads the company's again; open connections stay."""
-        self._ssl.publish(*self._own_certificate())
-        self._api.publish(*self._api_certificate())
-        self._note_served()
+        """Makes the primary's own certificates anew and reads the company's again; open connections stay.
+
+        A company certificate that is not good is refused, and the one before stays; the primary's own is renewed all the same.
+        """
+        try:
+            self._ssl.publish(*self._own_certificate())
+            self._api.publish(*self._api_certificate())
+        finally:
+            self._note_served()
         log.info("server certificates renewed", ends=self.context.served.ssl_certificate_ends)
+
+    def reload(self) -> None:
+        """The same for whoever cannot do anything about a refusal but say so."""
+        try:
+            self.renew_certificates()
+        except Refused as refused:
+            log.warning("the certificates stay as they are", reason=refused.reason, message=refused.message)
 
     # --- Start and stop ---------------------------------------------------------------------------------------------------------
 
@@ -181,23 +197,25 @@ class Primary:
 
     async def _sweep_once(self) -> None:
         own = self.context
-        overdue = await own.database.read(rows.overdue, own.now(), 1000)
-        for account in sorted({account for account, _ in overdue}):
-            ids = tuple(id for owner, id in overdue if owner == account)
-            own.waiting.wake(account, await own.database.write(account, operations.expire, account, ids, own.now()))
+        for account in await own.database.read(rows.accounts_to_sweep, own.now()):
+            own.waiting.wake(account, await own.database.write(account, operations.expire, account, own.now()))
 
     async def _expire(self) -> None:
         """Ends links whose certificate is over."""
+        hub = self.context.hub
         while True:
-            following = self.context.hub.expire(self.context.now())
+            hub.sooner.clear()
+            following = hub.expire(self.context.now())
             wait = SWEEP_SECONDS if following is None else following - self.context.clock()
-            await asyncio.sleep(min(max(wait, 0.2), SWEEP_SECONDS))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(wait, 0.2), SWEEP_SECONDS)):
+                    await hub.sooner.wait()
 
     async def _renew(self) -> None:
         """Renews the primary's own certificates at half-life."""
         while True:
             await asyncio.sleep(self.context.certificate_lifetime / 2)
-            self.renew_certificates()
+            self.reload()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -11,6 +11,9 @@ from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
 
+LONGEST = 10 * 365 * 86400
+"""Seconds that a certificate may be good for at most: as long as the authority's own."""
+
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What strangers may use up."""
@@ -55,7 +58,7 @@ _RULES: tuple[tuple[str, Callable[[Config], object]], ...] = (
     ("limits.pending_per_account", lambda c: c.limits.pending_per_account > 0),
     ("limits.pending_per_address", lambda c: c.limits.pending_per_address > 0),
     ("limits.attempts_per_minute", lambda c: c.limits.attempts_per_minute > 0),
-    ("certificates.lifetime", lambda c: toml.duration(c.certificates.lifetime)),
+    ("certificates.lifetime", lambda c: toml.duration(c.certificates.lifetime) <= LONGEST),
     ("certificates.api_key_file", lambda c: bool(c.certificates.api_key_file) == bool(c.certificates.api_certificate)),
 )
 

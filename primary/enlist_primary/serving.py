@@ -35,7 +35,7 @@ async def _run(folder: DataFolder, config: configuration.Config) -> int:
         async with open_sqlite(folder.database) as database:
             primary = Primary(folder, config, signer, database)
             stop = asyncio.Event()
-            _on_signals(stop.set, lambda: _reload(primary))
+            _on_signals(stop.set, primary.reload)
             async with primary.serving():
                 ports = primary.context.ports
                 fingerprint = signer.authority.fingerprint
@@ -68,10 +68,3 @@ def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
-
-
-def _reload(primary: Primary) -> None:
-    try:
-        primary.renew_certificates()
-    except Refused as refused:
-        log.warning("the certificates stay as they are", reason=refused.reason, message=refused.message)

@@ -6,16 +6,19 @@ The exact rules stand in the design's page on trust; the forms are X.509 (RFC 52
 from __future__ import annotations
 
 import hashlib
+import warnings
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enlist.reasons import Reason, Refused
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 CLOCK_TOLERANCE = 300
 """Seconds by which two clocks may differ before enrolment is refused; certificates are made out this much earlier."""
@@ -53,13 +56,15 @@ def key_of_request(request: bytes) -> ec.EllipticCurvePublicKey:
     """The public key of a PKCS #10 request (DER, RFC 2986), once the request's own signature holds. All else in it is ignored."""
     try:
         csr = x509.load_der_x509_csr(request)
+        key = _p256(csr.public_key())  # first: verifying with a huge RSA or DSA key costs more than all the rest
         sound = csr.is_signature_valid
-        key = csr.public_key()
+    except Refused:
+        raise
     except Exception as error:  # as above
         raise Refused(Reason.KEY_UNSUITABLE, "The certification request cannot be read.") from error
     if not sound:
         raise Refused(Reason.PROOF_INVALID, "The certification request is not signed by its own key.")
-    return _p256(key)
+    return key
 
 
 def make_request(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -76,14 +81,19 @@ def _p256(key: object) -> ec.EllipticCurvePublicKey:
 
 def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     """The P-256 key a certificate is made out for; another kind of key is refused."""
-    return _p256(certificate.public_key())
+    try:
+        key = certificate.public_key()
+    except Exception as error:  # as above
+        raise Refused(Reason.KEY_UNSUITABLE, "The certificate's public key cannot be read.") from error
+    return _p256(key)
 
 
 def load(der: bytes) -> x509.Certificate:
-    """Reads an X.509 certificate in DER; what cannot be read is refused."""
+    """Reads an X.509 certificate in DER; what cannot be read, or breaks RFC 5280 so that the library warns of it, is refused."""
     try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+        with warnings.catch_warnings(action="error"):
+            return x509.load_der_x509_certificate(der)
+    except (ValueError, UserWarning) as error:
         raise Refused(Reason.CERTIFICATE_INVALID, "The certificate cannot be read.") from error
 
 
@@ -138,16 +148,22 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether `issuer`'s key signed `certificate` directly, and the names agree."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
-def _is_ca(certificate: x509.Certificate) -> bool:
+def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    """An extension's value; None if there is none, or the extensions of a certificate that a stranger made cannot be read."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
+        return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return None
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    constraints = _extension(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
 
 
 def valid_at(certificate: x509.Certificate, now: int) -> bool:
@@ -178,31 +194,26 @@ def is_server_leaf_of(leaf: x509.Certificate, authority: Authority, now: int) ->
 
 
 def _serves(leaf: x509.Certificate) -> bool:
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return ExtendedKeyUsageOID.SERVER_AUTH in usage
+    usage = _extension(leaf, x509.ExtendedKeyUsage)
+    return usage is not None and ExtendedKeyUsageOID.SERVER_AUTH in usage
 
 
 def _dns_names(leaf: x509.Certificate) -> list[str]:
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    return names.get_values_for_type(x509.DNSName)
+    names = _extension(leaf, x509.SubjectAlternativeName)
+    return names.get_values_for_type(x509.DNSName) if names is not None else []
 
 
 def channel_name(leaf: x509.Certificate) -> str:
-    """A name under which gRPC will accept this exact, pinned leaf: the host check cannot be switched off, only satisfied."""
-    names = _dns_names(leaf)
-    if names:
-        return names[0].replace("*", "any", 1)
-    try:
-        addresses = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return str(addresses.get_values_for_type(x509.IPAddress)[0])
-    except (x509.ExtensionNotFound, ValueError, IndexError):
-        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate served names neither a host nor an address.") from None
+    """A name under which gRPC will accept this exact, pinned leaf: the host check cannot be switched off, only satisfied.
+
+    A leaf that names neither a host nor an address is refused.
+    """
+    names = _extension(leaf, x509.SubjectAlternativeName)
+    hosts = names.get_values_for_type(x509.DNSName) if names is not None else []
+    addresses = names.get_values_for_type(x509.IPAddress) if names is not None else []
+    for name in (*hosts, *addresses):
+        return str(name).replace("*", "any", 1)
+    raise Refused(Reason.CERTIFICATE_INVALID, "The certificate served names neither a host nor an address.")
 
 
 def sign_statement(authority_key: ec.EllipticCurvePrivateKey, leaf_der: bytes) -> bytes:
@@ -217,6 +228,11 @@ def statement_covers(authority: Authority, leaf_der: bytes, statement: bytes) ->
     except InvalidSignature:
         return False
     return True
+
+
+def answers_for(authority: Authority, leaf: x509.Certificate, statement: bytes, now: int) -> bool:
+    """Whether the authority stands behind a certificate served at the API port: its own leaf, or one its statement covers."""
+    return is_server_leaf_of(leaf, authority, now) or statement_covers(authority, der(leaf), statement)
 
 
 def _statement(leaf_der: bytes) -> bytes:
@@ -240,10 +256,7 @@ def spiffe_id(trust_domain: str, account: str, server_id: str) -> str:
 
 def server_identity(certificate: x509.Certificate) -> ServerIdentity | None:
     """Whose certificate this is, or None if it is not a secondary's: exactly one SAN, a SPIFFE ID of our form, and no CA."""
-    try:
-        names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except (x509.ExtensionNotFound, ValueError):
-        return None
+    names = list(_extension(certificate, x509.SubjectAlternativeName) or ())
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier) or _is_ca(certificate):
         return None
     scheme, _, rest = names[0].value.partition("://")

@@ -16,6 +16,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 from cryptography import x509
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -161,12 +162,19 @@ async def answer(call: Awaitable[T]) -> T:
 def refusal(error: grpc.aio.AioRpcError) -> Refused:
     """The refusal in a failed RPC; where Enlist gave no reason, the nearest one to the bare gRPC status."""
     try:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it reads code, details and trailers, which this has too
-    except ValueError:  # status and details contradict each other: none of ours
-        status = None
+        reason = _reason(error)
+    except (ValueError, DecodeError):  # what somebody sent in place of a reason cannot be read, or contradicts the status
+        reason = None
+    if reason is not None:
+        return Refused(reason, error.details() or reason)
+    other = (Reason.NOT_ENLIST, "Something answers there, but not as Enlist does.")
+    return Refused(*_UNEXPLAINED.get(error.code(), other))
+
+
+def _reason(error: grpc.aio.AioRpcError) -> Reason | None:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it reads code, details and trailers, which this has too
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status is not None else ():
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__:
-            return Refused(Reason(info.reason), error.details() or info.reason)
-    other = (Reason.NOT_ENLIST, "Something answers there, but not as Enlist does.")
-    return Refused(*_UNEXPLAINED.get(error.code(), other))
+            return Reason(info.reason)
+    return None

@@ -34,7 +34,7 @@ class JoinLine:
 def parse(text: str) -> JoinLine:
     """Reads a join line, or a file that holds one: empty lines and lines beginning with `#` are passed over."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if len(lines) != 1 or len(lines[0]) > _LIMIT:
+    if len(lines) != 1 or len(lines[0]) > _LIMIT or not names.printable(lines[0]):
         raise _refuse("One join line was expected.")
     try:
         parts = urlsplit(lines[0])

@@ -18,11 +18,16 @@ API_PORT = 13299
 SSL_PORT = 13000
 NAME_LIMIT = 63
 ROOT_GROUP = "/"
+GROUP_DEPTH = 16
+"""Groups on the way from the root group down, at most: a path is for people, and is put together for every row that shows it."""
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case: nothing to confuse on the telephone
 _ID = re.compile(r"[a-z2-7]{10}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_ZONED = re.compile(
+    r"[^%]*(%[A-Za-z0-9._-]{1,15})?"
+)  # an IPv6 zone (RFC 4007) is an interface's name, and nothing a terminal obeys
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 # Cc controls, Cf formats (bidi overrides among them), Cs surrogates, Co private use, Cn unassigned, Zl and Zp line ends
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -68,6 +73,8 @@ def printable(text: str) -> bool:
 def group_path(text: str) -> tuple[str, ...]:
     """The names on the way from the root group down; the root group itself, `/`, has none."""
     inner = text.strip("/")
+    if inner.count("/") >= GROUP_DEPTH:
+        raise _refuse(f"A group stands at most {GROUP_DEPTH} levels deep.")
     return tuple(display_name(part) for part in inner.split("/")) if inner else ()
 
 
@@ -148,13 +155,13 @@ def host(text: str) -> str:
 
 def _host(text: str, ip_only: bool) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        if _ZONED.fullmatch(text):
+            return str(ipaddress.ip_address(text))
     except ValueError:
         labels = text.split(".")
-        named = not ip_only and 0 < len(text) <= 253 and all(_HOST_LABEL.fullmatch(x) for x in labels)
-        if not named or labels[-1].isdigit():  # 10.0.0.300 is a mistyped IP address, not a name
-            raise _refuse("The address is a DNS name or an IP address, with a port behind a colon if need be.") from None
-        return text
+        if not ip_only and len(text) <= 253 and all(_HOST_LABEL.fullmatch(x) for x in labels) and not labels[-1].isdigit():
+            return text  # and 10.0.0.300 is a mistyped IP address, not a name
+    raise _refuse("The address is a DNS name or an IP address, with a port behind a colon if need be.")
 
 
 def _port(text: str) -> int:

@@ -18,7 +18,7 @@ def add_commands(commands: Any) -> None:
     add = verbs.add_parser("add", help="make an API key; it is shown once, alone on the last line")
     add.add_argument("domain", metavar="DOMAIN", help="the account's domain; \".\" for a vendor's API key, good in every account")
     add.add_argument("--full", action="store_true", help="servers that use it are trusted at once (otherwise they ask)")
-    add.add_argument("--uses", type=int, default=0, metavar="N", help="how many servers may use it (default: any number)")
+    add.add_argument("--uses", type=_uses, default=0, metavar="N", help="how many servers may use it (default: any number)")
     add.add_argument("--expires", metavar="TIME", help="how long it is good: 30m, 12h, 7d (default: for ever)")
     add.add_argument("--network", action="append", default=[], metavar="CIDR", help="use it only from here; may be repeated")
     add.add_argument("--group", default="", metavar="PATH", help="group of the servers that use it, made if it is missing")
@@ -32,6 +32,14 @@ def add_commands(commands: Any) -> None:
     revoke.set_defaults(run=_revoke)
     for parser in (add, listing, revoke):
         output.add_json(parser)
+
+
+def _uses(text: str) -> int:
+    """A number of uses, and one that fits into a message."""
+    number = int(text)
+    if not 0 < number < 2**31:
+        raise argparse.ArgumentTypeError("a number from 1 to 2147483647 was expected")
+    return number
 
 
 def _add(arguments: argparse.Namespace) -> int:

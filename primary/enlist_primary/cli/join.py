@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,8 +90,13 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {path}.") from None
     except UnicodeDecodeError:
         raise Refused(Reason.INVALID_ARGUMENT, f"{path} is not UTF-8 text.") from None
+    reader = csv.reader(io.StringIO(text, newline=""))  # its own line ends: a name that holds another kind is refused, not cut
+    try:
+        lines = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        raise Refused(Reason.INVALID_ARGUMENT, f"{path} cannot be read as CSV: {error}.") from None
     rows = []
-    for number, cells in enumerate(csv.reader(text.splitlines()), 1):
+    for number, cells in lines:
         cells = [cell.strip() for cell in cells]
         if not any(cells) or (number == 1 and cells[0].lower() == COLUMNS[0]):
             continue

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from enlist.reasons import Refused
+from enlist.reasons import Reason, Refused
 from enlist_primary.cli import accounts, api_keys, daemon, join, journal, output, servers, status, tree
 
 DEFAULT_DATA = "/var/lib/enlist-primary"
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     as_json = getattr(arguments, "json", False)
     try:
+        _check_text(arguments)
         result: int = arguments.run(arguments)
     except Refused as refused:
         return output.refused(refused, as_json)
@@ -43,6 +44,14 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()  # whoever read our output has gone; the interpreter would complain about it again
         return 1
     return result
+
+
+def _check_text(arguments: argparse.Namespace) -> None:
+    """Refuses arguments that are not text: only a path may hold bytes that are no UTF-8."""
+    for value in vars(arguments).values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise Refused(Reason.INVALID_ARGUMENT, f"The argument {text} is not UTF-8 text.")
 
 
 if __name__ == "__main__":

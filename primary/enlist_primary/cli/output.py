@@ -30,14 +30,18 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str
 
 def say(text: str) -> None:
     """Prints a sentence; text from outside in it is made harmless."""
-    print("\n".join(escape(line) for line in text.split("\n")))
+    print(_harmless(text))
+
+
+def _harmless(text: str) -> str:
+    return "\n".join(escape(line) for line in text.split("\n"))
 
 
 def refused(refusal: Refused, as_json: bool) -> int:
     """Says no: reason code and sentence on standard error, or as JSON on standard output; exit status 1."""
     if as_json:
         print_json({"reason": refusal.reason.value, "message": refusal.message, "retry": refusal.retry})
-    print(f"{refusal.reason}: {escape(refusal.message)}", file=sys.stderr)
+    print(f"{refusal.reason}: {_harmless(refusal.message)}", file=sys.stderr)
     return 1
 
 

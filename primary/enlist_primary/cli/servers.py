@@ -74,10 +74,12 @@ async def fetch(channel: grpc.aio.Channel, account: str = "-") -> list[Server]:
 
 
 def choose(servers: Sequence[Server], wanted: str) -> Server:
-    """The one server that is meant; an ambiguous name is refused with the ids to choose from."""
-    found = [server for server in servers if wanted in (server.id, server.display_name)]
-    living = [server for server in found if state_of(server) in LIVING or server.id == wanted]
-    found = living or found
+    """The one server that is meant; an ambiguous name is refused with the ids to choose from.
+
+    An id goes before a name: a server may call itself by another one's id.
+    """
+    found = [server for server in servers if server.id == wanted] or [s for s in servers if s.display_name == wanted]
+    found = [server for server in found if state_of(server) in LIVING] or found
     if not found:
         raise Refused(Reason.NOT_FOUND, f'There is no server "{wanted}". See: enlist-primary server list')
     if len(found) > 1:

@@ -83,7 +83,7 @@ def plant(groups: dict[str, list[str]], servers: Iterable[Server]) -> list[Node]
         for path in paths:
             roots[domain].at(path)
     for server in servers:
-        if state_of(server) in LIVING:
+        if state_of(server) in LIVING and server.account in roots:  # its account may be newer than our list of them
             roots[server.account].at(server.group).servers.append(server)
     return list(roots.values())
 

@@ -47,8 +47,8 @@ class Feed:
         for account, head in (await self._database.read(journal.heads)).items():
             while self._known.get(account, 0) < head:
                 known, subjects = await self._database.read(_subjects, account, self._known.get(account, 0))
-                self._known[account] = known
                 await self._listener(account, subjects)
+                self._known[account] = known  # only now: what the listener could not do is read, and told, again
 
 
 def _subjects(tx: Transaction, account: str, after: int) -> tuple[int, frozenset[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,6 +42,8 @@ class Hub:
         self._ending = 0
         self._closing = False
         self._expiries: list[tuple[int, int, Link]] = []
+        self.sooner = asyncio.Event()
+        """Set when a link was taken in whose certificate ends before all others: whoever sleeps until `expire` is due wakes."""
         self._order = itertools.count()
 
     def open(self, account: str, id: str, expires_at: int) -> Link:
@@ -61,7 +63,10 @@ class Hub:
         if len(self._expiries) > 2 * len(self._links) + 64:
             self._expiries = [entry for entry in self._expiries if not entry[2].ended.done()]
             heapq.heapify(self._expiries)
-        heapq.heappush(self._expiries, (link.expires_at, next(self._order), link))
+        entry = (link.expires_at, next(self._order), link)
+        heapq.heappush(self._expiries, entry)
+        if self._expiries[0] is entry:
+            self.sooner.set()
 
     def close(self, link: Link) -> bool:
         """Takes a link out; True if its server has no other."""
@@ -75,10 +80,9 @@ class Hub:
         """Whether the server's link is open now."""
         return (account, id) in self._links
 
-    @property
-    def count(self) -> int:
-        """Links open now."""
-        return len(self._links)
+    def count(self, sees: Callable[[str], bool]) -> int:
+        """Links open now, of the accounts that `sees` says yes to."""
+        return sum(sees(account) for account, _ in self._links)
 
     @property
     def stalled(self) -> int:

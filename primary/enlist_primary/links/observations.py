@@ -51,7 +51,9 @@ class Observations:
         self._news.set()
 
     def refused(self, account: str, reason: Reason, source: str, now: int) -> None:
-        """An attempt was refused. Accounts that do not exist are counted under the primary's own."""
+        """An attempt was refused. Accounts that do not exist are counted under the primary's own, and so are any in a flood."""
+        if len(self._refusals) >= BATCH:  # a stranger chose the account's name
+            account = PRIMARY
         before = self._refusals.get((account, reason.value))
         count = before.count + 1 if before else 1
         self._refusals[account, reason.value] = Refusals(account, reason.value, count, now, source)

@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -106,10 +107,10 @@ def check(key: ApiKey, source: str, now: int) -> None:
 
 def network(text: str) -> str:
     """A source network in its one form, CIDR."""
-    try:
-        return str(ipaddress.ip_network(text.strip(), strict=False))
-    except ValueError:
-        raise Refused(Reason.INVALID_ARGUMENT, 'A network is written as CIDR, such as "10.0.0.0/8".') from None
+    with suppress(ValueError):
+        if "%" not in text:  # an IPv6 zone names one machine's interface, and may hold any character
+            return str(ipaddress.ip_network(text.strip(), strict=False))
+    raise Refused(Reason.INVALID_ARGUMENT, 'A network is written as CIDR, such as "10.0.0.0/8".')
 
 
 def in_networks(source: str, networks: tuple[str, ...]) -> bool:

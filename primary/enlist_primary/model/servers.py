@@ -89,24 +89,14 @@ TRANSITIONS: Mapping[State | None, Mapping[Event, State]] = MappingProxyType(
     }
 )
 
-_RESULT = MappingProxyType(
-    {
-        Event.AUTHORIZE: State.TRUSTED,
-        Event.DENY: State.DENIED,
-        Event.SUSPEND: State.SUSPENDED,
-        Event.RESUME: State.TRUSTED,
-        Event.REVOKE: State.REVOKED,
-        Event.WITHDRAW: State.WITHDRAWN,
-        Event.LEAVE: State.DEPARTED,
-        Event.REMOVE: State.REMOVED,
-    }
-)
+DECISIONS = frozenset(Event) - {Event.ASK, Event.ASK_AGAIN, Event.ENROL, Event.INVITE, Event.EXPIRE}
+"""Events that somebody wants of a server that is there: said again, they find their result and change nothing."""
 
 
 def after(state: State | None, event: Event) -> State:
     """The state an event leads to; one whose result already holds leads nowhere. Raises STATE_FORBIDS for a pair not listed."""
     to = TRANSITIONS[state].get(event)
-    if to is None and _RESULT.get(event) is state:
+    if to is None and event in DECISIONS and any(row.get(event) is state for row in TRANSITIONS.values()):
         to = state
     if to is None:
         raise Refused(Reason.STATE_FORBIDS, _why_not(state, event))
@@ -114,7 +104,7 @@ def after(state: State | None, event: Event) -> State:
 
 
 def _why_not(state: State | None, event: Event) -> str:
-    possible = [e.value for e in TRANSITIONS[state] if e in _RESULT and e is not Event.LEAVE]
+    possible = [e.value for e in TRANSITIONS[state] if e in DECISIONS - {Event.LEAVE}]
     hint = f"; possible is: {', '.join(possible)}" if possible else ""
     return f'The server is {state}, so "{event}" changes nothing here{hint}.'
 

@@ -17,6 +17,9 @@ from enlist_primary.operations.journalling import about_server, record
 from enlist_primary.store import api_keys, journal, servers
 from enlist_primary.store.database import Transaction
 
+LONGEST = 100 * 365 * 86400
+"""Seconds that an API key may be good for, unless it is for ever: its end is still a date, and a number the database holds."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -34,8 +37,8 @@ def create(
 ) -> ApiKey:
     """Makes an API key; `secret` is its secret part alone, of which the hash is kept."""
     journal.lock(tx, account)
-    if wanted.max_uses < 0 or wanted.lifetime < 0:
-        raise Refused(Reason.INVALID_ARGUMENT, "A number of uses or a lifetime is above zero.")
+    if wanted.max_uses < 0 or not 0 <= wanted.lifetime <= LONGEST:
+        raise Refused(Reason.INVALID_ARGUMENT, "A number of uses is above zero, and so is a lifetime, of at most 100 years.")
     if account == PRIMARY and names.group_path(wanted.group):
         raise Refused(Reason.INVALID_ARGUMENT, "The vendor's API keys count in every account, so they name no group.")
     key = ApiKey(
@@ -63,11 +66,12 @@ def revoke(tx: Transaction, account: str, id: str, by: Actor, now: int) -> ApiKe
     api_keys.revoke(tx, account, id, now)
     record(tx, account, "api-key.revoke", f"apiKeys/{id}", by, now)
     if key.server_id is not None:
-        _withdraw_invitation(tx, account, key.server_id, by, now)
+        withdraw_invitation(tx, account, key.server_id, by, now)
     return api_keys.load(tx, account, id)
 
 
-def _withdraw_invitation(tx: Transaction, account: str, server_id: str, by: Actor, now: int) -> None:
+def withdraw_invitation(tx: Transaction, account: str, server_id: str, by: Actor, now: int) -> None:
+    """Takes back the place that was kept for whoever holds an API key, if it is still free."""
     server = servers.load(tx, account, server_id).at(now)
     if server.state is State.INVITED:
         number = record(tx, account, "server.withdraw", about_server(server_id), by, now, name=server.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist_primary.model import api_keys as keys
-from enlist_primary.model.accounts import Account
+from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State, after, asking, not_trusted
 from enlist_primary.model.users import Actor
@@ -58,6 +58,8 @@ def invite(
 ) -> Server:
     """Keeps a place for a server; `secret` is id and secret part of the single-use full API key in its join line."""
     journal.lock(tx, account)
+    if account == PRIMARY:
+        raise Refused(Reason.INVALID_ARGUMENT, "Servers are invited to an account; the primary's own has none.")
     group_id = groups.ensure(tx, account, group, by, new_id, now)
     id, expires = new_id(), now + REQUEST_LIFETIME
     number = record(tx, account, "server.invite", about_server(id), by, now, name=name, group=group, api_key=secret[0])
@@ -102,16 +104,15 @@ def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: New
         return known
     key = api_keys.presented(tx, account, asked.api_key, asked.source, now)
     invited = _invitation(tx, account, key)
-    server = _placed(account, known, invited, asked, key, now, group_rows.root(tx, domain), new_id)
-    if server.state is State.PENDING:
-        _check_caps(tx, asked, domain, caps, exempt=key is not None)
-    elif key is not None:
-        by = Actor(f"server/{server.id}", "proof", asked.source)
-        evidence = "invited" if invited else "full API key"
-        subject = about_server(server.id)
-        number = record(tx, domain, "server.register", subject, by, now, evidence, name=server.name, api_key=key.id, key=asked.key)
-        server = replace(server, revision=number)
-    _write(tx, server, known, invited, key, now)
+    state = _led_to(known, invited, key, now)
+    if state is State.PENDING:
+        _check_caps(tx, asked, domain, caps, now, exempt=key is not None)
+    server = _placed(tx, domain, known or invited, invited, asked, key, state, new_id, now)
+    if key is not None and state is State.TRUSTED:
+        server = replace(server, revision=_recorded(tx, server, key, "invited" if invited else "full API key", now))
+    if known is not None and invited is not None:  # the key had a row of its own: it takes the invitation's name and group
+        api_keys.withdraw_invitation(tx, domain, invited.id, _itself(server), now)
+    _write(tx, server, key, now, new=known is None and invited is None)
     return server
 
 
@@ -122,36 +123,42 @@ def _stands(tx: Transaction, account: Account, known: Server, api_key: str) -> b
     if known.state is not State.PENDING:
         return False
     key = api_keys.recognised(tx, account, api_key) if api_key else None
-    return key is None or key.kind is Kind.RESTRICTED
+    return key is None or key.kind is Kind.RESTRICTED or known.asked_with == _asked_with(key)
 
 
-def _placed(
-    account: Account,
-    known: Server | None,
-    invited: Server | None,
-    asked: Asked,
-    key: ApiKey | None,
-    now: int,
-    root: str,
-    new_id: NewId,
-) -> Server:
-    """The row as the registration leaves it. From a row that is past nothing is inherited but its id."""
+def _led_to(known: Server | None, invited: Server | None, key: ApiKey | None, now: int) -> State:
+    """The state that asking leads to; where the table has none, the refusal says what happened to the server."""
+    full = key is not None and key.kind is Kind.FULL
+    state, since = (known.state, known.since) if known else (None, 0)
+    event = asking(state, since, key is not None, full, now)
     place = known or invited
-    state = known.state if known else None
-    event = asking(state, known.since if known else 0, key is not None, key is not None and key.kind is Kind.FULL, now)
     try:
-        after_it = after(place.state if place else None, event)
+        return after(place.state if place else None, event)
     except Refused:
         assert place is not None, "a server nobody knows may always ask"
         raise not_trusted(place.state, place.since, place.reason) from None
-    own_group = key is not None and key.account == account.domain and key.group_id is not None
+
+
+def _placed(
+    tx: Transaction,
+    domain: str,
+    place: Server | None,
+    invited: Server | None,
+    asked: Asked,
+    key: ApiKey | None,
+    state: State,
+    new_id: NewId,
+    now: int,
+) -> Server:
+    """The row as the registration leaves it. From a row that is past nothing is inherited but its id."""
+    landing = key if key is not None and key.account == domain else None  # a vendor's API key names no group
     return Server(
-        account=account.domain,
+        account=domain,
         id=place.id if place else new_id(),
         name=invited.name if invited and invited.name else names.display_name(asked.name),
-        group_id=key.group_id if own_group and key and key.group_id else root,
-        group=key.group if own_group and key else names.ROOT_GROUP,
-        state=after_it,
+        group_id=landing.group_id if landing and landing.group_id else group_rows.root(tx, domain),
+        group=landing.group if landing else names.ROOT_GROUP,
+        state=state,
         since=now,
         created_at=now,
         key=asked.key,
@@ -159,19 +166,33 @@ def _placed(
         source=asked.source,
         server_address=asked.server_address or None,
         version=names.note(asked.version, "version", 40) or None,
-        expires_at=now + REQUEST_LIFETIME if after_it is State.PENDING else None,
-        asked_with=f"api-key/{key.id}" if key else keys.DEFAULT,
+        expires_at=now + REQUEST_LIFETIME if state is State.PENDING else None,
+        asked_with=_asked_with(key),
         revision=place.revision if place else 0,
     )
 
 
-def _write(tx: Transaction, server: Server, known: Server | None, invited: Server | None, key: ApiKey | None, now: int) -> None:
-    if key is not None and not key_rows.use(tx, key):
-        keys.check(replace(key, uses=key.uses + 1), server.source or "", now)
-    if known is not None and invited is not None:  # the key had a row of its own: it takes the invitation's name and group
-        withdrawn = after(invited.state, Event.WITHDRAW)
-        servers.update(tx, replace(invited, state=withdrawn, since=now, expires_at=None))
-    if known is None and invited is None:
+def _recorded(tx: Transaction, server: Server, key: ApiKey, evidence: str, now: int) -> int:
+    """Journals that a server joined already trusted."""
+    by, subject, fingerprint = _itself(server), about_server(server.id), server.key
+    return record(
+        tx, server.account, "server.register", subject, by, now, evidence, name=server.name, api_key=key.id, key=fingerprint
+    )
+
+
+def _itself(server: Server) -> Actor:
+    """A server as the one who acts, known by the proof that it holds its key."""
+    return Actor(f"server/{server.id}", "proof", server.source or "")
+
+
+def _asked_with(key: ApiKey | None) -> str:
+    return f"api-key/{key.id}" if key else keys.DEFAULT
+
+
+def _write(tx: Transaction, server: Server, key: ApiKey | None, now: int, new: bool) -> None:
+    if key is not None and not key_rows.use(tx, key):  # a vendor's API key may have ended since: its account is not locked
+        keys.check(key_rows.load(tx, key.account, key.id), server.source or "", now)
+    if new:
         servers.insert(tx, server)
     else:
         servers.update(tx, server)
@@ -185,9 +206,10 @@ def _invitation(tx: Transaction, account: Account, key: ApiKey | None) -> Server
     return server if server.state is State.INVITED else None
 
 
-def _check_caps(tx: Transaction, asked: Asked, domain: str, caps: Caps, exempt: bool) -> None:
-    full = servers.pending_count(tx, domain) >= caps.per_account
-    if full or (not exempt and servers.pending_from(tx, domain, asked.source) >= caps.per_address):
+def _check_caps(tx: Transaction, asked: Asked, domain: str, caps: Caps, now: int, exempt: bool) -> None:
+    sources = servers.undecided_sources(tx, domain, asked.key, now)
+    full = sum(sources.values()) >= caps.per_account
+    if full or (not exempt and sources.get(asked.source, 0) >= caps.per_address):
         where = "for this account" if full else f"from {asked.source}"
         raise Refused(
             Reason.TOO_MANY_PENDING,

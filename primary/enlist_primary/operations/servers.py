@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from enlist import names
 from enlist.reasons import Reason, Refused
-from enlist_primary.model.servers import TOMBSTONE_LIFETIME, Event, Server, State, after
+from enlist_primary.model.servers import Event, Server, State, after
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations.journalling import about_server, record
 from enlist_primary.store import api_keys, journal, servers
@@ -61,20 +61,16 @@ def rename(tx: Transaction, account: str, id: str, name: str, by: Actor, now: in
     return changed
 
 
-def expire(tx: Transaction, account: str, ids: tuple[str, ...], now: int) -> list[str]:
-    """Ends requests and invitations past their time, and says which. An invitation was a decision, so its end is journalled;
-    a stranger's request was none, so its end is not."""
+def expire(tx: Transaction, account: str, now: int, limit: int = 1000) -> list[str]:
+    """Ends requests and invitations past their time, at most so many, and says which; forgets those long ended. An invitation
+    was a decision, so its end is journalled; a stranger's request was none, so its end is not."""
     journal.lock(tx, account)
-    ended = []
-    for id in ids:
-        server = servers.load(tx, account, id)
+    overdue = servers.overdue(tx, account, now, limit)
+    for server in overdue:
         late = server.at(now)
-        if late.state is server.state:
-            continue
         if server.state is State.INVITED:
-            number = record(tx, account, "server.expire", about_server(id), PRIMARY_ITSELF, now, name=server.name)
+            number = record(tx, account, "server.expire", about_server(server.id), PRIMARY_ITSELF, now, name=server.name)
             late = replace(late, revision=number)
         servers.update(tx, late)
-        ended.append(id)
-    servers.forget_expired(tx, account, now - TOMBSTONE_LIFETIME)
-    return ended
+    servers.forget_undecided(tx, account, now)
+    return [server.id for server in overdue]

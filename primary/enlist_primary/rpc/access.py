@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,11 +18,13 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist_primary.directory import Directory
+from enlist_primary.links.observations import Observations
 from enlist_primary.model import api_keys, users
 from enlist_primary.model.accounts import PRIMARY, unknown
 from enlist_primary.model.servers import State, not_trusted
@@ -34,7 +36,7 @@ from enlist_primary.store.database import Database
 from enlist_primary.store.servers import Standing
 
 UNARY_TIMEOUT = 30.0
-"""Seconds after which a unary RPC is given up."""
+"""Seconds within which a request's one message must be here, and a unary RPC be done."""
 
 
 class Kind(StrEnum):
@@ -153,10 +155,19 @@ class Access(grpc.aio.ServerInterceptor):
     The handler is wrapped because an interceptor itself sees neither certificate nor address.
     """
 
-    def __init__(self, directory: Directory, database: Database, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        database: Database,
+        attempts: Attempts,
+        observations: Observations,
+        clock: Callable[[], float],
+    ) -> None:
         self._directory = directory
         self._database = database
         self._attempts = attempts
+        self._observations = observations
+        self._clock = clock
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -197,12 +208,15 @@ class Access(grpc.aio.ServerInterceptor):
         identity = certificates.server_identity(certificate)
         if identity is None:
             raise Refused(Reason.CERTIFICATE_INVALID, "The certificate is not a server's.")
+        ends = certificates.ends_at(certificate)
+        if self._clock() >= ends:  # the connection was made before; TLS has looked only then
+            raise Refused(Reason.CERTIFICATE_EXPIRED, "The server's certificate has run out. Fetch a new one.")
         key = certificates.fingerprint(certificates.spki(certificates.key_of(certificate)))
         standing = await self._directory.find(identity.account, identity.server_id, key)
         if standing is None:
             raise Refused(Reason.SERVER_UNKNOWN, "This server is not known here. It must register again.")
         kind = Kind.TRUSTED if standing.state is State.TRUSTED else Kind.UNTRUSTED
-        return Caller(kind, source, standing, certificate_ends=certificates.ends_at(certificate))
+        return Caller(kind, source, standing, certificate_ends=ends)
 
     async def _user(self, header: str, source: str) -> Caller:
         self._attempts.check(source)
@@ -211,6 +225,7 @@ class Access(grpc.aio.ServerInterceptor):
         if user is None or token is None or not api_keys.same_secret(user.token_hash, token.secret):
             refused = Refused(Reason.NOT_LOGGED_ON, "The token is not valid.")
             self._attempts.count(source, refused)
+            self._observations.refused(PRIMARY, refused.reason, source, int(self._clock()))
             raise refused
         kind = Kind.ADMINISTRATOR if user.role is Role.ADMINISTRATOR else Kind.VIEWER
         return Caller(kind, source, user=user)
@@ -235,18 +250,23 @@ def _address(peer: str) -> str:
 
 
 def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]]) -> Any:
-    """The same handler behind `admit`, with every exception turned into a refusal and unary RPCs under a deadline."""
-    behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    streams = handler.request_streaming or handler.response_streaming
+    """The same handler behind `admit`, with every exception turned into a refusal and unary RPCs under a deadline.
 
-    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    To gRPC every RPC here takes a stream (on the wire there is no difference), so that the caller is admitted before a message is
+    read, and no request comes so slowly that it is never over.
+    """
+    behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    decode = None if handler.request_streaming else handler.request_deserializer
+
+    async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            await admit(method, context)
-            if inspect.isasyncgenfunction(behaviour):
-                async for message in behaviour(request, context):
-                    await context.write(message)
-                return None
-            async with asyncio.timeout(None if streams else UNARY_TIMEOUT):
+            async with asyncio.timeout(UNARY_TIMEOUT) as deadline:
+                await admit(method, context)
+                request = await _message(context, decode) if decode else requests
+                if handler.request_streaming or handler.response_streaming:
+                    deadline.reschedule(None)
+                if inspect.isasyncgenfunction(behaviour):
+                    return await _write_all(context, behaviour(request, context))
                 return await behaviour(request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError, grpc.aio.BaseError):
             raise
@@ -255,10 +275,19 @@ def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]
         except Exception as error:
             await errors.abort(context, errors.foreseen(error, method))
 
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[(handler.request_streaming, handler.response_streaming)]
-    return make(guarded, handler.request_deserializer, handler.response_serializer)
+    make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    return make(guarded, None if decode else handler.request_deserializer, handler.response_serializer)
+
+
+async def _message(context: grpc.aio.ServicerContext[Any, Any], decode: Callable[[bytes], Any]) -> Any:
+    """The one message of a request; a missing one counts as empty, as it does to protobuf."""
+    data = await context.read()
+    try:
+        return decode(b"" if data is grpc.aio.EOF else data)
+    except DecodeError:
+        raise Refused(Reason.INVALID_ARGUMENT, "The request is not the message that this RPC takes.") from None
+
+
+async def _write_all(context: grpc.aio.ServicerContext[Any, Any], messages: AsyncIterator[Any]) -> None:
+    async for message in messages:
+        await context.write(message)

@@ -16,7 +16,7 @@ from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc, server_pb2
 from enlist_primary.links.hub import Link
 from enlist_primary.model import accounts
-from enlist_primary.model.servers import Server
+from enlist_primary.model.servers import Server, State, not_trusted
 from enlist_primary.operations import servers
 from enlist_primary.rpc import errors, render
 from enlist_primary.rpc.access import Caller, caller
@@ -44,6 +44,14 @@ def server_of(name: str) -> tuple[str, str]:
     return account, id
 
 
+def still_trusted(tx: Transaction, standing: Standing) -> Server:
+    """The row of a server that called as trusted; refused if it is that no longer."""
+    row = rows.load(tx, standing.account, standing.id)
+    if row.state is not State.TRUSTED:
+        raise not_trusted(row.state, row.since, row.reason)
+    return row
+
+
 class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
     """Shows the tree, and holds the links."""
 
@@ -59,9 +67,8 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
         own, who = self._context, caller()
         standing = who.server
         hello = await self._hello(context)
-        row = await own.database.read(rows.load, standing.account, standing.id)
         link = own.hub.open(standing.account, standing.id, who.certificate_ends)
-        body = asyncio.create_task(self._body(context, row, link, hello, who))
+        body = asyncio.create_task(self._body(context, hello, who))
         try:
             both: list[asyncio.Future[Any]] = [body, link.ended]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -88,10 +95,10 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
         hello: pb.Hello = message.hello
         return hello
 
-    async def _body(
-        self, context: grpc.aio.ServicerContext[Any, Any], row: Server, link: Link, hello: pb.Hello, who: Caller
-    ) -> None:
+    async def _body(self, context: grpc.aio.ServicerContext[Any, Any], hello: pb.Hello, who: Caller) -> None:
         own, now = self._context, self._context.now()
+        # Read once the hub holds the link: of a decision made before, this read knows; of one made later, the hub will be told.
+        row = await own.database.read(still_trusted, who.server)
         welcome = pb.Welcome(
             primary_name=own.config.name,
             version=enlist_primary.__version__,
@@ -120,7 +127,8 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
         (failure,) = await asyncio.gather(body, return_exceptions=True)
         if self._context.hub.close(link):
             self._context.observations.disconnected(standing.account, standing.id, self._context.now())
-        why = ended.reason if ended else "closed by the secondary"
+        refused = failure if isinstance(failure, Refused) else ended
+        why = refused.reason if refused else "closed by the secondary"
         log.info("link closed", account=standing.account, server=standing.id, why=why)
         lost = isinstance(failure, asyncio.CancelledError | grpc.aio.BaseError)
         return failure if isinstance(failure, Exception) and not lost else None
@@ -143,7 +151,7 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
             version=enlist_primary.__version__,
             start_time=render.moment(own.started),
             certificate_expire_time=render.moment(own.served.ssl_certificate_ends),
-            connected=own.hub.count,
+            connected=own.hub.count(who.sees),
             stalled=own.hub.stalled,
             servers=[pb.StateCount(state=state, count=n) for state, n in sorted(counts.items())],  # type: ignore[arg-type]  # enum
             refusals=[_refusal_count(each) for each in refusals if who.sees(each.account)],

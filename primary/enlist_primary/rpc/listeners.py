@@ -9,7 +9,9 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enlist import certificates
 from enlist.channel import OPTIONS
@@ -35,6 +37,9 @@ SERVER_OPTIONS = {
     "grpc.server.max_pending_requests_hard_limit": 40_000,
     "grpc.server_handshake_timeout_ms": 10_000,  # silent TCP and half a ClientHello are shed
 }
+
+
+_CURVES = ("secp256r1", "secp384r1")  # with Ed25519 or P-521 every handshake would fail, without a word to anybody
 
 
 class Credential:
@@ -75,8 +80,11 @@ def check_pair(key_pem: bytes, chain_pem: bytes) -> x509.Certificate:
     try:
         key = serialization.load_pem_private_key(key_pem, None)
         leaf = x509.load_pem_x509_certificates(chain_pem)[0]
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, UnsupportedAlgorithm):
         raise Refused(Reason.CONFIG_INVALID, "The certificate or its private key cannot be read (PEM is expected).") from None
+    fit = isinstance(key, rsa.RSAPrivateKey) or (isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES)
+    if not fit:
+        raise Refused(Reason.CONFIG_INVALID, "The certificate's key must be RSA, or elliptic-curve on P-256 or P-384.")
     public = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     if key.public_key().public_bytes(*public) != leaf.public_key().public_bytes(*public):
         raise Refused(Reason.CONFIG_INVALID, "The certificate and the private key do not belong together.")

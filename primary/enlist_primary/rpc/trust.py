@@ -17,7 +17,7 @@ from enlist_primary.model.users import Actor
 from enlist_primary.operations import enrolment, servers
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
-from enlist_primary.rpc.hierarchy import server_of
+from enlist_primary.rpc.hierarchy import server_of, still_trusted
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
 
@@ -90,7 +90,7 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
 
     async def RenewCertificate(self, request: pb.RenewCertificateRequest, context: Any) -> pb.RenewCertificateResponse:
         own, standing = self._context, caller().server
-        row = await own.database.read(rows.load, standing.account, standing.id)
+        row = await own.database.read(still_trusted, standing)
         if row.public_key is None or row.key != standing.key:
             raise Refused(Reason.SERVER_UNKNOWN, "This server is not known here. It must register again.")
         key = certificates.load_public_key(row.public_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.store.database import Transaction
 
 
@@ -49,13 +50,14 @@ def seen(tx: Transaction) -> dict[tuple[str, str], Seen]:
 
 
 def add_refusals(tx: Transaction, more: Refusals) -> None:
-    """Adds to the counter of an account and reason."""
+    """Adds to the counter of an account and reason; of an account that is not there, to the primary's own."""
     sql = """
-        INSERT INTO counter (account, name, count, last_at, last_source) VALUES ($1, $2, $3, $4, $5)
+        INSERT INTO counter (account, name, count, last_at, last_source)
+        VALUES (coalesce((SELECT domain FROM account WHERE domain = $1), $6), $2, $3, $4, $5)
         ON CONFLICT (account, name) DO UPDATE SET count = counter.count + excluded.count,
             last_at = excluded.last_at, last_source = excluded.last_source
     """
-    tx.run(sql, more.account, more.reason, more.count, more.last_at, more.last_source)
+    tx.run(sql, more.account, more.reason, more.count, more.last_at, more.last_source, PRIMARY)
 
 
 def refusals(tx: Transaction) -> list[Refusals]:

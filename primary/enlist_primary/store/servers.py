@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.model.servers import Server, State
+from enlist_primary.model.servers import REQUEST_LIFETIME, TOMBSTONE_LIFETIME, Server, State
 from enlist_primary.store.database import Row, Transaction
 from enlist_primary.store.groups import PATHS
 
@@ -15,6 +15,9 @@ SELECT server.*, group_path.path AS group_path
 FROM server JOIN group_path ON group_path.account = server.account AND group_path.id = server.group_id
 WHERE server.account = $1
 """
+
+_OVERDUE = "state IN ('pending', 'invited')"
+_UNDECIDED = "state IN ('expired', 'withdrawn') AND revision = 0"  # requests that ended by themselves, or were taken back
 
 
 def unknown(id: str) -> Refused:
@@ -86,17 +89,18 @@ def _values(server: Server) -> tuple[str | int | bytes | None, ...]:
     )
 
 
-def pending_count(tx: Transaction, account: str) -> int:
-    """How many servers of the account wait for a decision."""
-    row = tx.row("SELECT count(*) AS n FROM server WHERE account = $1 AND state = $2", account, State.PENDING.value)
-    return int(row["n"]) if row else 0
+def undecided_sources(tx: Transaction, account: str, key: str, now: int) -> dict[str, int]:
+    """From which addresses servers with other keys than this one wait for a decision, and how many from each.
 
-
-def pending_from(tx: Transaction, account: str, source: str) -> int:
-    """How many of them asked from this address."""
-    sql = "SELECT count(*) AS n FROM server WHERE account = $1 AND source = $2 AND state = $3"
-    row = tx.row(sql, account, source, State.PENDING.value)
-    return int(row["n"]) if row else 0
+    One that took its request back counts for as long as it could have waited: else a stranger who asks, takes it back and
+    asks with a new key would fill the database.
+    """
+    sql = """
+        SELECT source, count(*) AS n FROM server WHERE account = $1 AND key <> $2
+        AND (state = 'pending' AND expires_at > $3 OR state = 'withdrawn' AND revision = 0 AND since > $4)
+        GROUP BY source
+    """
+    return {row["source"]: row["n"] for row in tx.rows(sql, account, key, now, now - REQUEST_LIFETIME)}
 
 
 def state_counts(tx: Transaction) -> list[tuple[str, State, int]]:
@@ -127,19 +131,21 @@ def standings(tx: Transaction, account: str | None = None, ids: tuple[str, ...] 
     return [Standing(r["account"], r["id"], r["key"], State(r["state"]), r["since"], r["reason"]) for r in rows]
 
 
-def overdue(tx: Transaction, now: int, limit: int) -> list[tuple[str, str]]:
-    """(account, id) of requests and invitations that are past their end."""
-    sql = """
-        SELECT account, id FROM server WHERE state IN ('pending', 'invited') AND expires_at <= $1
-        ORDER BY account, id LIMIT $2
-    """
-    return [(row["account"], row["id"]) for row in tx.rows(sql, now, limit)]
+def accounts_to_sweep(tx: Transaction, now: int) -> list[str]:
+    """Accounts with requests or invitations that are past their end, or with undecided requests to be forgotten."""
+    sql = f"SELECT DISTINCT account FROM server WHERE {_OVERDUE} AND expires_at <= $1 OR {_UNDECIDED} AND since <= $2"
+    return [row["account"] for row in tx.rows(f"{sql} ORDER BY account", now, now - TOMBSTONE_LIFETIME)]
 
 
-def forget_expired(tx: Transaction, account: str, before: int) -> int:
-    """Drops rows of requests that expired undecided before this moment: nothing in the journal speaks of them."""
-    sql = "DELETE FROM server WHERE account = $1 AND state = 'expired' AND revision = 0 AND since < $2"
-    return tx.run(sql, account, before)
+def overdue(tx: Transaction, account: str, now: int, limit: int) -> list[Server]:
+    """Requests and invitations of an account that are past their end."""
+    return [_server(row) for row in tx.rows(f"{_SELECT} AND {_OVERDUE} AND expires_at <= $2 LIMIT $3", account, now, limit)]
+
+
+def forget_undecided(tx: Transaction, account: str, now: int) -> int:
+    """Drops rows of requests that ended long ago without a decision: nothing in the journal speaks of them."""
+    sql = f"DELETE FROM server WHERE account = $1 AND {_UNDECIDED} AND since <= $2"
+    return tx.run(sql, account, now - TOMBSTONE_LIFETIME)
 
 
 def _server(row: Row) -> Server:

@@ -270,8 +270,6 @@ def _connect(path: Path, mode: str) -> sqlite_utils.Database:
     database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA temp_store = MEMORY")  # nothing in folders of others, which may be full
-    if mode == "ro":
-        database.execute("PRAGMA query_only = ON")
     return database
 
 

@@ -36,20 +36,26 @@ def parse(data: bytes, kind: type[T], source: str) -> T:
     except UnicodeDecodeError:
         raise _refuse(source, "the file is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise _refuse(source, _syntax(str(error))) from None
+        raise _refuse(source, _syntax(text, str(error))) from None
     except RecursionError:
         raise _refuse(source, "the file is nested too deeply") from None
     except msgspec.ValidationError as error:
         raise _refuse(source, _where(text, str(error))) from None
+    except ValueError:  # Python refuses to read a number of more than 4,300 digits
+        raise _refuse(source, "a number is too long") from None
 
 
 def _refuse(source: str, problem: str) -> Refused:
     return Refused(Reason.CONFIG_INVALID, f"{source}: {escape(problem)}.")
 
 
-def _syntax(problem: str) -> str:
-    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", problem)
-    return f"line {found[2]}, column {found[3]}: {found[1]}" if found else problem
+def _syntax(text: str, problem: str) -> str:
+    """Puts the place first: "Invalid value (at line 3, column 7)", or "(at end of document)"."""
+    found = re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", problem)
+    if not found:
+        return problem
+    place = found[2] if found[2].startswith("line") else f"line {max(1, len(text.splitlines()))}, at its end"
+    return f"{place}: {found[1]}"
 
 
 def _where(text: str, problem: str) -> str:

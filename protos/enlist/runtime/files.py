@@ -22,7 +22,10 @@ _LOCK_PAUSE = 0.02
 def make_folder(path: Path) -> None:
     """Makes a folder 0700 (and its parents); one that is there must be ours and closed to writing by others."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for parent in reversed(path.parents):
+            if not parent.exists():  # `parents=True` would leave their mode to the umask
+                parent.mkdir(exist_ok=True, mode=0o700)
+        path.mkdir(exist_ok=True, mode=0o700)
         check_safe(path, folder=True)
         path.chmod(0o700)
     except OSError as error:
@@ -63,39 +66,52 @@ def read(path: Path, secret: bool = False) -> bytes:
 
 
 def write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replaces a file in one step: what stands at `path` is the old or the new, whole, also after a power cut."""
+    """Replaces a file in one step: what stands at `path` is the old or the new, whole, also after a power cut.
+
+    Two processes that write the same file take turns.
+    """
     temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.unlink(missing_ok=True)  # left by a crash, or planted: either way not written through
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with _folder(path.parent) as folder:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            temporary.unlink(missing_ok=True)  # left by a crash, or planted: either way not written through
+            try:
+                _write_new(temporary, data, mode)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            os.fsync(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise failed(path, error) from error
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove(path: Path) -> None:
     """Removes a file if it is there, for good."""
     try:
-        path.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        path.unlink()
+        with _folder(path.parent) as folder:
+            os.fsync(folder)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise failed(path, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
+@contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 

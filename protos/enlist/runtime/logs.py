@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enlist.runtime.terminal import escape, moment
 
 # Whatever has the form of an API key or a token is blacked out, should a message ever quote one.
-_SECRET = re.compile(r"\benl[ut]?_([a-z2-7]{10})_[a-z2-7]{16,}")
+_SECRET = re.compile(r"enl[ut]?_([a-z2-7]{10})_[a-z2-7]{16,}")
 
 
 class _Formatter(logging.Formatter):
@@ -20,12 +20,15 @@ class _Formatter(logging.Formatter):
         parts += [f"{key}={_value(value)}" for key, value in fields.items()]
         if record.exc_info and record.exc_info[1] is not None:
             parts.append(f"error={_value(self.formatException(record.exc_info))}")
-        return redact(escape(" ".join(parts)))
+        return escape(redact(" ".join(parts)))
 
 
 def _value(value: object) -> str:
+    """A value as it stands behind `key=`: in quotes where it could be taken for more than one value, or for another field."""
     text = str(value)
-    return f'"{text}"' if text == "" or " " in text or "=" in text or "\n" in text else text
+    if text and not any(c in ' ="\\\n' for c in text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def redact(text: str) -> str:

@@ -29,11 +29,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns padded to their widest cell, every cell escaped."""
     lines = [[escape(cell) for cell in row] for row in (header, *rows)]
     widths = [max(width(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(line)).rstrip() for line in lines
-    )
+    return "\n".join("  ".join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(line)).rstrip() for line in lines)
 
 
 def moment(seconds: int | None) -> str:
     """A point in time as people and JSON read it: `2026-11-21T14:02:00Z`; a hyphen for none."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if seconds is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # somebody else's clock may say what no calendar holds
+        return f"{seconds} s after 1970"

@@ -220,7 +220,7 @@ class PrimaryStatus(_message.Message):
     version: _builtins.str
     """The version of Enlist it runs."""
     connected: _builtins.int
-    """Links open now."""
+    """Links open now, of all accounts the caller may see."""
     stalled: _builtins.int
     """Links that ended but whose peer does not read, so that the end cannot be delivered."""
     @_builtins.property

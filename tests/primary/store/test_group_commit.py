@@ -120,12 +120,12 @@ async def test_nothing_is_delivered_before_the_commit_returned(engine: Engine, c
     refused = asyncio.ensure_future(commits.write("a", keep_and_raise("y", refusal)))
     assert await asyncio.to_thread(engine.committing.wait, DEADLINE)
     await asyncio.sleep(0)
-    assert not (result.done() or refused.done() or alarm.done())
+    assert [waiting.done() for waiting in (result, refused, alarm)] == [False] * 3
     engine.may_commit.set()
     async with asyncio.timeout(DEADLINE):
         await alarm
         assert await result == "x"
-        assert await asyncio.gather(refused, return_exceptions=True) == [refusal]
+        assert await _outcome(refused) is refusal
 
 
 async def test_a_failing_operation_is_undone_alone(engine: Engine, commits: GroupCommit) -> None:
@@ -162,9 +162,7 @@ async def test_an_operation_that_ends_the_transaction_loses_the_whole_batch(engi
     assert engine.kept() == ["z"]
 
 
-async def test_an_operation_that_hides_the_end_of_the_transaction_commits_nothing(
-    engine: Engine, commits: GroupCommit
-) -> None:
+async def test_an_operation_that_hides_the_end_of_the_transaction_commits_nothing(engine: Engine, commits: GroupCommit) -> None:
     """Attacks row 49: statements after the silent end would have been committed one by one, outside any transaction."""
 
     def hide(tx: Transaction) -> str:
@@ -180,9 +178,7 @@ async def test_an_operation_that_hides_the_end_of_the_transaction_commits_nothin
     assert engine.kept() == []
 
 
-async def test_an_exit_raised_by_an_operation_ends_neither_the_loop_nor_the_thread(
-    engine: Engine, commits: GroupCommit
-) -> None:
+async def test_an_exit_raised_by_an_operation_ends_neither_the_loop_nor_the_thread(engine: Engine, commits: GroupCommit) -> None:
     outcomes = await together(commits, ("a", keep("x")), ("b", keep_and_raise("y", SystemExit())))
     assert [reason(outcome) for outcome in outcomes] == [Reason.OVERLOADED] * 2
     assert await commits.write("a", keep("z")) == "z"

@@ -58,9 +58,7 @@ async def test_a_decision_that_already_holds_or_fails_leaves_no_gap(database: Sq
 
 
 @pytest.mark.parametrize("operation", [journal.lock, journal.verify])
-async def test_an_unknown_account_is_refused(
-    database: SqliteDatabase, operation: Callable[[Transaction, str], object]
-) -> None:
+async def test_an_unknown_account_is_refused(database: SqliteDatabase, operation: Callable[[Transaction, str], object]) -> None:
     with pytest.raises(Refused) as refused:
         await database.write("nobody.example", operation, "nobody.example")
     assert refused.value.reason is Reason.ACCOUNT_UNKNOWN
@@ -92,6 +90,10 @@ TAMPERING = {
     "all cut": (1, "DELETE FROM journal"),
     "an entry moved": (3, "UPDATE journal SET number = 9 WHERE number = 3"),
     "an entry before the first": (1, "UPDATE journal SET number = 0 WHERE number = 1"),
+    "an entry before the first, added": (
+        1,
+        "INSERT INTO journal SELECT account, 0, body, hash FROM journal WHERE number = 1",
+    ),
     "an entry too many": (6, "INSERT INTO journal SELECT account, 6, body, hash FROM journal WHERE number = 5"),
     "the head back": (5, "UPDATE account SET head = 4"),
     "the head's hash": (5, "UPDATE account SET head_hash = zeroblob(32)"),

@@ -65,17 +65,17 @@ async def test_numbers_of_64_bits_and_none_come_back(database: SqliteDatabase, v
 FORBIDDEN = {
     "a server in no account": lambda tx: add_server(tx, "s", "nobody.example"),
     "a server in no group": lambda tx: tx.run("UPDATE server SET group_id = 'elsewhere'"),
-    "a second root group": lambda tx: tx.run(
-        "INSERT INTO server_group (account, id, name) VALUES ($1, 'root2', '/')", ACME
-    ),
+    "a second root group": lambda tx: tx.run("INSERT INTO server_group (account, id, name) VALUES ($1, 'root2', '/')", ACME),
     "two groups of one name": lambda tx: [
         tx.run("INSERT INTO server_group VALUES ($1, $2, 'root', 'Paris')", ACME, id) for id in "ab"
     ],
     "a group below no group": lambda tx: tx.run("INSERT INTO server_group VALUES ($1, 'a', 'elsewhere', 'x')", ACME),
-    "a key twice in an account": lambda tx: [
-        add_server(tx, "two"),
-        tx.run("UPDATE server SET key = 'one' WHERE id = 'two'"),
-    ],
+    "a key twice in an account": lambda tx: tx.run(
+        """INSERT INTO server (account, id, group_id, state, key, since, created_at)
+           VALUES ($1, 'two', 'root', 'pending', 'one', $2, $2)""",
+        ACME,
+        NOW,
+    ),
     "an account with servers removed": lambda tx: tx.run("DELETE FROM account WHERE domain = $1", ACME),
     "an account twice": lambda tx: tx.run(
         "INSERT INTO account (domain, head_hash, created_at) VALUES ($1, $2, $3)", ACME, genesis(ACME), NOW
@@ -91,9 +91,7 @@ FORBIDDEN = {
         b"",
         NOW,
     ),
-    "an observation of no server": lambda tx: tx.run(
-        "INSERT INTO server_observation (account, id) VALUES ($1, 'nobody')", ACME
-    ),
+    "an observation of no server": lambda tx: tx.run("INSERT INTO server_observation (account, id) VALUES ($1, 'nobody')", ACME),
 }
 
 

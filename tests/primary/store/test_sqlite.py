@@ -263,9 +263,7 @@ async def test_a_page_damaged_later_is_found_by_a_read_and_stops_everything(path
             await database.read(journal.heads)
 
 
-async def test_a_lock_held_by_another_process_refuses_and_life_goes_on(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lock_held_by_another_process_refuses_and_life_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults row 19: a person with sqlite3, a backup."""
     monkeypatch.setattr("enlist_primary.store.sqlite._LOCKED_SECONDS", 0.01)
     async with open_sqlite(path) as database:

@@ -1,0 +1,1 @@
+"""The setup wizard, which makes a server a secondary."""

@@ -1,0 +1,165 @@
+"""`enlist-setup`: reads the command line, runs the wizard or the unattended set-up, prints what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import json
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enlist.reasons import Reason, Refused
+
+if TYPE_CHECKING:
+    from enlist_installer.answers import Answers
+
+# What is heavy, gRPC above all, is imported when there is something to do: `--help` answers at once.
+
+_QUESTIONS = (
+    ("--primary", "HOST[:PORT]", "primary server address: IP address or domain name; the port if it is not 13299"),
+    ("--primary-fingerprint", "HEX", "the primary's fingerprint, as `enlist-primary status` shows it there"),
+    ("--account", "DOMAIN", "account domain name; need not match the address"),
+    ("--api-key-file", "FILE", "file that holds the API key, - for standard input (or the variable ENLIST_API_KEY)"),
+    ("--name", "NAME", "display name of this server"),
+    ("--server-address", "HOST", "address where clients find this server"),
+    ("--config", "FILE", "configuration file (default: /etc/enlist/secondary.toml)"),
+    ("--data", "DIR", "folder for keys and state (default: /var/lib/enlist/secondary)"),
+    ("--join-file", "FILE", "file that holds a join line, - for standard input (or the variable ENLIST_JOIN)"),
+    ("--company-ca", "CA", 'who may vouch for the primary: "system", a PEM file, or "none"'),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="enlist-setup",
+        description="Makes this server a secondary of a primary server: asks, checks every answer, writes, and registers.",
+        epilog="Every question is a flag, and without the dashes a key of the answers file; a flag goes before the file. "
+        "Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
+        allow_abbrev=False,
+    )
+    questions = top.add_argument_group("answers")
+    for flag, form, words in _QUESTIONS:
+        questions.add_argument(flag, metavar=form, help=words)
+    questions.add_argument(
+        "--confirm-identity", choices=("auto", "always"), help="always compare fingerprints, or not if a CA vouches"
+    )
+    questions.add_argument("--answers", metavar="FILE", help="TOML file with answers")
+    questions.add_argument("--service", action=argparse.BooleanOptionalAction, help="install and start a systemd service")
+    alone = top.add_argument_group("without a person")
+    alone.add_argument("--unattended", action="store_true", help="ask nothing; refuse where an answer is missing")
+    alone.add_argument("--check", action="store_true", help="check everything and write nothing")
+    alone.add_argument("--wait", type=_wait, metavar="STATE:SECONDS", help='wait for "trusted" or "connected"')
+    alone.add_argument("--ask-again", action="store_true", help="ask again although an administrator said no")
+    alone.add_argument("--json", action="store_true", help="print JSON: changed, state, reason, retry, server_id")
+    return top
+
+
+def _wait(text: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(trusted|connected):([1-9][0-9]{0,6})", text)
+    if not found:
+        raise argparse.ArgumentTypeError('expected "trusted:SECONDS" or "connected:SECONDS"')
+    return found[1], int(found[2])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    top = parser()
+    arguments = top.parse_args(argv)
+    alone = [flag for flag in ("check", "wait", "ask_again", "json") if getattr(arguments, flag)]
+    if alone and not arguments.unattended:
+        top.error(f"--{alone[0].replace('_', '-')} needs --unattended")
+    if not arguments.unattended and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return _say_no(Refused(Reason.NO_TERMINAL, "There is no terminal to ask at. Use --unattended; --help lists the flags."), 2)
+    os.umask(0o077)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines, and our log's, would stand between question and answer
+    os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")  # nor does a serial console say where its cursor is
+    logging.getLogger("enlist").addHandler(logging.NullHandler())
+    return _unattended(top, arguments) if arguments.unattended else _wizard(arguments)
+
+
+def _wizard(arguments: argparse.Namespace) -> int:
+    from enlist_installer import menu, words
+    from enlist_installer.wizard import Wizard
+
+    wizard = Wizard(print, time.time, _person(), arguments.service)
+    refused = _attempt(lambda: asyncio.run(menu.run(wizard, _answers(arguments))))
+    if refused is None:
+        return 0
+    if refused.reason is Reason.INTERRUPTED:
+        refused = Refused(refused.reason, words.stopped(wizard.written))
+    return _say_no(refused, 1)
+
+
+def _unattended(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from enlist_installer.answers import MissingAnswer
+    from enlist_installer.unattended import Request, Unattended, Wait
+
+    run = Unattended(lambda text: print(text, file=sys.stderr if arguments.json else sys.stdout), time.time)
+
+    def work() -> None:
+        wait = Wait(*arguments.wait) if arguments.wait else None
+        request = Request(_answers(arguments), _person(), arguments.check, wait, bool(arguments.service), arguments.ask_again)
+        asyncio.run(run.run(request))
+
+    try:
+        refused = _attempt(work)
+    except MissingAnswer as missing:
+        top.error(str(missing))
+    if arguments.json:
+        print(json.dumps(asdict(run.outcome(refused)), indent=2))
+    return 0 if refused is None else _say_no(refused, 1)
+
+
+def _attempt(work: Callable[[], None]) -> Refused | None:
+    """Why it did not work out, or None. Nobody is shown a traceback; `MissingAnswer`, a matter of usage, passes."""
+    from enlist_installer.answers import MissingAnswer
+
+    try:
+        work()
+    except Refused as refused:
+        return refused
+    except KeyboardInterrupt:
+        return Refused(Reason.INTERRUPTED, "Stopped.")
+    except MissingAnswer:
+        raise
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
+        return Refused(Reason.INTERNAL, f"Something unforeseen happened ({where}). Please report it.")
+    return None
+
+
+def _answers(arguments: argparse.Namespace) -> Answers:
+    from enlist_installer import answers
+
+    flags = answers.Given(**{key: getattr(arguments, key) for key in answers.Given.__struct_fields__})
+    return answers.gather(flags, arguments.answers, os.environ, answers.read_stdin)
+
+
+def _person() -> str:
+    """Who sits here, for the list of known primaries."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def _say_no(refused: Refused, status: int) -> int:
+    from enlist_installer.words import refusal
+
+    print(refusal(refused), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Whether clients find this server: its name is looked up in the DNS, and what is missing there is said as the record to ask for.
+
+Print jobs and embedded terminals need that record. The system's resolver would not do: it also answers from the hosts file, and on
+Debian with 127.0.1.1, so that a name which no client can resolve looks fine on the server itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dns.asyncresolver
+import dns.exception
+import dns.resolver
+
+from enlist import names
+from enlist.names import Address
+from enlist.reasons import Refused
+
+LOOKUP_TIMEOUT = 3.0
+"""Seconds after which a DNS that does not answer is given up."""
+
+_ELSEWHERE = Address("192.0.2.1", 9)  # nobody's (RFC 5737): only the way there is of interest
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What clients will find at an address: a sentence, whether it is a warning, and the DNS record to ask for, if there is one."""
+
+    warning: bool
+    message: str
+    record: str = ""
+
+
+async def find(server_address: str, own: IpAddress | None, resolver: dns.asyncresolver.Resolver | None = None) -> Finding:
+    """Looks up where clients would find this server; refuses nothing.
+
+    `server_address` is a name, an IP address or "" for none; `own` is this machine's address as the primary's network sees it, for
+    the record to ask for. `resolver` is another than the system's DNS servers, for tests.
+    """
+    if not server_address:
+        return Finding(True, "Without an address, clients cannot send print jobs or use embedded terminals at this server.")
+    if _ip(server_address) is not None:
+        return Finding(False, "An IP address needs no DNS entry.")
+    if "." not in server_address.rstrip("."):
+        return Finding(
+            True, f'"{server_address}" is a short name, which clients in other networks cannot find. Give the full name.'
+        )
+    try:
+        found = await _look_up(server_address, resolver or dns.asyncresolver.Resolver())
+    except dns.exception.DNSException:
+        return Finding(
+            True, "The DNS did not answer, so nobody knows whether clients find this server.", record(server_address, own)
+        )
+    return _judge(server_address, found, own)
+
+
+async def _look_up(name: str, resolver: dns.asyncresolver.Resolver) -> list[IpAddress]:
+    answers = await asyncio.gather(*(_query(name, kind, resolver) for kind in ("A", "AAAA")))
+    return [address for answer in answers for address in answer if not address.is_loopback]
+
+
+async def _query(name: str, kind: str, resolver: dns.asyncresolver.Resolver) -> list[IpAddress]:
+    try:
+        answer = await resolver.resolve(name, kind, search=False, lifetime=LOOKUP_TIMEOUT)
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        return []
+    return [ipaddress.ip_address(data.address) for data in answer]
+
+
+def _judge(name: str, found: Sequence[IpAddress], own: IpAddress | None) -> Finding:
+    shown = ", ".join(map(str, found))
+    if not found:
+        message = f'The DNS does not know "{name}". Print jobs and embedded terminals need it.'
+        return Finding(True, message, record(name, own))
+    if own is None or own in found:
+        return Finding(False, f"The DNS knows it: {shown}.")
+    return Finding(True, f"The DNS has {shown} for it, but this server is {own}. Do clients reach it there?", record(name, own))
+
+
+def record(name: str, own: IpAddress | None) -> str:
+    """The DNS record to ask for, as it stands in a zone file (RFC 1035, section 5.1)."""
+    kind = "AAAA" if own is not None and own.version == 6 else "A"
+    return f"{name.rstrip('.')}. IN {kind} {own or '<the IP address of this server>'}"
+
+
+def own_address(primary: Address) -> IpAddress | None:
+    """This machine's address on the way to the primary - or, if both are one machine, to the world; None if there is no way."""
+    way = _source(primary)
+    return _source(_ELSEWHERE) if way is not None and way.is_loopback else way
+
+
+def _source(target: Address) -> IpAddress | None:
+    """The address that packets to `target` bear; none is sent, for UDP's connect only picks the route."""
+    try:
+        family, kind, protocol, _, resolved = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(resolved)
+            return _ip(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
+def suggestion() -> str:
+    """The address to offer: this machine's full name, else nothing. May take as long as the system's resolver does."""
+    name = socket.getfqdn().lower()
+    if "." not in name or name.startswith("localhost."):
+        return ""
+    try:
+        return names.host(name)
+    except Refused:
+        return ""
+
+
+def _ip(text: str) -> IpAddress | None:
+    try:
+        return ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None

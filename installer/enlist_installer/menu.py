@@ -1,0 +1,125 @@
+"""What the wizard offers where a configuration stands already."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist_installer import questions, service, setup, words
+from enlist_installer.answers import Answers
+from enlist_installer.interview import Interview
+from enlist_installer.plan import Standing
+from enlist_installer.questions import Question
+from enlist_installer.wizard import Wizard
+from enlist_secondary import config as configs
+from enlist_secondary import doctor, enrol, identity, meeting, state
+from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
+
+
+class Choice(StrEnum):
+    """What a person can want of an enrolment that stands."""
+
+    SETTINGS = "Change settings"
+    ADDRESS = "Same primary at a new address"
+    PRIMARY = "A different primary, or another account"
+    STAY = "Stay with the present primary after all"
+    REPAIR = "Repair"
+    REMOVE = "Remove this server from its primary, and its files"
+    NOTHING = "Nothing, leave all as it is"
+
+
+_ASKED: Mapping[Choice, frozenset[Question]] = {
+    Choice.SETTINGS: frozenset({questions.NAME, questions.SERVER_ADDRESS}),
+    Choice.ADDRESS: frozenset({questions.PRIMARY}),
+    Choice.REPAIR: frozenset(),
+}
+
+
+async def run(wizard: Wizard, given: Answers) -> None:
+    """The whole wizard: sets up a server that is new, and asks what is wanted of one that is not."""
+    wizard.say(words.WELCOME)
+    path = given.config or configs.DEFAULT_PATH
+    standing = setup.standing(path)
+    if standing is None:
+        await wizard.new(given, path)
+    else:
+        await _choose(wizard, given, path, standing)
+
+
+async def _choose(wizard: Wizard, given: Answers, path: Path, standing: Standing) -> None:
+    config, staged = standing.config, setup.standing(configs.next_path(path))
+    wizard.say(words.standing(path, standing, staged))
+    offered = [choice for choice in Choice if choice is not Choice.STAY or staged]
+    choice = await questions.choose(questions.WHAT, {choice: choice.value for choice in offered})
+    if choice is Choice.REMOVE:
+        await remove(wizard, path, config)
+    elif choice is Choice.STAY:
+        wizard.written = True
+        setup.drop_staged(path)
+    elif choice is Choice.PRIMARY:
+        await _different(wizard, given, path, config)
+    elif choice is not Choice.NOTHING:
+        await _onward(wizard, given, path, standing, choice)
+
+
+async def _onward(wizard: Wizard, given: Answers, path: Path, standing: Standing, choice: Choice) -> None:
+    """The enrolment stays: whoever answers must be the primary it is with."""
+    given = replace(given, primary_fingerprint=standing.fingerprint or given.primary_fingerprint)
+    interview = Interview(wizard.say, wizard.now, given, path, standing.config)
+    asked = _ASKED[choice]
+    if choice is Choice.REPAIR:
+        wizard.say(words.diagnosis(await doctor.diagnose(standing.config, wizard.now)))
+    elif choice is Choice.SETTINGS and standing.state not in ("trusted", "suspended"):
+        asked |= {questions.API_KEY}
+    done = await wizard.agreed(lambda: interview.onward(standing.config, asked))
+    server_id = state.load(done.config.folder).server_id
+    if server_id and done.config.name != standing.config.name:
+        wizard.say(words.renamed(done.config.name, server_id))
+    await wizard.finish(done)
+
+
+async def _different(wizard: Wizard, given: Answers, path: Path, config: SecondaryConfig) -> None:
+    wizard.say(words.DIFFERENT)
+    interview = Interview(wizard.say, wizard.now, given, path, config)
+    await interview.join_line()
+    await wizard.finish(await wizard.agreed(interview.everything))
+
+
+async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
+    """Leaves the primary, stops the service, and removes configuration, keys and state."""
+    if not await questions.confirm(questions.REMOVE, default=False):
+        raise Refused(Reason.INTERRUPTED, "Stopped.")
+    wizard.written = True
+    await service.remove(path)
+    with files.lock(config.lock, Reason.ALREADY_RUNNING, "enlist-secondary is running. Stop it first."):
+        await _leave(wizard, config)
+        _erase(path, config)
+    wizard.say("  Removed.")
+
+
+async def _leave(wizard: Wizard, config: SecondaryConfig) -> None:
+    mine = identity.load(config.folder)
+    if mine is None:
+        return
+    try:
+        await enrol.leave(await meeting.meet(config, mine.authority, wizard.now), config, mine, wizard.now)
+    except Refused as refused:
+        wizard.say(words.told(refused))
+        if not await questions.confirm(questions.REMOVE_ALL_THE_SAME, default=False):
+            raise Refused(Reason.INTERRUPTED, "Stopped.") from None
+
+
+def _erase(path: Path, config: SecondaryConfig) -> None:
+    setup.drop_staged(path)
+    for file in (path, configs.backup_path(path), config.data_folder / KNOWN_PRIMARIES, config.lock):
+        files.remove(file)
+    shutil.rmtree(config.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        config.data_folder.rmdir()

@@ -1,0 +1,221 @@
+"""Carrying out a plan: the one module that writes what was answered, and takes it back if the primary then refuses.
+
+The configuration is written last. Before it there is no enrolment, whatever else a crash left behind; with it, `enlist-secondary`
+and a second run of the installer go on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist.v1 import registration_pb2 as pb
+from enlist_installer.plan import Plan, Standing, Wanted, plan
+from enlist_secondary import api_key, enrol, identity, state
+from enlist_secondary import config as configs
+from enlist_secondary.checks import Clock, Primary, Way
+from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.identity import Identity
+from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
+from enlist_secondary.known_primaries import KnownPrimaries
+from enlist_secondary.state import State
+
+PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.SHUTTING_DOWN})
+"""Refusals after which the primary may still have registered this server: what was written stays, and asking again is safe."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was answered, every answer checked. Where nothing new is asked of the primary there is no admission, and no API key. The
+    API key stays out of the repr."""
+
+    primary: Primary
+    way: Way
+    wanted: SecondaryConfig
+    path: Path
+    admission: pb.ValidateResponse | None = None
+    api_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What was answered, how it is carried out, and who said so."""
+
+    answered: Answered
+    plan: Plan
+    person: str
+    ask_again: bool
+    """Whether the primary is asked even where it has decided before."""
+
+    @property
+    def config(self) -> SecondaryConfig:
+        """The configuration that is written."""
+        return self.plan.config
+
+    @property
+    def target(self) -> Path:
+        """The file it is written to."""
+        path = self.answered.path
+        return configs.next_path(path) if self.plan.staged else path
+
+
+def planned(answered: Answered, person: str, new_id: Callable[[], str], ask_again: bool = False, stay: bool = False) -> Setup:
+    """What has to be done, given what stands now; the two flags are those of `plan.Wanted`."""
+    path, config = answered.path, answered.wanted
+    wanted = Wanted(config, answered.primary.authority.fingerprint, ask_again, stay)
+    enrolment = _free_enrolment(config.data_folder, new_id)
+    return Setup(answered, plan(wanted, standing(path), standing(configs.next_path(path)), enrolment), person, ask_again)
+
+
+def standing(path: Path) -> Standing | None:
+    """The enrolment a configuration file stands for; None if the file is not there."""
+    if not path.exists():
+        return None
+    config = configs.load(path)
+    mine = identity.load(config.folder)
+    return Standing(config, mine.authority.fingerprint if mine else None, state.load(config.folder).state)
+
+
+def _free_enrolment(data: Path, new_id: Callable[[], str]) -> str:
+    """A name for a new enrolment's folder that no other has."""
+    return "main" if not (data / "main").exists() else new_id()
+
+
+def check_config(path: Path) -> Path:
+    """Refuses a configuration file that stands already or could not be written."""
+    if path.exists():
+        raise Refused(Reason.ALREADY_EXISTS, f"{path} is there already. To change it, run: enlist-setup --config {path}")
+    _check_writable(path.parent)
+    return path
+
+
+def check_data(data: Path) -> Path:
+    """Refuses a data folder that others use, for it will be closed to them, or that could not be written."""
+    _check_writable(data)
+    shared = data.is_dir() and data.stat().st_mode & 0o077 and any(data.iterdir())
+    if shared and not (data / KNOWN_PRIMARIES).exists():
+        raise Refused(Reason.FOLDER_IN_USE, f"{data} holds something that others use. Give a folder of its own.")
+    return data
+
+
+def _check_writable(folder: Path) -> None:
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir():
+        raise Refused(Reason.FILE_FAILED, f"{there} is not a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(Reason.FILE_FAILED, f"This user cannot write in {there}. Run enlist-setup with sudo, or give another place.")
+
+
+async def carry_out(setup: Setup, now: Clock) -> State:
+    """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left."""
+    before = _Before.remember(setup)
+    mine = write(setup, int(now()))
+    new = setup.plan.new_enrolment
+    try:
+        if new or setup.ask_again or not _settled(setup.config, mine, int(now())):
+            await first_word(setup.answered.primary, setup.config, mine, now, ask_again=new or setup.ask_again)
+    except Refused as refused:
+        if not new:
+            raise
+        if refused.reason in PERHAPS_HEARD:
+            stays = f"What was written stays in {setup.target}: enlist-secondary goes on from there."
+            raise Refused(refused.reason, f"{refused.message} {stays}") from None
+        before.restore()
+        raise
+    return take_over_if_trusted(setup)
+
+
+def _settled(config: SecondaryConfig, mine: Identity, now: int) -> bool:
+    return state.load(config.folder).state == "trusted" and mine.usable(now)
+
+
+def take_over_if_trusted(setup: Setup) -> State:
+    """Lets a different primary take over if it has authorized this server. Returns where the enrolment stands."""
+    stands = state.load(setup.config.folder)
+    if setup.plan.staged and stands.state == "trusted":
+        configs.switch(setup.answered.path)
+    return stands
+
+
+def write(setup: Setup, now: int) -> Identity:
+    """Writes everything, each file in one step and 0600, the configuration last; the one that was there is kept as a backup."""
+    config, answered = setup.config, setup.answered
+    authority = answered.primary.authority
+    files.make_folder(config.data_folder)
+    KnownPrimaries.load(config.data_folder).accept(authority, config.address, answered.way, setup.person, now)
+    mine = identity.make(config.folder, authority)
+    if answered.api_key:
+        api_key.keep(config.folder, answered.api_key)
+    if setup.plan.drops_staged:
+        drop_staged(answered.path)
+    _write_config(setup.target, config)
+    return mine
+
+
+def _write_config(path: Path, config: SecondaryConfig) -> None:
+    if not path.parent.exists():
+        files.make_folder(path.parent)
+    text = configs.render(config).encode()
+    if not path.exists():
+        files.write(path, text)
+    elif files.read(path) != text:
+        files.write(configs.backup_path(path), files.read(path))
+        files.write(path, text)
+
+
+def drop_staged(path: Path) -> None:
+    """Gives up a different primary that has not authorized yet."""
+    waiting = configs.next_path(path)
+    if waiting.exists():
+        shutil.rmtree(configs.load(waiting).folder, ignore_errors=True)
+        files.remove(waiting)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What stood before a new enrolment was written."""
+
+    contents: dict[Path, bytes | None]
+    folder: Path
+    made: tuple[Path, ...]
+
+    @classmethod
+    def remember(cls, setup: Setup) -> _Before:
+        data, folder = setup.config.data_folder, setup.target.parent
+        paths = (setup.target, configs.backup_path(setup.target), data / KNOWN_PRIMARIES)
+        contents = {path: files.read(path) if path.exists() else None for path in paths}
+        above = (data, *data.parents, folder, *folder.parents)
+        return cls(contents, setup.config.folder, tuple(each for each in above if not each.exists()))
+
+    def restore(self) -> None:
+        for path, content in self.contents.items():
+            if content is None:
+                files.remove(path)
+            else:
+                files.write(path, content)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.made:
+            with contextlib.suppress(OSError):  # made by somebody else meanwhile, and no longer empty
+                folder.rmdir()
+
+
+class _Heard(Exception):
+    """Ends the waiting for a decision, once the primary has said that there will be one."""
+
+
+async def first_word(primary: Primary, config: SecondaryConfig, mine: Identity, now: Clock, ask_again: bool = False) -> None:
+    """Has the primary say where this server stands, having asked to join if need be; it is written down. A certificate is kept if
+    there is one already, and not waited for."""
+
+    def hear(told: pb.Enrolment) -> None:
+        if not told.certificate:
+            raise _Heard
+
+    with contextlib.suppress(_Heard):
+        await enrol.enrol(primary, config, mine, now, hear, ask_again)

@@ -1,0 +1,186 @@
+"""Setting up without asking anybody: the same checks and the same plan; what is missing or doubtful is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from enlist import names
+from enlist.reasons import Reason, Refused
+from enlist_installer import answers, clients_address, examine, service, setup, waiting, words
+from enlist_installer.answers import Answers
+from enlist_installer.interview import Say
+from enlist_installer.setup import Answered, Setup
+from enlist_secondary import api_key, checks, identity, meeting, state
+from enlist_secondary.checks import Clock
+from enlist_secondary.config import DEFAULT_PATH, SecondaryConfig
+from enlist_secondary.state import State
+
+_AGAINST_US = frozenset({"denied", "removed", "revoked"})
+_BY_OURSELVES = frozenset({"departed", "withdrawn"})
+_SETTLED = frozenset({"trusted", "suspended"})
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What to wait for, `trusted` or `connected`, and for how many seconds."""
+
+    state: str
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    given: Answers
+    person: str
+    """The system user's name, for the list of known primaries."""
+    check: bool = False
+    """Whether to write nothing."""
+    wait: Wait | None = None
+    service: bool = False
+    ask_again: bool = False
+    """Whether to ask again where an administrator said no."""
+
+    @property
+    def path(self) -> Path:
+        """The configuration file."""
+        return self.given.config or DEFAULT_PATH
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it; the fields are the keys of the JSON. `reason` is empty where nothing was refused."""
+
+    changed: bool
+    state: str
+    reason: str
+    retry: bool
+    server_id: str
+
+
+class Unattended:
+    """One run; what it has changed is known also where it is refused half-way."""
+
+    _request: Request
+
+    def __init__(self, say: Say, now: Clock) -> None:
+        """`say` is where sentences for people go."""
+        self._say = say
+        self._now = now
+        self._changed = False
+        self._stands = State()
+
+    def outcome(self, refused: Refused | None = None) -> Outcome:
+        """What came of the run, or of as much of it as there was."""
+        reason, retry = (refused.reason.value, refused.retry) if refused else ("", False)
+        return Outcome(self._changed, self._stands.state, reason, retry, self._stands.server_id)
+
+    async def run(self, request: Request) -> None:
+        """Checks everything, then writes what differs, asks the primary, and waits as asked."""
+        self._request = request
+        self._check_service()
+        planned = await self._planned()
+        if self._request.check:
+            self._changed = planned.plan.changes or planned.ask_again
+            self._say(words.would(planned.plan.change, self._changed))
+            return
+        await self._carry_out(planned)
+        if self._request.service:
+            self._changed |= await service.install(self._request.path, planned.config.data_folder)
+        await self._wait(planned)
+        self._report(planned)
+
+    def _check_service(self) -> None:
+        if self._request.service and not service.available():
+            command = service.shown(self._request.path)
+            raise Refused(Reason.INVALID_ARGUMENT, f"--service needs systemd, and root. Without them, keep this running: {command}")
+
+    async def _planned(self) -> Setup:
+        """Everything checked, nothing written."""
+        request = self._request
+        current = setup.standing(request.path)
+        given = answers.filled(request.given, current.config) if current else request.given
+        wanted = answers.wanted(given)
+        self._check_places(wanted, current.config if current else None)
+        alarmed = current.config if current and not request.check else None
+        met = await examine.meet(wanted.address, given, wanted.data_folder, self._now, alarmed)
+        if met.way is None:
+            raise meeting.not_confirmed(met.primary)
+        answered = Answered(met.primary, met.way, wanted, request.path)
+        returns = request.given.primary is not None
+        planned = setup.planned(answered, request.person, _new_id, request.ask_again, returns)
+        self._stands = state.load(planned.config.folder)
+        planned = self._with_api_key(planned, given.api_key or "")
+        if planned.ask_again:
+            await checks.validate(met.primary, wanted.account, planned.answered.api_key)
+        await self._note_address(wanted)
+        return planned
+
+    def _check_places(self, wanted: SecondaryConfig, current: SecondaryConfig | None) -> None:
+        if current is None:
+            setup.check_config(self._request.path)
+            setup.check_data(wanted.data_folder)
+        elif current.data != wanted.data:
+            raise Refused(Reason.INVALID_ARGUMENT, f"--data: this server's data is in {current.data}, and stays there.")
+
+    def _with_api_key(self, planned: Setup, given: str) -> Setup:
+        """Whether the primary is asked, and with which API key: not where it has decided, unless that was asked for, nor twice."""
+        stands = self._stands.state
+        settled = not planned.plan.new_enrolment and stands in _SETTLED
+        against = not planned.plan.new_enrolment and stands in _AGAINST_US
+        fresh = bool(given) and given != api_key.load(planned.config.folder)
+        asks = planned.plan.new_enrolment or stands in _BY_OURSELVES or fresh
+        if settled or (against and not self._request.ask_again):
+            return replace(planned, ask_again=False)
+        answered = replace(planned.answered, api_key=given)
+        return replace(planned, answered=answered, ask_again=asks or self._request.ask_again)
+
+    async def _note_address(self, wanted: SecondaryConfig) -> None:
+        if wanted.server_address:
+            own = await asyncio.to_thread(clients_address.own_address, wanted.address)
+            found = await clients_address.find(wanted.server_address, own)
+            if found.warning:
+                self._say(words.finding(found))
+
+    async def _carry_out(self, planned: Setup) -> None:
+        before = self._stands.state
+        try:
+            self._stands = await setup.carry_out(planned, self._now)
+            self._changed = planned.plan.changes or planned.ask_again or self._stands.state != before
+        except Refused:
+            self._changed = planned.plan.changes and planned.target.exists()
+            self._stands = state.load(planned.config.folder)
+            raise
+
+    async def _wait(self, planned: Setup) -> None:
+        wait = self._request.wait
+        if wait is None:
+            return
+        try:
+            async with asyncio.timeout(wait.seconds):
+                if self._stands.state != "trusted":
+                    await waiting.authorized(planned.config, self._now)
+                    setup.take_over_if_trusted(planned)
+                if wait.state == "connected":
+                    await waiting.connected(self._request.path)
+        except TimeoutError:
+            raise Refused(Reason.TIMED_OUT, f"After {wait.seconds} s this server is not {wait.state}.") from None
+        finally:
+            self._stands = state.load(planned.config.folder)
+
+    def _report(self, planned: Setup) -> None:
+        mine = identity.load(planned.config.folder)
+        if not self._changed:
+            self._say(words.unchanged(planned.config, self._stands.state))
+        elif self._stands.state == "pending" and mine is not None:
+            self._say(words.pending(self._stands, mine.comparison_code(planned.config.account)))
+        else:
+            self._say(words.now_is(planned.config, self._stands.state))
+
+
+def _new_id() -> str:
+    return names.new_id(secrets.token_bytes)

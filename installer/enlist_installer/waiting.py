@@ -1,0 +1,75 @@
+"""Waiting for what others do: an administrator who authorizes, a daemon that connects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist_secondary import enrol, identity, report, state
+from enlist_secondary.backoff import Backoff, persevere
+from enlist_secondary.checks import Clock
+from enlist_secondary.config import SecondaryConfig
+
+LOOK = 0.2
+"""Seconds between two looks at what the daemon writes down."""
+SHARE = 1.0
+"""Seconds between two looks whether a daemon has been started."""
+
+Heed = Callable[[Refused], None]
+
+
+def _quiet(_: Refused) -> None:
+    return
+
+
+async def authorized(config: SecondaryConfig, now: Clock, heed: Heed = _quiet) -> None:
+    """Waits, however long, until this server is trusted; `heed` hears of what interrupts the wait.
+
+    Refuses with one of `enrol.FINAL` if the decision is a no. While enlist-secondary runs, asking is its affair: two processes must
+    not write one enrolment's folder.
+    """
+    while not (await _told(config) if files.locked(config.lock) else await _asked(config, now, heed)):
+        pass
+
+
+async def _asked(config: SecondaryConfig, now: Clock, heed: Heed) -> bool:
+    """Asks and waits; False once a daemon does."""
+    mine = identity.load(config.folder)
+    if mine is None:
+        raise Refused(Reason.SERVER_UNKNOWN, "This server has not asked to join.")
+    asking = asyncio.create_task(persevere(lambda: enrol.resume(config, mine, now), heed, enrol.FINAL, Backoff()))
+    try:
+        while not asking.done() and not files.locked(config.lock):
+            await asyncio.wait({asking}, timeout=SHARE)
+        if asking.done():
+            asking.result()
+        return asking.done()
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _told(config: SecondaryConfig) -> bool:
+    """Reads what the daemon is told; False once it has ended."""
+    while files.locked(config.lock):
+        if (stands := state.load(config.folder)).state == "trusted":
+            return True
+        _check_not_over(stands.state)
+        await asyncio.sleep(SHARE)
+    return False
+
+
+async def connected(path: Path) -> None:
+    """Waits, however long, until enlist-secondary has the link open; refuses once the primary has said a final no."""
+    while not (status := report.status(path)).connected:
+        _check_not_over(status.state)
+        await asyncio.sleep(LOOK)
+
+
+def _check_not_over(name: str) -> None:
+    reason = f"SERVER_{name.upper()}"
+    if reason in enrol.FINAL:
+        raise Refused(Reason(reason), f"This server is {name}. Run enlist-setup to ask again.")

@@ -1,0 +1,1 @@
+"""The secondary: the daemon on a server enrolled under a primary."""

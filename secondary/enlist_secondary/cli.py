@@ -1,0 +1,164 @@
+"""`enlist-secondary`: reads the command line, runs one command, prints what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime.terminal import escape, table
+from enlist_secondary.config import DEFAULT_PATH
+
+# What is heavy, gRPC above all, is imported inside the commands: `--help` answers at once.
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="enlist-secondary",
+        description="Keeps this server enrolled under its primary. enlist-setup sets it up.",
+        epilog="Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
+    )
+    top.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="configuration (default: %(default)s)")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(commands, "run", _run, "run the daemon: ask, wait, keep the link to the primary")
+    _add(commands, "status", _status, "say where this server stands, as last heard")
+    _add(commands, "doctor", _doctor, "check everything between this server and its primary")
+    leave = _add(commands, "leave", _leave, "leave the account, or take the request to join back")
+    reset = _add(commands, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
+    for command in (leave, reset):
+        command.add_argument("--yes", action="store_true", help="do not ask whether this is meant")
+    return top
+
+
+def _add(commands: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=run)
+    return command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand between ours, in a form of their own
+    try:
+        exit_status: int = arguments.run(arguments)
+    except Refused as refused:
+        return _refuse(refused, arguments.json)
+    except KeyboardInterrupt:
+        return _refuse(Refused(Reason.INTERRUPTED, "Interrupted."), arguments.json)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; the interpreter would complain about it again
+        return 1
+    return exit_status
+
+
+def _refuse(refused: Refused, as_json: bool) -> int:
+    if as_json:
+        _print_json({"reason": refused.reason, "message": refused.message, "retry": refused.retry})
+    print(f"{refused.reason}: {escape(refused.message)}", file=sys.stderr)
+    return 1
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from enlist.runtime import logs
+    from enlist_secondary import daemon
+
+    logs.set_up()
+    daemon.run(arguments.config)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from enlist_secondary import report
+
+    status = report.status(arguments.config)
+    if arguments.json:
+        _print_json(asdict(status))
+    else:
+        print("\n".join(f"{heading + ':':<24}{escape(text)}" for heading, text in report.lines(status)))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import asyncio
+    import time
+    from dataclasses import asdict
+
+    from enlist_secondary import config, doctor
+
+    stages = asyncio.run(doctor.diagnose(config.load(arguments.config), time.time))
+    if arguments.json:
+        _print_json([asdict(stage) for stage in stages])
+    else:
+        marks = {True: "ok", False: "FAILED", None: "-"}
+        rows = [(s.name, marks[s.ok], s.reason, f"{s.message} {s.advice}".strip()) for s in stages]
+        print(table(("check", "", "reason", "what it found"), rows))
+    return 1 if any(stage.ok is False for stage in stages) else 0
+
+
+def _leave(arguments: argparse.Namespace) -> int:
+    import asyncio
+    import time
+
+    from enlist_secondary import config, enrol, identity, meeting, state
+
+    configured = config.load(arguments.config)
+    mine = identity.load(configured.folder)
+    if mine is None:
+        raise Refused(Reason.SERVER_UNKNOWN, "This server has not asked to join yet; there is nothing to leave.")
+    _confirm(arguments, f"Leave the account {configured.account} at {configured.primary}?")
+
+    async def leave() -> str:
+        primary = await meeting.meet(configured, mine.authority, time.time)
+        return state.state_name((await enrol.leave(primary, configured, mine, time.time)).state)
+
+    now = asyncio.run(leave())
+    _tell(arguments, {"state": now}, f"This server is now {now}.")
+    return 0
+
+
+def _reset_identity(arguments: argparse.Namespace) -> int:
+    from enlist.runtime import files
+    from enlist_secondary import config, identity
+
+    configured = config.load(arguments.config)
+    with files.lock(configured.lock, Reason.ALREADY_RUNNING, "Stop enlist-secondary first."):
+        _confirm(arguments, f"Forget this server's key and certificate in {configured.folder}?")
+        identity.reset(configured.folder)
+    _tell(arguments, {"state": "new"}, "Done. Start enlist-secondary: it asks to join under a new key.")
+    return 0
+
+
+def _confirm(arguments: argparse.Namespace, question: str) -> None:
+    """Asks a person, if there is one; a script has said what it wants by calling the command."""
+    if arguments.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    print(f"{escape(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused(Reason.INTERRUPTED, "Nothing was changed.")
+
+
+def _tell(arguments: argparse.Namespace, value: dict[str, object], sentence: str) -> None:
+    if arguments.json:
+        _print_json(value)
+    else:
+        print(escape(sentence))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

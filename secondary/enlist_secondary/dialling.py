@@ -1,0 +1,94 @@
+"""The way to an open link: over the certificate last verified at the SSL port, and if that fails, over the one verified now."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from cryptography import x509
+
+from enlist import __version__, certificates, channel
+from enlist.names import Address
+from enlist.reasons import Reason, Refused
+from enlist.runtime.logs import Log
+from enlist.runtime.terminal import escape
+from enlist.v1 import hierarchy_pb2
+from enlist_secondary import checks, state
+from enlist_secondary.checks import Clock
+from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.identity import Identity
+from enlist_secondary.link import Link, open_link
+from enlist_secondary.meeting import meet, raise_alarm
+
+_CONNECTION = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT})
+_LOG = Log("enlist.secondary")
+
+
+async def connect(config: SecondaryConfig, identity: Identity, now: Clock) -> Link:
+    """Opens the link; the identity must hold a certificate.
+
+    Refuses with the primary's reason, with what the checks found on the way, or with CERTIFICATE_INVALID: all is well at the SSL
+    port until it sees this server's certificate.
+    """
+    kept = state.load(config.folder)
+    pin = _kept_pin(kept, identity, int(now()))
+    if pin is not None:
+        try:
+            return await _dial(Address(config.address.host, kept.ssl_port), pin, config, identity, now)
+        except Refused as refused:
+            if refused.reason not in _CONNECTION:
+                raise
+    address, pin = await _look(kept.ssl_port, config, identity, now)
+    try:
+        return await _dial(address, pin, config, identity, now)
+    except Refused as refused:
+        if refused.reason is not Reason.UNREACHABLE:
+            raise
+    raise Refused(Reason.CERTIFICATE_INVALID, f"{address} ends the connection when it sees this server's certificate.")
+
+
+def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | None:
+    try:
+        leaf = x509.load_pem_x509_certificate(kept.ssl_pin.encode())
+    except ValueError:
+        return None
+    if kept.ssl_port and certificates.is_server_leaf_of(leaf, identity.authority, now):
+        return channel.pin(leaf)
+    return None
+
+
+async def _dial(address: Address, pin: channel.Pin, config: SecondaryConfig, identity: Identity, now: Clock) -> Link:
+    link = await open_link(address, pin, identity.client(), _hello(config))
+    primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
+    state.change(config.folder, lambda kept: kept.linked(primary, name, int(now())))
+    _LOG.info("link open", primary=primary, address=address, server=name)
+    return link
+
+
+def _hello(config: SecondaryConfig) -> hierarchy_pb2.Hello:
+    kept = state.load(config.folder)
+    hello = hierarchy_pb2.Hello(protocol=channel.PROTOCOL, version=__version__, server_address=config.server_address)
+    for alarm in kept.alarms:
+        if alarm.time >= (kept.connected_at or 0):
+            told = hello.identity_alarms.add(address=alarm.address, fingerprint=alarm.fingerprint)
+            told.time.seconds = alarm.time
+    return hello
+
+
+async def _look(ssl_port: int, config: SecondaryConfig, identity: Identity, now: Clock) -> tuple[Address, channel.Pin]:
+    """What is served at the SSL port, where it was or where the primary now says it is, once it is verified."""
+    if ssl_port:
+        with suppress(Refused):
+            return await _verified(Address(config.address.host, ssl_port), config, identity, now)
+    primary = await meet(config, identity.authority, now)
+    return await _verified(primary.ssl_address, config, identity, now)
+
+
+async def _verified(address: Address, config: SecondaryConfig, identity: Identity, now: Clock) -> tuple[Address, channel.Pin]:
+    try:
+        pin = await checks.reach_ssl_port(address, identity.authority, now)
+    except Refused as refused:
+        raise_alarm(config, refused, "", int(now()), address)
+        raise
+    state.change(config.folder, lambda kept: replace(kept, ssl_pin=pin.leaf_pem.decode()))
+    return address, pin

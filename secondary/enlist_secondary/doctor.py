@@ -1,0 +1,158 @@
+"""`doctor`: every check in its turn, going on as far as it can, each with its reason code and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from enlist import certificates
+from enlist.names import Address
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist.runtime.terminal import moment
+from enlist_secondary import api_key, checks, enrol, identity, meeting, state
+from enlist_secondary.checks import Clock, Primary
+from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.identity import Identity
+from enlist_secondary.known_primaries import KnownPrimaries
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One check. `ok` is None where it could not be tried, or has nothing to say; `reason` is empty unless it failed."""
+
+    name: str
+    ok: bool | None
+    reason: str
+    message: str
+    advice: str
+
+
+_REACHING: Mapping[str, frozenset[Reason]] = {
+    "name": frozenset({Reason.NAME_NOT_FOUND}),
+    "TCP": frozenset({Reason.UNREACHABLE}),
+    "TLS": frozenset({Reason.NOT_ENLIST, Reason.TIMED_OUT, Reason.TLS_INTERCEPTED, Reason.CERTIFICATE_INVALID}),
+    "version": frozenset({Reason.VERSION_INCOMPATIBLE}),
+    "clock": frozenset({Reason.CLOCK_SKEW}),
+}
+"""The stages of `checks.reach`, and the reasons for which each fails."""
+
+_API_KEY = frozenset(reason for reason in Reason if reason.startswith("API_KEY_"))
+
+
+async def diagnose(config: SecondaryConfig, now: Clock) -> list[Stage]:
+    """All checks of a secondary. Tells the primary nothing before its identity is sure, and raises nothing but damaged files."""
+    mine = identity.load(config.folder)
+    primary, stages = await _reach(config, now)
+    identity_stage = await _identity(config, mine, primary)
+    stages.append(identity_stage)
+    stages += await _asking(config, mine, primary if identity_stage.ok else None)
+    stages.append(await _ssl_port(config, mine, primary, now))
+    stages.append(_certificate(mine, int(now())))
+    stages.append(_state(config))
+    return stages
+
+
+async def _reach(config: SecondaryConfig, now: Clock) -> tuple[Primary | None, list[Stage]]:
+    try:
+        primary = await checks.reach(config.address, now)
+    except Refused as refused:
+        return None, list(_stopped_at(refused))
+    said = {
+        "name": f"{config.address.host} is found.",
+        "TCP": f"{config.address} answers.",
+        "TLS": "The certificate served is one the primary answers for.",
+        "version": f'"{primary.name}" runs Enlist {primary.version}.',
+        "clock": "The clocks agree.",
+    }
+    return primary, [_passed(name, message) for name, message in said.items()]
+
+
+def _stopped_at(refused: Refused) -> Iterator[Stage]:
+    """What came before the failed check passed; what comes after was not tried."""
+    before = True
+    for name, reasons in _REACHING.items():
+        if refused.reason in reasons:
+            before = False
+            yield _failed(name, refused)
+        else:
+            yield _passed(name, "") if before else _untried(name)
+
+
+async def _identity(config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> Stage:
+    if primary is None:
+        return _untried("identity")
+    try:
+        known = KnownPrimaries.load(config.data_folder)
+        checks.check_unchanged(primary, mine.authority if mine else None)
+        way = await checks.vouched(primary, known, None, config.company_ca, config.confirm_identity)
+        if way is None:
+            raise meeting.not_confirmed(primary)
+    except Refused as refused:
+        return _failed("identity", refused)
+    return _passed("identity", f"The primary's fingerprint is {primary.authority.fingerprint} ({way}).")
+
+
+async def _asking(config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> list[Stage]:
+    """The account and the API key; a server that holds a certificate needs none any more."""
+    if primary is None:
+        return [_untried("account"), _untried("API key")]
+    account = _passed("account", f"The primary has the account {config.account}.")
+    held = mine is not None and mine.certificate is not None
+    secret = api_key.load(config.folder)
+    try:
+        await checks.validate(primary, config.account, secret)
+    except Refused as refused:
+        if refused.reason not in _API_KEY:
+            return [_failed("account", refused), _untried("API key")]
+        return [account, _untried("API key", "Not needed any more.") if held else _failed("API key", refused)]
+    return [account, _passed("API key", "It is good." if secret else "None is kept.")]
+
+
+async def _ssl_port(config: SecondaryConfig, mine: Identity | None, primary: Primary | None, now: Clock) -> Stage:
+    kept = state.load(config.folder).ssl_port
+    authority = mine.authority if mine else primary.authority if primary else None
+    port = primary.ssl_port if primary else kept
+    if authority is None or not port:
+        return _untried("SSL port")
+    address = Address(config.address.host, port)
+    try:
+        await checks.reach_ssl_port(address, authority, now)
+    except Refused as refused:
+        return _failed("SSL port", refused)
+    return _passed("SSL port", f"{address} answers with the primary's own certificate.")
+
+
+def _certificate(mine: Identity | None, now: int) -> Stage:
+    if mine is None or mine.certificate is None:
+        return _untried("certificate", "This server holds none yet.")
+    ends = moment(certificates.ends_at(mine.certificate))
+    if mine.usable(now):
+        return _passed("certificate", f"This server's certificate is good until {ends}.")
+    return _failed("certificate", Refused(Reason.CERTIFICATE_EXPIRED, f"This server's certificate was good until {ends}."))
+
+
+def _state(config: SecondaryConfig) -> Stage:
+    told = state.load(config.folder)
+    problem = told.last_problem
+    running = files.locked(config.lock)
+    where = (
+        f"This server is {told.state} since {moment(told.since)}" if told.since else "This server has not been told where it stands"
+    )
+    if problem is not None and (running or problem.reason in enrol.FINAL):
+        return Stage("state", False, problem.reason, problem.message, checks.advice(problem.reason))
+    if not running:
+        return _failed("state", Refused(Reason.NOT_RUNNING, f"{where}, but enlist-secondary does not run."))
+    return _passed("state", f"{where}, and {'connected' if told.connected else 'not connected'}.")
+
+
+def _passed(name: str, message: str) -> Stage:
+    return Stage(name, True, "", message, "")
+
+
+def _untried(name: str, message: str = "Not tried.") -> Stage:
+    return Stage(name, None, "", message, "")
+
+
+def _failed(name: str, refused: Refused) -> Stage:
+    return Stage(name, False, refused.reason.value, refused.message, checks.advice(refused.reason))

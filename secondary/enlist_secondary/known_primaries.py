@@ -1,0 +1,116 @@
+"""The known primaries: the authorities that somebody at this server accepted, in a file made to be read.
+
+To take an authority off the list, delete its entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+
+from enlist import certificates, names
+from enlist.certificates import Authority
+from enlist.reasons import Reason, Refused
+from enlist.runtime import config as toml
+from enlist.runtime import files
+from enlist.runtime.terminal import moment
+
+FILE = "known-primaries.toml"
+
+_HEADING = """\
+# The primaries that were accepted at this server: when, how, by whom, and the addresses they were met at.
+# An authority that is not in this list gets nothing from this server. To take one off the list, delete its entry.
+"""
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    fingerprint: str
+    addresses: tuple[str, ...]
+    accepted_at: str
+    way: str
+    person: str
+    authority: str
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    primary: tuple[_Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownPrimaries:
+    """The list as it stood when it was loaded; `accept` returns the next one."""
+
+    path: Path
+    entries: tuple[_Entry, ...] = ()
+
+    @classmethod
+    def load(cls, data: Path) -> KnownPrimaries:
+        """Reads the list in a data folder; a missing file is an empty list, a damaged one is refused with CONFIG_INVALID."""
+        path = data / FILE
+        try:
+            content = files.read(path)
+        except FileNotFoundError:
+            return cls(path)
+        entries = toml.parse(content, _File, str(path)).primary
+        for entry in entries:
+            if _authority(path, entry).fingerprint != entry.fingerprint:
+                problem = f"{entry.fingerprint} is not the fingerprint of the authority below it"
+                raise Refused(Reason.CONFIG_INVALID, f"{path}: {problem}.")
+        return cls(path, entries)
+
+    def accepted(self, address: names.Address) -> Authority | None:
+        """The authority accepted for this very address. An entry says nothing about other addresses."""
+        for entry in self.entries:
+            if _shown(address) in entry.addresses:
+                return _authority(self.path, entry)
+        return None
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether this authority was accepted, at whatever address: its key is who it is."""
+        return any(entry.fingerprint == fingerprint for entry in self.entries)
+
+    def accept(self, authority: Authority, address: names.Address, way: str, person: str, now: int) -> KnownPrimaries:
+        """Writes down that an authority was accepted at an address. One accepted before keeps its date, way and person.
+
+        `way` is a `checks.Way`; `person` is who answered, or empty. The data folder must be there. Raises IDENTITY_CHANGED if the
+        address belongs to another authority.
+        """
+        holder = self.accepted(address)
+        if holder is not None and holder.fingerprint != authority.fingerprint:
+            raise Refused(Reason.IDENTITY_CHANGED, f"{self.path}: {address} belongs to another primary; delete that entry first.")
+        entry = next((e for e in self.entries if e.fingerprint == authority.fingerprint), None)
+        fresh = entry or _entry(authority, way, person, now)
+        grown = msgspec.structs.replace(fresh, addresses=tuple(dict.fromkeys((*fresh.addresses, _shown(address)))))
+        entries = tuple(grown if e is entry else e for e in self.entries) if entry else (*self.entries, grown)
+        if entries != self.entries:
+            files.write(self.path, _render(entries).encode())
+        return KnownPrimaries(self.path, entries)
+
+
+def _shown(address: names.Address) -> str:
+    return str(address).lower()
+
+
+def _entry(authority: Authority, way: str, person: str, now: int) -> _Entry:
+    pem = certificates.pem(authority.certificate).decode()
+    return _Entry(authority.fingerprint, (), moment(now), str(way), person, pem)
+
+
+def _authority(path: Path, entry: _Entry) -> Authority:
+    try:
+        return certificates.read_authority(certificates.der(x509.load_pem_x509_certificate(entry.authority.encode())))
+    except (ValueError, Refused):
+        raise Refused(Reason.CONFIG_INVALID, f"{path}: the authority {entry.fingerprint} cannot be read.") from None
+
+
+def _render(entries: tuple[_Entry, ...]) -> str:
+    return "\n".join([_HEADING, *map(_render_entry, entries)])
+
+
+def _render_entry(entry: _Entry) -> str:
+    lines = [f"{key} = {toml.quote(getattr(entry, key))}" for key in ("fingerprint", "accepted_at", "way", "person")]
+    addresses = f"addresses = [{', '.join(map(toml.quote, entry.addresses))}]"
+    return "\n".join(["[[primary]]", lines[0], addresses, *lines[1:], f"authority = '''\n{entry.authority}'''\n"])

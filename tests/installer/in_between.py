@@ -1,0 +1,188 @@
+"""What may stand where a primary should be: a port that is something else, a firewall, somebody who opens TLS, an odd primary.
+
+Each runs in threads of its own, beside a wizard that is another process.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import socketserver
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from enlist import certificates
+from enlist.v1 import registration_pb2 as pb
+from enlist.v1 import registration_pb2_grpc
+from enlist_primary.authority.keys import private_pem
+from enlist_primary.authority.signer import Signer, new_authority
+
+Target = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server certificate and its key, PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+def new_signer() -> Signer:
+    """Some authority."""
+    key = certificates.new_key()
+    return Signer(key, new_authority(key, int(time.time())))
+
+
+def leaf(signer: Signer) -> Served:
+    """A server certificate for loopback by some authority."""
+    key = certificates.new_key()
+    certificate = signer.issue_server(key.public_key(), ["127.0.0.1"], 3600, int(time.time()))
+    return Served(certificates.pem(certificate), private_pem(key))
+
+
+def _pump(left: socket.socket, right: socket.socket) -> None:
+    while True:
+        ready = select.select([left, right], [], [], 30)[0]
+        if not ready:
+            return
+        for source in ready:
+            data = source.recv(65536)
+            if not data:
+                return
+            (right if source is left else left).sendall(data)
+
+
+@contextmanager
+def _listening(host: str, port: int, handle: Callable[[socket.socket], None]) -> Iterator[Target]:
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                handle(self.request)
+            except OSError:
+                return  # one of the two has gone
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+        block_on_close = False
+
+    with Server((host, port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield host, server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def forwarding(host: str, port: int, target: Target) -> Iterator[Target]:
+    """Passes on what comes: a firewall that lets exactly this port through."""
+
+    def handle(client: socket.socket) -> None:
+        with socket.create_connection(target, 5) as server:
+            _pump(client, server)
+
+    with _listening(host, port, handle) as address:
+        yield address
+
+
+@contextmanager
+def web_server() -> Iterator[Target]:
+    """A port that answers, but speaks something else."""
+
+    def handle(client: socket.socket) -> None:
+        client.recv(1024)
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with _listening("127.0.0.1", 0, handle) as address:
+        yield address
+
+
+@contextmanager
+def intercepting(folder: Path, host: str, port: int, target: Target) -> Iterator[Target]:
+    """Opens TLS under a certificate of its own, as some firewalls do, and passes the content on to the real primary."""
+    served = leaf(new_signer())
+    pem = folder / f"intercepting-{port}.pem"
+    pem.write_bytes(served.certificate + served.key)
+    inward = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inward.load_cert_chain(pem)
+    inward.set_alpn_protocols(["h2"])
+    outward = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    outward.check_hostname = False
+    outward.verify_mode = ssl.CERT_NONE
+    outward.set_alpn_protocols(["h2"])
+
+    def handle(client: socket.socket) -> None:
+        with (
+            inward.wrap_socket(client, server_side=True) as near,
+            outward.wrap_socket(socket.create_connection(target, 5)) as far,
+        ):
+            _pump_tls(near, far)
+
+    with _listening(host, port, handle) as address:
+        yield address
+
+
+def _pump_tls(near: ssl.SSLSocket, far: ssl.SSLSocket) -> None:
+    """One thread a direction: `select` does not see what TLS has read already."""
+    back = threading.Thread(target=_one_way, args=(far, near), daemon=True)
+    back.start()
+    _one_way(near, far)
+    back.join(5)
+
+
+def _one_way(source: ssl.SSLSocket, sink: ssl.SSLSocket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except (OSError, ValueError):
+        return
+
+
+@contextmanager
+def odd_primary(**described: Any) -> Iterator[Target]:
+    """A primary that describes itself as told: an old one, one with a wrong clock. It has no SSL port worth the name."""
+    signer = new_signer()
+    served = leaf(signer)
+
+    class Registration(registration_pb2_grpc.RegistrationServiceServicer):
+        def DescribePrimary(self, request: pb.DescribePrimaryRequest, context: Any) -> pb.DescribePrimaryResponse:
+            answer = pb.DescribePrimaryResponse(
+                primary_name="Odd one",
+                authority_certificate=certificates.der(signer.authority.certificate),
+                ssl_port=1,
+                oldest_protocol=1,
+                newest_protocol=1,
+                version="0.0.1",
+                challenge=b"c" * 56,
+            )
+            answer.time.FromSeconds(int(time.time()))
+            for name, value in described.items():
+                if name == "seconds_off":
+                    answer.time.FromSeconds(int(time.time()) + value)
+                else:
+                    setattr(answer, name, value)
+            return answer
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    registration_pb2_grpc.add_RegistrationServiceServicer_to_server(Registration(), server)
+    credentials = grpc.ssl_server_credentials([(served.key, served.certificate)])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield "127.0.0.1", port
+    finally:
+        server.stop(None).wait(10)

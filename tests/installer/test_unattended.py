@@ -1,0 +1,501 @@
+"""Setting up without a person: every answer by flag, file or join line, the same checks as the wizard's, and JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.installer import in_between
+from tests.installer.person import tree
+from tests.support.ports import free_port
+from tests.support.processes import PrimaryProcess, SecondaryProcess, command, run
+from tests.support.waiting import wait_for
+
+KEYS = ["changed", "state", "reason", "retry", "server_id"]
+
+
+def places(place: Path) -> list[str]:
+    return ["--config", str(place / "secondary.toml"), "--data", str(place / "data")]
+
+
+def flags(primary: PrimaryProcess, place: Path, name: str = "gw1") -> list[str]:
+    return [
+        *("--primary", primary.address, "--primary-fingerprint", primary.fingerprint),
+        *("--account", "acme.example", "--name", name, *places(place)),
+    ]
+
+
+def set_up(*arguments: str, expect: int = 0, **options: Any) -> dict[str, Any]:
+    """Runs it; the JSON it printed, which has its keys whatever came of it."""
+    done = run("enlist-setup", "--unattended", "--json", *arguments, expect=expect, **options)
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    assert list(outcome) == KEYS
+    assert outcome["reason"] in done.stderr
+    return outcome
+
+
+def refused(place: Path, *arguments: str, **options: Any) -> str:
+    """The reason it was refused for; nothing may have been written."""
+    before = tree(place.parent)
+    outcome = set_up(*arguments, expect=1, **options)
+    assert (outcome["changed"], outcome["state"], outcome["server_id"]) == (False, "new", "")
+    assert tree(place.parent) == before
+    assert not place.exists()
+    return str(outcome["reason"])
+
+
+def secret(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "secret"
+    path.write_text(text + "\n")
+    return str(path)
+
+
+# --- What goes well -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_asks_to_join_and_a_second_run_changes_nothing(primary: PrimaryProcess, place: Path) -> None:
+    first = set_up(*flags(primary, place, "twice"))
+    assert (first["changed"], first["state"], first["reason"], first["retry"]) == (True, "pending", "", False)
+    assert primary.server("twice")["id"] == first["server_id"]
+    config, key = (place / "secondary.toml").read_bytes(), (place / "data" / "main" / "server.key").read_bytes()
+    assert set_up(*flags(primary, place, "twice")) == {**first, "changed": False}
+    said = run("enlist-setup", "--unattended", *flags(primary, place, "twice")).stdout
+    assert said.startswith("Nothing to change: this server is pending in acme.example")
+    assert (place / "secondary.toml").read_bytes() == config
+    assert (place / "data" / "main" / "server.key").read_bytes() == key
+    assert not (place / "secondary.toml.bak").exists()
+
+
+def test_everything_written_is_0600_in_0700_whatever_the_umask(primary: PrimaryProcess, place: Path) -> None:
+    """attacks row 45"""
+    argv = command("enlist-setup", "--unattended", *flags(primary, place, "umask"))
+    subprocess.run(["sh", "-c", 'umask 000; exec "$@"', "sh", *argv], check=True, capture_output=True, timeout=60)
+    for path in [place, *place.rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_check_says_what_would_change_and_writes_nothing(primary: PrimaryProcess, place: Path) -> None:
+    arguments = flags(primary, place, "checked")
+    before = tree(place.parent)
+    outcome = set_up("--check", *arguments)
+    assert (outcome["changed"], outcome["state"]) == (True, "new")
+    assert tree(place.parent) == before
+    assert not place.exists()
+    assert "checked" not in [server["name"] for server in primary.json("server", "list")]
+    set_up(*arguments)
+    before = tree(place)
+    assert set_up("--check", *arguments)["changed"] is False
+    assert set_up("--check", *arguments, "--server-address", "192.0.2.9")["changed"] is True
+    assert tree(place) == before
+
+
+def test_a_full_api_key_from_a_file_is_trusted_at_once_and_then_erased(
+    primary: PrimaryProcess, place: Path, tmp_path: Path
+) -> None:
+    key = primary.last_line("api-key", "add", "acme.example", "--full")
+    file = secret(tmp_path, key)
+    outcome = set_up(*flags(primary, place, "full"), "--api-key-file", file)
+    assert (outcome["changed"], outcome["state"]) == (True, "trusted")
+    assert (place / "data" / "main" / "certificate.pem").exists()
+    assert all(key.encode() not in content for content in tree(place).values())
+    assert set_up(*flags(primary, place, "full"), "--api-key-file", file) == {**outcome, "changed": False}
+
+
+@pytest.mark.parametrize("way", ["file", "stdin", "environment"])
+def test_a_join_line_is_enough_and_works_a_second_time(primary: PrimaryProcess, place: Path, tmp_path: Path, way: str) -> None:
+    line = primary.last_line("join", "acme.example", "--name", f"invited by {way}")
+    by: dict[str, tuple[list[str], dict[str, Any]]] = {
+        "file": (["--join-file", secret(tmp_path, line)], {}),
+        "stdin": (["--join-file", "-"], {"stdin": line}),
+        "environment": ([], {"env": {"ENLIST_JOIN": line}}),
+    }
+    arguments, options = by[way]
+    outcome = set_up(*arguments, *places(place), **options)
+    assert (outcome["changed"], outcome["state"]) == (True, "trusted")
+    assert primary.server(f"invited by {way}")["id"] == outcome["server_id"]
+    assert "join-line" in (place / "data" / "known-primaries.toml").read_text()
+    assert set_up(*arguments, *places(place), **options) == {**outcome, "changed": False}
+
+
+def test_an_api_key_comes_from_standard_input_or_the_environment_as_well(primary: PrimaryProcess, tmp_path: Path) -> None:
+    key = primary.last_line("api-key", "add", "acme.example", "--full")
+    arguments = flags(primary, tmp_path / "a", "by stdin")
+    assert set_up(*arguments, "--api-key-file", "-", stdin=key)["state"] == "trusted"
+    assert set_up(*flags(primary, tmp_path / "b", "by environment"), env={"ENLIST_API_KEY": key})["state"] == "trusted"
+
+
+def test_every_answer_may_stand_in_a_file_and_a_flag_goes_before_it(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.toml"
+    answers.write_text(f"""
+primary = "{primary.address}"
+primary_fingerprint = "{primary.fingerprint}"
+account = "acme.example"
+name = "from the file"
+server_address = "192.0.2.7"
+config = "{place}/secondary.toml"
+data = "{place}/data"
+confirm_identity = "always"
+company_ca = "none"
+""")
+    set_up("--answers", str(answers), "--name", "from the flag")
+    written = (place / "secondary.toml").read_text()
+    for line in ('name = "from the flag"', 'server_address = "192.0.2.7"', 'confirm_identity = "always"', 'company_ca = "none"'):
+        assert line in written
+
+
+def test_a_missing_dns_record_is_a_warning_and_no_refusal(primary: PrimaryProcess, place: Path) -> None:
+    done = run("enlist-setup", "--unattended", *flags(primary, place, "dns"), "--server-address", "short")
+    assert "Note:" in done.stdout
+    assert (place / "secondary.toml").exists()
+
+
+# --- A second run that wants something else -----------------------------------------------------------------------------------
+
+
+def test_changed_settings_keep_the_old_file_as_a_backup(primary: PrimaryProcess, place: Path) -> None:
+    set_up(*flags(primary, place, "settings"))
+    before = (place / "secondary.toml").read_bytes()
+    key = (place / "data" / "main" / "server.key").read_bytes()
+    outcome = set_up(*places(place), "--server-address", "192.0.2.8")
+    assert (outcome["changed"], outcome["state"]) == (True, "pending")
+    assert 'server_address = "192.0.2.8"' in (place / "secondary.toml").read_text()
+    assert (place / "secondary.toml.bak").read_bytes() == before
+    assert (place / "data" / "main" / "server.key").read_bytes() == key
+
+
+def test_the_same_primary_at_a_new_address_keeps_the_enrolment(primary: PrimaryProcess, place: Path) -> None:
+    first = set_up(*flags(primary, place, "moved"))
+    with (
+        in_between.forwarding("127.0.0.2", primary.api_port, ("127.0.0.1", primary.api_port)) as (host, port),
+        in_between.forwarding("127.0.0.2", primary.ssl_port, ("127.0.0.1", primary.ssl_port)),
+    ):
+        outcome = set_up(*places(place), "--primary", f"{host}:{port}")
+    assert outcome == {**first, "changed": True}
+    known = (place / "data" / "known-primaries.toml").read_text()
+    assert f'"127.0.0.1:{primary.api_port}", "127.0.0.2:{port}"' in known
+
+
+def test_a_different_primary_takes_over_only_when_it_has_authorized(
+    primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path
+) -> None:
+    set_up(*flags(primary, place, "mover"))
+    before = (place / "secondary.toml").read_bytes()
+    new = flags(other_primary, place, "mover")
+    outcome = set_up(*new)
+    assert (outcome["changed"], outcome["state"]) == (True, "pending")
+    assert (place / "secondary.toml").read_bytes() == before
+    assert set_up(*new) == {**outcome, "changed": False}
+    other_primary.do("server", "authorize", outcome["server_id"])
+    assert set_up(*new, "--wait", "trusted:30")["state"] == "trusted"
+    assert other_primary.address in (place / "secondary.toml").read_text()
+    assert (place / "secondary.toml.bak").read_bytes() == before
+    assert not (place / "secondary.toml.next").exists()
+
+
+def test_going_back_to_the_present_primary_gives_the_move_up(
+    primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path
+) -> None:
+    first = set_up(*flags(primary, place, "hesitant"))
+    set_up(*flags(other_primary, place, "hesitant"))
+    set_up(*places(place), "--server-address", "192.0.2.8")
+    assert (place / "secondary.toml.next").exists(), "a change of settings says nothing about the move"
+    outcome = set_up(*flags(primary, place, "hesitant"))
+    assert outcome == {**first, "changed": True}
+    assert not (place / "secondary.toml.next").exists()
+
+
+def test_a_new_api_key_lifts_a_waiting_server(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    first = set_up(*flags(primary, place, "lifted"))
+    key = primary.last_line("api-key", "add", "acme.example", "--full")
+    outcome = set_up(*flags(primary, place, "lifted"), "--api-key-file", secret(tmp_path, key))
+    assert outcome == {**first, "changed": True, "state": "trusted"}
+
+
+@pytest.mark.parametrize(("decision", "again"), [("deny", "pending"), ("remove", "pending")])
+def test_after_a_no_only_an_explicit_wish_asks_again(
+    primary: PrimaryProcess, place: Path, tmp_path: Path, decision: str, again: str
+) -> None:
+    key = ["--api-key-file", secret(tmp_path, primary.last_line("api-key", "add", "acme.example"))]
+    first = set_up(*flags(primary, place, decision), *key)
+    primary.do("server", decision, first["server_id"])
+    outcome = set_up(*flags(primary, place, decision), *key, expect=1)
+    assert outcome["reason"] == {"deny": "SERVER_DENIED", "remove": "SERVER_REMOVED"}[decision]
+    assert set_up(*flags(primary, place, decision), *key, "--ask-again")["state"] == again
+
+
+def test_after_a_revocation_asking_again_takes_another_key(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    key = ["--api-key-file", secret(tmp_path, primary.last_line("api-key", "add", "acme.example", "--full"))]
+    first = set_up(*flags(primary, place, "revoked"), *key)
+    primary.do("server", "revoke", first["server_id"])
+    (place / "data" / "main" / "certificate.pem").unlink()  # or nobody would ask
+    assert set_up(*flags(primary, place, "revoked"), *key, expect=1)["reason"] == "SERVER_REVOKED"
+    outcome = set_up(*flags(primary, place, "revoked"), *key, "--ask-again")
+    assert outcome["state"] == "trusted"
+    assert outcome["server_id"] != first["server_id"]
+
+
+def test_a_server_that_left_by_itself_comes_back_by_itself(primary: PrimaryProcess, place: Path) -> None:
+    first = set_up(*flags(primary, place, "returning"))
+    run("enlist-secondary", "--config", str(place / "secondary.toml"), "leave", "--yes")
+    outcome = set_up(*flags(primary, place, "returning"))
+    assert outcome == {**first, "changed": True}
+
+
+# --- Waiting ------------------------------------------------------------------------------------------------------------------
+
+
+def test_it_waits_until_the_daemon_is_connected(primary: PrimaryProcess, tmp_path: Path) -> None:
+    secondary = SecondaryProcess(tmp_path, "waiting")
+    secondary.set_up(primary)
+    try:
+        secondary.start()
+        arguments = ["enlist-setup", "--unattended", "--json", "--config", str(secondary.config), "--wait", "connected:60"]
+        waiting = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True)
+        primary.do("server", "authorize", "waiting")
+        output, _ = waiting.communicate(timeout=60)
+        assert waiting.returncode == 0
+        assert json.loads(output)["state"] == "trusted"
+        assert secondary.status()["connected"]
+    finally:
+        secondary.close()
+
+
+def test_a_wait_that_is_too_long_says_so_and_may_be_tried_again(primary: PrimaryProcess, place: Path) -> None:
+    outcome = set_up(*flags(primary, place, "impatient"), "--wait", "trusted:1", expect=1)
+    assert (outcome["changed"], outcome["state"], outcome["reason"], outcome["retry"]) == (True, "pending", "TIMED_OUT", True)
+    assert outcome["server_id"]
+
+
+def test_a_wait_ends_when_the_answer_is_no(primary: PrimaryProcess, place: Path) -> None:
+    server_id = set_up(*flags(primary, place, "hopeless"))["server_id"]
+    argv = command("enlist-setup", "--unattended", "--json", *flags(primary, place, "hopeless"), "--wait", "trusted:60")
+    waiting = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    primary.do("server", "deny", server_id)
+    output, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, json.loads(output)["reason"]) == (1, "SERVER_DENIED")
+
+
+# --- Bad input: each its own reason, exit 1, nothing written ------------------------------------------------------------------
+
+
+def test_no_connection(primary: PrimaryProcess, place: Path) -> None:
+    assert refused(place, *flags(primary, place), "--primary", f"127.0.0.1:{free_port()}") == "UNREACHABLE"
+
+
+def test_a_name_that_does_not_resolve(primary: PrimaryProcess, place: Path) -> None:
+    assert refused(place, *flags(primary, place), "--primary", "primary.invalid") == "NAME_NOT_FOUND"
+
+
+def test_a_port_that_is_not_enlist(primary: PrimaryProcess, place: Path) -> None:
+    with in_between.web_server() as (host, port):
+        assert refused(place, *flags(primary, place), "--primary", f"{host}:{port}") == "NOT_ENLIST"
+
+
+def test_the_ssl_port_given_for_the_api_port(primary: PrimaryProcess, place: Path) -> None:
+    reason = refused(place, *flags(primary, place), "--primary", f"127.0.0.1:{primary.ssl_port}")
+    assert reason in ("UNREACHABLE", "NOT_ENLIST")
+
+
+def test_the_ssl_port_blocked_while_the_api_port_answers(primary: PrimaryProcess, place: Path) -> None:
+    with in_between.forwarding("127.0.0.3", 0, ("127.0.0.1", primary.api_port)) as (host, port):
+        assert refused(place, *flags(primary, place), "--primary", f"{host}:{port}") == "SSL_PORT_UNREACHABLE"
+
+
+def test_tls_at_the_api_port_opened_by_someone_else(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    """attacks row 22"""
+    with in_between.intercepting(tmp_path, "127.0.0.1", 0, ("127.0.0.1", primary.api_port)) as (host, port):
+        assert refused(place, *flags(primary, place), "--primary", f"{host}:{port}") == "TLS_INTERCEPTED"
+
+
+def test_tls_at_the_ssl_port_opened_by_someone_else(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    """attacks row 22"""
+    target = ("127.0.0.1", primary.api_port)
+    with (
+        in_between.forwarding("127.0.0.4", 0, target) as (host, port),
+        in_between.intercepting(tmp_path, "127.0.0.4", primary.ssl_port, target),
+    ):
+        assert refused(place, *flags(primary, place), "--primary", f"{host}:{port}") == "TLS_INTERCEPTED"
+
+
+def test_an_account_that_is_not_there(primary: PrimaryProcess, place: Path) -> None:
+    arguments = [*flags(primary, place), "--account", "other.example"]
+    assert refused(place, *arguments) == "ACCOUNT_UNKNOWN"
+    said = run("enlist-setup", "--unattended", *arguments, expect=1).stderr
+    assert "connection is fine, but Test Primary has no account" in said
+    assert "other.example" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--network", "203.0.113.0/24"], "API_KEY_NETWORK"),
+        (["--uses", "1"], "API_KEY_USED_UP"),
+        (["--expires", "1s"], "API_KEY_EXPIRED"),
+    ],
+)
+def test_an_api_key_that_is_not_good_here_and_now(
+    primary: PrimaryProcess, place: Path, tmp_path: Path, options: list[str], reason: str
+) -> None:
+    key = secret(tmp_path, primary.last_line("api-key", "add", "acme.example", *options))
+    arguments = [*flags(primary, place), "--api-key-file", key]
+    if reason == "API_KEY_USED_UP":
+        set_up(*flags(primary, tmp_path / "first", "first"), "--api-key-file", key)
+    if reason == "API_KEY_EXPIRED":
+        wait_for(lambda: run("enlist-setup", "--unattended", "--check", *arguments, expect=0) is None or True)
+        wait_for(lambda: _reason_of_check(arguments) == reason)
+    assert refused(place, *arguments) == reason
+
+
+def _reason_of_check(arguments: list[str]) -> str:
+    argv = command("enlist-setup", "--unattended", "--json", "--check", *arguments)
+    return str(json.loads(subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout)["reason"])
+
+
+def test_a_wrong_api_key(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    key = secret(tmp_path, "enl_aaaaaaaaaa_" + "a" * 32)
+    assert refused(place, *flags(primary, place), "--api-key-file", key) == "API_KEY_INVALID"
+
+
+def test_an_account_that_wants_an_api_key(primary: PrimaryProcess, place: Path) -> None:
+    assert refused(place, *flags(primary, place), "--account", "strict.example") == "API_KEY_REQUIRED"
+
+
+def test_a_fingerprint_that_does_not_match(primary: PrimaryProcess, place: Path) -> None:
+    """attacks row 22"""
+    assert refused(place, *flags(primary, place), "--primary-fingerprint", "0" * 64) == "IDENTITY_MISMATCH"
+
+
+def test_a_join_line_whose_primary_is_another_one(primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path) -> None:
+    """attacks row 22: the API key in the line must not reach the stranger"""
+    line = primary.last_line("join", "acme.example").replace(f":{primary.api_port}/", f":{other_primary.api_port}/")
+    assert refused(place, "--join-file", "-", *places(place), stdin=line) == "IDENTITY_MISMATCH"
+
+
+def test_nobody_confirmed_the_primary(primary: PrimaryProcess, place: Path) -> None:
+    arguments = ["--primary", primary.address, "--account", "acme.example", *places(place)]
+    assert refused(place, *arguments) == "IDENTITY_NOT_CONFIRMED"
+    said = run("enlist-setup", "--unattended", *arguments, expect=1).stderr
+    assert primary.fingerprint in said
+    assert "enlist-primary status" in said
+
+
+def test_another_authority_at_a_known_primary_is_a_hard_stop_and_an_alarm(
+    primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path
+) -> None:
+    """attacks row 22: also with the stranger's own fingerprint on the command line"""
+    with _both_ports("127.0.0.5", primary) as address:
+        first = set_up(*flags(primary, place, "loyal"), "--primary", address)
+    before = (place / "secondary.toml").read_bytes()
+    with _both_ports("127.0.0.5", other_primary, port=int(address.rsplit(":")[-1])):
+        outcome = set_up(*flags(other_primary, place, "loyal"), "--primary", address, expect=1)
+    assert outcome == {**first, "changed": False, "reason": "IDENTITY_CHANGED"}
+    assert (place / "secondary.toml").read_bytes() == before
+    status = json.loads(run("enlist-secondary", "--config", str(place / "secondary.toml"), "status", "--json").stdout)
+    assert [alarm["fingerprint"] for alarm in status["alarms"]] == [other_primary.fingerprint]
+
+
+@contextmanager
+def _both_ports(host: str, primary: PrimaryProcess, port: int = 0) -> Iterator[str]:
+    with (
+        in_between.forwarding(host, port, ("127.0.0.1", primary.api_port)) as (_, api_port),
+        in_between.forwarding(host, primary.ssl_port, ("127.0.0.1", primary.ssl_port)),
+    ):
+        yield f"{host}:{api_port}"
+
+
+@pytest.mark.parametrize(
+    ("described", "reason"),
+    [
+        ({"seconds_off": 3600}, "CLOCK_SKEW"),
+        ({"seconds_off": -3600}, "CLOCK_SKEW"),
+        ({"oldest_protocol": 7, "newest_protocol": 9}, "VERSION_INCOMPATIBLE"),
+        ({"ssl_port": 0}, "NOT_ENLIST"),
+        ({"authority_certificate": b"nonsense"}, "NOT_ENLIST"),
+    ],
+)
+def test_a_primary_that_is_odd(place: Path, described: dict[str, Any], reason: str) -> None:
+    with in_between.odd_primary(**described) as (host, port):
+        arguments = ["--primary", f"{host}:{port}", "--account", "acme.example", *places(place), "--primary-fingerprint", "0" * 64]
+        assert refused(place, *arguments) == reason
+
+
+def test_too_many_attempts(impatient_primary: PrimaryProcess, place: Path) -> None:
+    arguments = [*flags(impatient_primary, place), "--account", "other.example"]
+    place.parent.mkdir(exist_ok=True)
+    assert set_up(*arguments, expect=1)["reason"] == "ACCOUNT_UNKNOWN"
+    outcome = set_up(*arguments, expect=1)
+    assert (outcome["reason"], outcome["retry"]) == ("TOO_MANY_ATTEMPTS", True)
+    assert not place.exists()
+
+
+# --- Wrong usage, unsafe files, secrets ---------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_and_without_unattended_it_says_so() -> None:
+    done = run("enlist-setup", expect=2)
+    assert done.stderr.startswith("NO_TERMINAL: There is no terminal to ask at. Use --unattended")
+
+
+@pytest.mark.parametrize("missing", ["--primary", "--account"])
+def test_a_missing_answer_is_wrong_usage(primary: PrimaryProcess, place: Path, missing: str) -> None:
+    arguments = flags(primary, place)
+    at = arguments.index(missing)
+    done = run("enlist-setup", "--unattended", *arguments[:at], *arguments[at + 2 :], expect=2)
+    assert "--primary and --account, or a join line" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--check"], ["--json"], ["--wait", "trusted:5"], ["--unattended", "--wait", "happy:5"], ["--api-key", "enl_x"]]
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    run("enlist-setup", *arguments, expect=2)
+
+
+def test_a_malformed_configuration_is_named_with_line_and_key(place: Path) -> None:
+    place.mkdir(mode=0o700)
+    (place / "secondary.toml").write_text('primary = "primary.example"\naccount = 7\n')
+    done = run("enlist-setup", "--unattended", *places(place), expect=1)
+    assert done.stderr.startswith("CONFIG_INVALID: ")
+    assert f"{place}/secondary.toml: line 2: account: expected `str`, got `int`" in done.stderr
+
+
+def test_a_planted_configuration_is_not_read(place: Path) -> None:
+    """attacks row 45"""
+    place.mkdir(mode=0o700)
+    (place / "secondary.toml").write_text('primary = "evil.example"\n')
+    (place / "secondary.toml").chmod(0o666)
+    done = run("enlist-setup", "--unattended", *places(place), expect=1)
+    assert done.stderr.startswith("FILE_UNSAFE: ")
+
+
+def test_a_data_folder_that_others_use_is_left_alone(primary: PrimaryProcess, place: Path) -> None:
+    data = place / "data"
+    data.mkdir(parents=True)
+    (data / "theirs").write_text("x")
+    data.chmod(0o755)
+    outcome = set_up(*flags(primary, place), expect=1)
+    assert outcome["reason"] == "FOLDER_IN_USE"
+    assert data.stat().st_mode & 0o777 == 0o755
+    assert not (place / "secondary.toml").exists()
+
+
+def test_a_service_where_there_is_no_systemd_is_refused_before_anything_is_written(primary: PrimaryProcess, place: Path) -> None:
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("systemd runs this machine")
+    assert refused(place, *flags(primary, place), "--service") == "INVALID_ARGUMENT"
+
+
+def test_no_secret_reaches_output_or_argv(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    """attacks row 44"""
+    key = "enl_bbbbbbbbbb_" + "b" * 32
+    done = run("enlist-setup", "--unattended", "--json", *flags(primary, place), "--api-key-file", secret(tmp_path, key), expect=1)
+    assert "bbbbbbbb" not in done.stdout + done.stderr
+    line = primary.last_line("join", "acme.example").replace("primary=", "primaries=")
+    done = run("enlist-setup", "--unattended", *places(place), "--join-file", "-", stdin=line, expect=1)
+    assert line.rsplit("_", 1)[-1] not in done.stdout + done.stderr
