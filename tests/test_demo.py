@@ -25,7 +25,7 @@ def test_without_a_terminal_it_ends_by_itself_and_says_where_each_server_stands(
 def test_on_a_terminal_it_stays_until_ctrl_c_and_leaves_nothing_behind() -> None:
     child = pexpect.spawn(str(ROOT / "scripts" / "demo"), encoding="utf-8", timeout=180, dimensions=(50, 200))
     child.expect(r"All of it runs in (\S+) until you press Ctrl-C")
-    assert child.match is not None
+    assert isinstance(child.match, re.Match)
     folder = Path(child.match[1])
     child.expect_exact("server authorize print-lyon")
     child.expect_exact("The logs are")

@@ -27,7 +27,7 @@ def commands(section: str) -> list[str]:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[pexpect.spawn]:
+def shell(tmp_path: Path) -> Iterator[pexpect.spawn[str]]:
     isolated = os.geteuid() == 0 and shutil.which("ip") and shutil.which("unshare")
     argv = ["unshare", "--net", "bash"] if isolated else ["bash"]
     environment = {**os.environ, "PS1": PROMPT, "TERM": "xterm", "HOME": str(tmp_path)}
@@ -43,20 +43,20 @@ def shell(tmp_path: Path) -> Iterator[pexpect.spawn]:
     child.close()
 
 
-def run(child: pexpect.spawn, command: str) -> str:
+def run(child: pexpect.spawn[str], command: str) -> str:
     """Runs a command line to the next prompt; what it printed. It must succeed."""
     child.sendline(command)
     child.expect_exact(PROMPT)
     printed = str(child.before)
     child.sendline("echo status=$?")
     child.expect(r"status=(\d+)\r")
-    assert child.match is not None
+    assert isinstance(child.match, re.Match)
     assert child.match[1] == "0", printed
     child.expect_exact(PROMPT)
     return printed
 
 
-def answer_wizard(child: pexpect.spawn, command: str) -> None:
+def answer_wizard(child: pexpect.spawn[str], command: str) -> None:
     """The wizard, answered as the README's table says."""
     child.sendline(command)
     answers = [
@@ -84,7 +84,7 @@ def answer_wizard(child: pexpect.spawn, command: str) -> None:
     child.expect_exact(PROMPT)
 
 
-def test_the_walk_through_works_as_it_stands(shell: pexpect.spawn, tmp_path: Path) -> None:
+def test_the_walk_through_works_as_it_stands(shell: pexpect.spawn[str], tmp_path: Path) -> None:
     printed = {}
     for line in commands("Do it yourself"):
         command = line.replace("walk", str(tmp_path / "walk"))
@@ -113,7 +113,7 @@ def test_the_walk_through_works_as_it_stands(shell: pexpect.spawn, tmp_path: Pat
     assert not (tmp_path / "walk").exists()
 
 
-def until_connected(child: pexpect.spawn, name: str) -> None:
+def until_connected(child: pexpect.spawn[str], name: str) -> None:
     """Waits, with a deadline, until the tree shows the server connected."""
     tree = next(line for line in commands("Do it yourself") if line.endswith(" tree"))
     folder = child.env["HOME"] if child.env else ""

@@ -11,14 +11,14 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import dns.asyncresolver
-import dns.exception
-import dns.resolver
+from typing import TYPE_CHECKING
 
 from enlist import names
 from enlist.names import Address
 from enlist.reasons import Refused
+
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
 
 LOOKUP_TIMEOUT = 3.0
 """Seconds after which a DNS that does not answer is given up."""
@@ -37,7 +37,7 @@ class Finding:
     record: str = ""
 
 
-async def find(server_address: str, own: IpAddress | None, resolver: dns.asyncresolver.Resolver | None = None) -> Finding:
+async def find(server_address: str, own: IpAddress | None, resolver: Resolver | None = None) -> Finding:
     """Looks up where clients would find this server; refuses nothing.
 
     `server_address` is a name, an IP address or "" for none; `own` is this machine's address as the primary's network sees it, for
@@ -51,21 +51,30 @@ async def find(server_address: str, own: IpAddress | None, resolver: dns.asyncre
         return Finding(
             True, f'"{server_address}" is a short name, which clients in other networks cannot find. Give the full name.'
         )
-    try:
-        found = await _look_up(server_address, resolver or dns.asyncresolver.Resolver())
-    except dns.exception.DNSException:
+    found = await _look_up(server_address, resolver)
+    if found is None:
         return Finding(
             True, "The DNS did not answer, so nobody knows whether clients find this server.", record(server_address, own)
         )
     return _judge(server_address, found, own)
 
 
-async def _look_up(name: str, resolver: dns.asyncresolver.Resolver) -> list[IpAddress]:
-    answers = await asyncio.gather(*(_query(name, kind, resolver) for kind in ("A", "AAAA")))
+async def _look_up(name: str, resolver: Resolver | None) -> list[IpAddress] | None:
+    """The addresses the DNS knows, but for loopback ones; None if it does not answer."""
+    import dns.asyncresolver  # heavy, and not every run has a name to look up
+    import dns.exception
+
+    try:
+        asked = resolver or dns.asyncresolver.Resolver()
+        answers = await asyncio.gather(*(_query(name, kind, asked) for kind in ("A", "AAAA")))
+    except dns.exception.DNSException:
+        return None
     return [address for answer in answers for address in answer if not address.is_loopback]
 
 
-async def _query(name: str, kind: str, resolver: dns.asyncresolver.Resolver) -> list[IpAddress]:
+async def _query(name: str, kind: str, resolver: Resolver) -> list[IpAddress]:
+    import dns.resolver
+
     try:
         answer = await resolver.resolve(name, kind, search=False, lifetime=LOOKUP_TIMEOUT)
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):

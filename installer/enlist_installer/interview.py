@@ -19,12 +19,12 @@ from enlist_installer import answers, clients_address, examine, questions, setup
 from enlist_installer.answers import Answers
 from enlist_installer.questions import Question
 from enlist_installer.setup import Answered
+from enlist_installer.words import Say
 from enlist_secondary import checks
 from enlist_secondary.checks import Clock, Primary, Way
 from enlist_secondary.config import DEFAULT_DATA, SecondaryConfig
 
 T = TypeVar("T")
-Say = Callable[[str], None]
 
 
 class Interview:

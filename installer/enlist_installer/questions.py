@@ -29,7 +29,7 @@ class Question(NamedTuple):
 
     def shown(self, answer: str) -> str:
         """An answer that was given beforehand, as if it had been typed."""
-        return f"> {self.name}: {'(given)' if self.hidden else answer}"
+        return f"> {self.name}: {'(given)' if self.hidden and answer else answer or '(none)'}"
 
 
 JOIN_LINE = Question("Join line", "if you were given one; hidden, Enter for none", hidden=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1 import registration_pb2 as pb
+from enlist.v1 import server_pb2
 from enlist_installer.plan import Plan, Standing, Wanted, plan
 from enlist_secondary import api_key, enrol, identity, state
 from enlist_secondary import config as configs
@@ -28,6 +29,9 @@ from enlist_secondary.state import State
 
 PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.SHUTTING_DOWN})
 """Refusals after which the primary may still have registered this server: what was written stays, and asking again is safe."""
+
+
+_UNDECIDED = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,9 @@ def _check_writable(folder: Path) -> None:
 
 async def carry_out(setup: Setup, now: Clock) -> State:
     """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left."""
-    before = _Before.remember(setup)
-    mine = write(setup, int(now()))
-    new = setup.plan.new_enrolment
+    before, new = _Before.remember(setup), setup.plan.new_enrolment
     try:
+        mine = write(setup, int(now()))
         if new or setup.ask_again or not _settled(setup.config, mine, int(now())):
             await first_word(setup.answered.primary, setup.config, mine, now, ask_again=new or setup.ask_again)
     except Refused as refused:
@@ -214,7 +217,7 @@ async def first_word(primary: Primary, config: SecondaryConfig, mine: Identity, 
     there is one already, and not waited for."""
 
     def hear(told: pb.Enrolment) -> None:
-        if not told.certificate:
+        if told.state in _UNDECIDED:
             raise _Heard
 
     with contextlib.suppress(_Heard):

@@ -11,8 +11,8 @@ from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist_installer import answers, clients_address, examine, service, setup, waiting, words
 from enlist_installer.answers import Answers
-from enlist_installer.interview import Say
 from enlist_installer.setup import Answered, Setup
+from enlist_installer.words import Say
 from enlist_secondary import api_key, checks, identity, meeting, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import DEFAULT_PATH, SecondaryConfig
@@ -104,6 +104,8 @@ class Unattended:
         request = self._request
         current = setup.standing(request.path)
         given = answers.filled(request.given, current.config) if current else request.given
+        if current:
+            self._stands = state.load(current.config.folder)
         wanted = answers.wanted(given)
         self._check_places(wanted, current.config if current else None)
         alarmed = current.config if current and not request.check else None

@@ -15,8 +15,9 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_installer import questions, service, setup, waiting, words
 from enlist_installer.answers import Answers
-from enlist_installer.interview import Interview, Say
+from enlist_installer.interview import Interview
 from enlist_installer.setup import Answered, Setup
+from enlist_installer.words import Say
 from enlist_secondary import enrol, identity, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
@@ -116,9 +117,9 @@ class Wizard:
         return False
 
     async def _wait(self, config: SecondaryConfig, runs: bool) -> None:
-        self.say(words.waiting(runs))
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        self.say(words.waiting(runs))
         tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.now, self._heed))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from enlist.names import Address
@@ -19,6 +19,9 @@ from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.doctor import Stage
 from enlist_secondary.state import State
 
+Say = Callable[[str], None]
+"""Where sentences for people go."""
+
 WIDTH = 78
 INDENT = "  "
 
@@ -28,7 +31,7 @@ Nothing is written before you have seen a summary. Ctrl-C stops at any time.
 """
 
 DIFFERENT = """\
-The present primary stays in charge until the new one has authorized this server.
+The present primary stays in charge until the new one has authorized it.
 """
 
 _WAYS = {
@@ -94,7 +97,7 @@ def finding(found: Finding) -> str:
     lines = [wrapped(("Note: " if found.warning else "") + escape(found.message))]
     if found.record:
         lines += [f"{INDENT}Ask for this DNS record:", INDENT * 2 + escape(found.record)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def summary(answered: Answered) -> str:
@@ -155,13 +158,14 @@ def standing(path: Path, now: Standing, staged: Standing | None) -> str:
 
 
 def diagnosis(stages: Iterable[Stage]) -> str:
-    """What every check found."""
+    """What every check found, the lines of one check below its mark."""
     marks = {True: "ok", False: "FAILED", None: "-"}
-    rows = [
-        (stage.name, f"{marks[stage.ok]:8}{' '.join(filter(None, [stage.reason, stage.message, stage.advice]))}")
-        for stage in stages
-    ]
-    return pairs(rows) + "\n"
+    lines = []
+    for stage in stages:
+        found = escape(" ".join(filter(None, [stage.reason, stage.message, stage.advice])))
+        head = f"{INDENT}{stage.name:<13}{marks[stage.ok]:<8}"
+        lines.append(textwrap.fill(head + found, WIDTH, subsequent_indent=" " * len(head), break_long_words=False))
+    return "\n".join(lines) + "\n"
 
 
 def stopped(written: bool) -> str:
@@ -177,7 +181,7 @@ def renamed(name: str, server_id: str) -> str:
 
 def run_by_hand(command: str) -> str:
     """How the secondary is started where no service is installed."""
-    return f"{INDENT}Keep this running, it is what stays connected:\n{INDENT * 2}{command}\n"
+    return f"{INDENT}Keep this running; it holds the connection to the primary:\n{INDENT * 2}{command}\n"
 
 
 def would(change: Change, changed: bool) -> str:

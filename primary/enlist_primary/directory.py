@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from enlist_primary.model.servers import State
 from enlist_primary.store import servers
 from enlist_primary.store.database import Database
 from enlist_primary.store.servers import Standing
@@ -37,9 +38,10 @@ class Directory:
     async def find(self, account: str, id: str, key: str) -> Standing | None:
         """The standing of the server that holds this key under this account and id, or None if there is none such.
 
-        A server that memory does not have is asked for once: it may have been authorized a moment ago.
+        One that memory does not have as trusted is asked for: it may have been authorized a moment ago, and that it asked again,
+        or took that back, stands in no journal.
         """
         standing = self._standings.get((account, id))
-        if standing is None:
+        if standing is None or standing.state is not State.TRUSTED:
             standing = next(iter(await self.reload(account, (id,))), None)
         return standing if standing is not None and standing.key == key else None

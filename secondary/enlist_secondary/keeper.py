@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from cryptography import x509
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
-from enlist_secondary import dialling, state
+from enlist_secondary import api_key, dialling, state
 from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
@@ -26,6 +27,12 @@ STOOD = 30.0
 
 LONGEST_SLEEP = 3600.0
 """Seconds between two looks at the clock, which may have been set meanwhile."""
+
+CONTRADICTION = 1.0
+"""Seconds: a primary that has refused the link, and within this time says "trusted" when asked, is not dialled again at once."""
+
+RETRY_RENEWAL = 10.0
+"""Seconds, at the least, between two attempts to renew."""
 
 _ABOUT_US = frozenset({Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_INVALID, Reason.NOT_LOGGED_ON, Reason.NOT_ALLOWED})
 _LOG = Log("enlist.secondary")
@@ -70,14 +77,21 @@ class Keeper:
             await resume(self._config, mine, self._now)
 
     async def _attempt(self) -> NoReturn:
+        """From wherever things stand to a link, and on over whatever the primary decides; raises what else comes between."""
         mine = await prepare(self._config, self._now)
-        if mine.usable(int(self._now())):
+        if not mine.usable(int(self._now())):
+            mine = await resume(self._config, mine, self._now)
+        api_key.erase(self._config.folder)  # a crash may have come between certificate and erasure
+        while True:
             try:
                 await self._link(mine)
             except Refused as refused:
                 if not _about_us(refused):
                     raise
-        await self._link(await resume(self._config, mine, self._now))
+            asked = time.monotonic()
+            mine = await resume(self._config, mine, self._now)
+            if time.monotonic() - asked < CONTRADICTION:
+                await asyncio.sleep(self._backoff.next())
 
     async def _link(self, mine: Identity) -> NoReturn:
         """Opens the link and stays; raises why it did not open, or why it ended."""
@@ -111,7 +125,7 @@ class Keeper:
                     return self._renewed(mine, await link.renew())
                 except Refused as refused:
                     self._heed(refused)
-                    due = self._now() + max((ends - self._now()) / 10, 10.0)
+                    due = self._now() + max((ends - self._now()) / 10, RETRY_RENEWAL)
 
     def _renewed(self, mine: Identity, certificate: bytes) -> Identity:
         _LOG.info("certificate renewed", primary=self._config.primary)

@@ -140,7 +140,7 @@ def test_an_altered_authority_is_refused_or_names_another_key(position: int, fli
     assert read.fingerprint == PRIMARY.authority.fingerprint
 
 
-# --- The authority and its server certificate -----------------------------------------------------------------------------------
+# --- The authority and its server certificate ---------------------------------------------------------------------------------
 
 
 def test_an_authority_is_read_whatever_its_age() -> None:
@@ -333,7 +333,7 @@ def test_times_are_whole_seconds() -> None:
     assert [certificates.valid_at(SECONDARY, edge) for edge in edges] == [False, True, True, False]
 
 
-# --- The comparison code ----------------------------------------------------------------------------------------------------------
+# --- The comparison code ------------------------------------------------------------------------------------------------------
 
 
 def test_the_comparison_code_has_a_fixed_form_and_value() -> None:

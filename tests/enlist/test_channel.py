@@ -67,7 +67,7 @@ async def refusal_of(address: Address, within: float = 5.0) -> Refused:
     return caught.value
 
 
-# --- The probe ------------------------------------------------------------------------------------------------------------------
+# --- The probe ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -130,7 +130,7 @@ async def test_a_verifying_probe_accepts_what_its_authority_vouches_for_and_noth
                 await channel.probe(primary.address, context=verifying)
 
 
-# --- The pin --------------------------------------------------------------------------------------------------------------------
+# --- The pin ------------------------------------------------------------------------------------------------------------------
 
 
 async def describe(address: Address, pin: Pin) -> registration_pb2.DescribePrimaryResponse:
@@ -214,7 +214,7 @@ def test_a_private_key_is_not_in_the_repr() -> None:
     assert "secret" not in repr(ClientIdentity(b"certificate", b"secret"))
 
 
-# --- Refusals -------------------------------------------------------------------------------------------------------------------
+# --- Refusals -----------------------------------------------------------------------------------------------------------------
 
 
 def failed(code: grpc.StatusCode, details: str = "", info: error_details_pb2.ErrorInfo | None = None) -> grpc.aio.AioRpcError:

@@ -26,7 +26,7 @@ def _serving(folder: Path, attempts_per_minute: int) -> Iterator[PrimaryProcess]
 
 @pytest.fixture(scope="session")
 def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrimaryProcess]:
-    """A primary with the accounts `acme.example` and `strict.example` (which wants an API key), annoyed by no number of attempts."""
+    """A primary with the accounts `acme.example` and `strict.example` (which wants an API key); no number of attempts annoys it."""
     with _serving(tmp_path_factory.mktemp("installer-primary"), attempts_per_minute=100_000) as running:
         running.do("account", "add", "strict.example")
         running.do("account", "set", "strict.example", "--default-api-key", "off")

@@ -22,9 +22,9 @@ import grpc
 
 from enlist import certificates
 from enlist.v1 import registration_pb2 as pb
-from enlist.v1 import registration_pb2_grpc
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import Signer, new_authority
+from tests.support.processes import PrimaryProcess
 
 Target = tuple[str, int]
 
@@ -99,6 +99,16 @@ def forwarding(host: str, port: int, target: Target) -> Iterator[Target]:
 
 
 @contextmanager
+def both_ports(host: str, primary: PrimaryProcess, port: int = 0) -> Iterator[str]:
+    """The primary at another address of this machine; what a person types."""
+    with (
+        forwarding(host, port, ("127.0.0.1", primary.api_port)) as (_, api_port),
+        forwarding(host, primary.ssl_port, ("127.0.0.1", primary.ssl_port)),
+    ):
+        yield f"{host}:{api_port}"
+
+
+@contextmanager
 def web_server() -> Iterator[Target]:
     """A port that answers, but speaks something else."""
 
@@ -108,6 +118,13 @@ def web_server() -> Iterator[Target]:
 
     with _listening("127.0.0.1", 0, handle) as address:
         yield address
+
+
+@contextmanager
+def silent() -> Iterator[Target]:
+    """A port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield "127.0.0.1", server.getsockname()[1]
 
 
 @contextmanager
@@ -158,27 +175,18 @@ def odd_primary(**described: Any) -> Iterator[Target]:
     signer = new_signer()
     served = leaf(signer)
 
-    class Registration(registration_pb2_grpc.RegistrationServiceServicer):
-        def DescribePrimary(self, request: pb.DescribePrimaryRequest, context: Any) -> pb.DescribePrimaryResponse:
-            answer = pb.DescribePrimaryResponse(
-                primary_name="Odd one",
-                authority_certificate=certificates.der(signer.authority.certificate),
-                ssl_port=1,
-                oldest_protocol=1,
-                newest_protocol=1,
-                version="0.0.1",
-                challenge=b"c" * 56,
-            )
-            answer.time.FromSeconds(int(time.time()))
-            for name, value in described.items():
-                if name == "seconds_off":
-                    answer.time.FromSeconds(int(time.time()) + value)
-                else:
-                    setattr(answer, name, value)
-            return answer
+    def describe(_: bytes, context: grpc.ServicerContext) -> bytes:
+        values = {"oldest_protocol": 1, "newest_protocol": 1, "ssl_port": 1, "version": "0.0.1", **described}
+        seconds_off = values.pop("seconds_off", 0)
+        values.setdefault("authority_certificate", certificates.der(signer.authority.certificate))
+        answer = pb.DescribePrimaryResponse(primary_name="Odd one", challenge=b"c" * 56, **values)
+        answer.time.FromSeconds(int(time.time()) + seconds_off)
+        return answer.SerializeToString()
 
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(describe)
+    service = grpc.method_handlers_generic_handler("enlist.v1.RegistrationService", {"DescribePrimary": handler})
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    registration_pb2_grpc.add_RegistrationServiceServicer_to_server(Registration(), server)
+    server.add_generic_rpc_handlers((service,))
     credentials = grpc.ssl_server_credentials([(served.key, served.certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

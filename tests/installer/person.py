@@ -31,6 +31,12 @@ class Person:
         )
         self._seen = ""
 
+    def __enter__(self) -> Person:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hangs_up()
+
     @property
     def screen(self) -> str:
         """All that was shown so far, without the terminal's control sequences."""
@@ -47,7 +53,10 @@ class Person:
     def answers(self, question: str, answer: str = "", instead: bool = False) -> None:
         """Waits for a question and answers it; `instead` of the default that is typed already."""
         self.sees(question)
-        self.sees(":" if question[-1] not in "?:" else "")
+        self.types(answer, instead)
+
+    def types(self, answer: str = "", instead: bool = False) -> None:
+        """Types a line; `instead` of what stands there."""
         if instead:
             self._child.sendcontrol("u")
         self._child.sendline(answer)
@@ -67,11 +76,6 @@ class Person:
         self._child.close()
         assert "Traceback" not in self.screen, self.screen
         assert self._child.exitstatus == status, self.screen
-
-    @property
-    def pid(self) -> int:
-        """The wizard's process."""
-        return int(self._child.pid)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import pytest
 
 from enlist.reasons import Reason, Refused
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -22,9 +23,9 @@ def refused(reason: Reason) -> Iterator[pytest.ExceptionInfo[Refused]]:
     assert caught.value.message.endswith((".", "?"))
 
 
-def attempt(call: Callable[[], T]) -> T | Refused:
+def attempt(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Refused:
     """What came of it: a result or a refusal, and nothing else."""
     try:
-        return call()
+        return call(*args, **kwargs)
     except Refused as no:
         return no

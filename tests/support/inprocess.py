@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,24 +167,24 @@ class Asker:
 
 
 @asynccontextmanager
-async def running_primary(path: Path, **config: Any) -> AsyncIterator[Running]:
+async def running_primary(path: Path, clock: Callable[[], float] = time.time, **config: Any) -> AsyncIterator[Running]:
     """A primary on loopback at ports the system chooses, with the account `acme.example`."""
     folder = DataFolder(path / "primary")
     fields = {"name": "Test Primary", "listen": "127.0.0.1", "ssl_port": 0, "api_port": 0, **config}
     settings = Config(**fields)
     await found(folder, settings, int(time.time()))
-    async with serving(folder, settings) as running:
+    async with serving(folder, settings, clock) as running:
         request = account_pb2.CreateAccountRequest(domain=ACCOUNT, contact="ops@acme.example")
         await running.admin.accounts.CreateAccount(request)
         yield running
 
 
 @asynccontextmanager
-async def serving(folder: DataFolder, config: Config) -> AsyncIterator[Running]:
+async def serving(folder: DataFolder, config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Running]:
     """Serves a data folder that is there."""
     with folder.lock():
         async with open_sqlite(folder.database) as database:
-            primary = Primary(folder, config, keys.load(folder), database)
+            primary = Primary(folder, config, keys.load(folder), database, clock)
             async with primary.serving():
                 with sockets.target(folder.admin_socket) as target:
                     async with grpc.aio.insecure_channel(target) as on:

@@ -18,7 +18,6 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
@@ -282,10 +281,7 @@ def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]
 async def _message(context: grpc.aio.ServicerContext[Any, Any], decode: Callable[[bytes], Any]) -> Any:
     """The one message of a request; a missing one counts as empty, as it does to protobuf."""
     data = await context.read()
-    try:
-        return decode(b"" if data is grpc.aio.EOF else data)
-    except DecodeError:
-        raise Refused(Reason.INVALID_ARGUMENT, "The request is not the message that this RPC takes.") from None
+    return decode(b"" if data is grpc.aio.EOF else data)
 
 
 async def _write_all(context: grpc.aio.ServicerContext[Any, Any], messages: AsyncIterator[Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -35,6 +36,8 @@ def foreseen(error: Exception, method: str) -> Refused:
     """The refusal for an exception; one that nobody foresaw is logged in full and told in none."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, DecodeError):  # not worth a line in the log: anybody can send as much of it as the network carries
+        return Refused(Reason.INVALID_ARGUMENT, "What came is not the message that this RPC takes.")
     id = new_id(secrets.token_bytes)
     log.fault("an RPC failed", error, method=method, id=id)
     return Refused(Reason.INTERNAL, f"The primary failed at this request. Its log has the details under {id}.")

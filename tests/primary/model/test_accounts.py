@@ -46,7 +46,7 @@ def test_near_misses_are_refused(name: str) -> None:
 
 @given(st.text())
 def test_no_text_does_more_than_be_refused(text: str) -> None:
-    outcome = attempt(lambda: from_resource(f"accounts/{text}"))
+    outcome = attempt(from_resource, f"accounts/{text}")
     assert outcome == text or (isinstance(outcome, Refused) and outcome.reason is Reason.INVALID_ARGUMENT)
 
 

@@ -256,7 +256,7 @@ def test_what_is_no_network_is_refused(text: str) -> None:
 
 @given(st.text())
 def test_no_text_does_more_than_be_refused_as_a_network(text: str) -> None:
-    outcome = attempt(lambda: network(text))
+    outcome = attempt(network, text)
     if isinstance(outcome, Refused):
         assert outcome.reason is Reason.INVALID_ARGUMENT
     else:

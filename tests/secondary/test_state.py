@@ -1,0 +1,94 @@
+"""The state: observations that overwrite each other and may be lost."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist.v1 import registration_pb2, server_pb2
+from enlist_secondary import state
+from enlist_secondary.state import State
+
+PENDING = registration_pb2.Enrolment(
+    server_id="abcdefghij", display_name="one", state=server_pb2.SERVER_STATE_PENDING, contact="ops@acme.example"
+)
+PENDING.state_time.seconds = 100
+PENDING.expire_time.seconds = 200
+
+
+def test_what_was_told_is_kept(tmp_path: Path) -> None:
+    state.change(
+        tmp_path, lambda kept: kept.told(PENDING, 110).alarmed("a:1", "", 120).failed(Refused(Reason.TIMED_OUT, "Late."), 130)
+    )
+    kept = state.load(tmp_path)
+    assert (kept.state, kept.since, kept.expires_at, kept.told_at) == ("pending", 100, 200, 110)
+    assert (kept.server_id, kept.display_name, kept.contact) == ("abcdefghij", "one", "ops@acme.example")
+    assert kept.alarms == (state.Alarm(120, "a:1", ""),)
+    assert kept.last_problem == state.Problem("TIMED_OUT", "Late.", 130)
+
+
+def test_news_end_a_problem_and_an_expiry() -> None:
+    trusted = registration_pb2.Enrolment(state=server_pb2.SERVER_STATE_TRUSTED)
+    kept = State().told(PENDING, 1).failed(Refused(Reason.TIMED_OUT, ""), 2).told(trusted, 3)
+    assert (kept.state, kept.expires_at, kept.last_problem) == ("trusted", None, None)
+
+
+@pytest.mark.parametrize("value", server_pb2.ServerState.values())
+def test_every_state_has_its_name(value: server_pb2.ServerState.ValueType) -> None:
+    name = server_pb2.ServerState.Name(value)
+    assert f"SERVER_STATE_{state.state_name(value).upper()}" == name
+
+
+def test_a_state_of_a_later_version_is_told_as_unspecified() -> None:
+    assert State().told(registration_pb2.Enrolment(state=99), 1).state == "unspecified"  # type: ignore[arg-type]  # the attack
+
+
+def test_a_link_that_closes_is_no_longer_open() -> None:
+    linked = State().linked("Tower", "one", 5)
+    assert (linked.state, linked.since, linked.connected, linked.connected_at) == ("trusted", 5, True, 5)
+    assert (linked.unlinked(9).connected, linked.unlinked(9).connected_at) == (False, 9)
+    assert State().unlinked(9) == State()
+
+
+def test_an_open_link_does_not_move_the_day_it_was_trusted() -> None:
+    trusted = registration_pb2.Enrolment(state=server_pb2.SERVER_STATE_TRUSTED)
+    trusted.state_time.seconds = 100
+    assert State().told(trusted, 101).linked("Tower", "one", 500).since == 100
+
+
+def test_a_stranger_met_again_is_one_alarm_and_strangers_are_bounded() -> None:
+    kept = State()
+    for second in range(100):
+        kept = kept.alarmed("a:1", "f", second).alarmed(f"b:{second}", "f", second)
+    assert len(kept.alarms) == state.ALARM_LIMIT
+    assert [alarm.time for alarm in kept.alarms if alarm.address == "a:1"] == [99]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"since": "x"}', b"\xff", b"[" * 100_000])
+def test_a_damaged_state_is_a_fresh_one(tmp_path: Path, damage: bytes) -> None:
+    """Faults row 2: it holds observations; what matters is in the key and the certificate."""
+    files.write(tmp_path / "state.json", damage)
+    assert state.load(tmp_path) == State()
+
+
+def test_keys_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    files.write(tmp_path / "state.json", b'{"state": "trusted", "later": 1}')
+    assert state.load(tmp_path).state == "trusted"
+
+
+def test_a_full_disk_costs_the_observation_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults row 7."""
+
+    def full(*_: object) -> None:
+        raise files.failed(tmp_path, OSError(errno.ENOSPC, "full"))
+
+    monkeypatch.setattr(files, "write", full)
+    assert state.change(tmp_path, lambda kept: kept.linked("Tower", "one", 1)).connected
+    assert state.load(tmp_path) == State()
+
+
+def test_what_does_not_change_is_not_written(tmp_path: Path) -> None:
+    state.change(tmp_path, lambda kept: kept.unlinked(5))
+    assert list(tmp_path.iterdir()) == []
