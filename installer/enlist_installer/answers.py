@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 API_KEY_VARIABLE = "ENLIST_API_KEY"
 JOIN_VARIABLE = "ENLIST_JOIN"
+VARIABLES = (API_KEY_VARIABLE, JOIN_VARIABLE)
 STDIN = "-"
 _INPUT_LIMIT = 64 * 1024
 
@@ -163,9 +164,17 @@ def of(config: SecondaryConfig) -> Answers:
 
 def filled(given: Answers, standing: SecondaryConfig) -> Answers:
     """The answers, and those of the configuration that stands where there is none."""
+    return _filled(given, standing, [each.name for each in fields(Answers)])
+
+
+def with_policy(given: Answers, standing: SecondaryConfig) -> Answers:
+    """The answers, and what the configuration that stands says about matters that no question is about."""
+    return _filled(given, standing, ["data", "confirm_identity", "company_ca"])
+
+
+def _filled(given: Answers, standing: SecondaryConfig, keys: Iterable[str]) -> Answers:
     before = of(standing)
-    gaps = {each.name: getattr(before, each.name) for each in fields(Answers) if getattr(given, each.name) is None}
-    return replace(given, **gaps)
+    return replace(given, **{key: getattr(before, key) for key in keys if getattr(given, key) is None})
 
 
 def wanted(given: Answers) -> SecondaryConfig:

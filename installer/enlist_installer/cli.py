@@ -84,7 +84,10 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines, and our log's, would stand between question and answer
     os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")  # nor does a serial console say where its cursor is
     logging.getLogger("enlist").addHandler(logging.NullHandler())
-    return _unattended(top, arguments) if arguments.unattended else _wizard(arguments)
+    try:
+        return _unattended(top, arguments) if arguments.unattended else _wizard(arguments)
+    except KeyboardInterrupt:  # so early that what it takes was still being loaded
+        return _say_no(Refused(Reason.INTERRUPTED, "Stopped. Nothing was written."), 1)
 
 
 def _wizard(arguments: argparse.Namespace) -> int:
@@ -143,7 +146,8 @@ def _answers(arguments: argparse.Namespace) -> Answers:
     from enlist_installer import answers
 
     flags = answers.Given(**{key: getattr(arguments, key) for key in answers.Given.__struct_fields__})
-    return answers.gather(flags, arguments.answers, os.environ, answers.read_stdin)
+    secrets = {name: os.environ.pop(name, "") for name in answers.VARIABLES}  # what we start needs to inherit none of them
+    return answers.gather(flags, arguments.answers, secrets, answers.read_stdin)
 
 
 def _person() -> str:

@@ -35,7 +35,7 @@ class Interview:
         self._say = say
         self._now = now
         self._path = path
-        self._preset = replace(given, data=standing.data_folder) if standing else given
+        self._preset = answers.with_policy(given, standing) if standing else given
         self._standing = standing
         self._given = _texts(given)
         self._last = _texts(answers.of(standing)) if standing else {}
@@ -122,7 +122,8 @@ class Interview:
         async def check(text: str) -> str:
             return answers.optional_host(text)
 
-        suggestion = await asyncio.to_thread(clients_address.suggestion)
+        known = questions.SERVER_ADDRESS in self._given.keys() | self._last.keys()
+        suggestion = "" if known else await asyncio.to_thread(clients_address.suggestion)
         address = await self._settle(questions.SERVER_ADDRESS, check, suggestion)
         own = await asyncio.to_thread(clients_address.own_address, primary)
         self._say(words.finding(await clients_address.find(address, own)))
@@ -138,7 +139,9 @@ class Interview:
         if self._standing is not None:
             return self._path, self._standing.data_folder
         config = await self._settle(questions.CONFIG, check_config, str(self._path))
-        return config, await self._settle(questions.DATA, check_data, str(DEFAULT_DATA))
+        data = await self._settle(questions.DATA, check_data, str(DEFAULT_DATA))
+        self._say("")
+        return config, data
 
     @property
     def _data(self) -> Path:

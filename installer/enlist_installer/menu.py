@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_installer import questions, service, setup, words
+from enlist_installer import questions, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.interview import Interview
 from enlist_installer.plan import Standing
@@ -20,7 +18,6 @@ from enlist_installer.wizard import Wizard
 from enlist_secondary import config as configs
 from enlist_secondary import doctor, enrol, identity, meeting, state
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
 
 
 class Choice(StrEnum):
@@ -97,10 +94,11 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     if not await questions.confirm(questions.REMOVE, default=False):
         raise Refused(Reason.INTERRUPTED, "Stopped.")
     wizard.written = True
+    await _leave(wizard, config)
     await service.remove(path)
-    with files.lock(config.lock, Reason.ALREADY_RUNNING, "enlist-secondary is running. Stop it first."):
-        await _leave(wizard, config)
-        _erase(path, config)
+    await waiting.ended(config)
+    with files.lock(config.lock, Reason.ALREADY_RUNNING, "enlist-secondary is running. Stop it, and choose this again."):
+        setup.erase(path)
     wizard.say("  Removed.")
 
 
@@ -114,12 +112,3 @@ async def _leave(wizard: Wizard, config: SecondaryConfig) -> None:
         wizard.say(words.told(refused))
         if not await questions.confirm(questions.REMOVE_ALL_THE_SAME, default=False):
             raise Refused(Reason.INTERRUPTED, "Stopped.") from None
-
-
-def _erase(path: Path, config: SecondaryConfig) -> None:
-    setup.drop_staged(path)
-    for file in (path, configs.backup_path(path), config.data_folder / KNOWN_PRIMARIES, config.lock):
-        files.remove(file)
-    shutil.rmtree(config.folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # something else is in it
-        config.data_folder.rmdir()

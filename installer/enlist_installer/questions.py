@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import questionary
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime.terminal import escape
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ class Question(NamedTuple):
 
     def shown(self, answer: str) -> str:
         """An answer that was given beforehand, as if it had been typed."""
-        return f"> {self.name}: {'(given)' if self.hidden and answer else answer or '(none)'}"
+        shown = "(given)" if self.hidden and answer else escape(answer) or "(none)"
+        return f"> {self.name}: {shown}"
 
 
 JOIN_LINE = Question("Join line", "if you were given one; hidden, Enter for none", hidden=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1 import registration_pb2 as pb
@@ -29,7 +30,6 @@ from enlist_secondary.state import State
 
 PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.SHUTTING_DOWN})
 """Refusals after which the primary may still have registered this server: what was written stays, and asking again is safe."""
-
 
 _UNDECIDED = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})
 
@@ -69,11 +69,11 @@ class Setup:
         return configs.next_path(path) if self.plan.staged else path
 
 
-def planned(answered: Answered, person: str, new_id: Callable[[], str], ask_again: bool = False, stay: bool = False) -> Setup:
+def planned(answered: Answered, person: str, ask_again: bool = False, stay: bool = False) -> Setup:
     """What has to be done, given what stands now; the two flags are those of `plan.Wanted`."""
     path, config = answered.path, answered.wanted
     wanted = Wanted(config, answered.primary.authority.fingerprint, ask_again, stay)
-    enrolment = _free_enrolment(config.data_folder, new_id)
+    enrolment = "main" if not (config.data_folder / "main").exists() else names.new_id(secrets.token_bytes)
     return Setup(answered, plan(wanted, standing(path), standing(configs.next_path(path)), enrolment), person, ask_again)
 
 
@@ -84,11 +84,6 @@ def standing(path: Path) -> Standing | None:
     config = configs.load(path)
     mine = identity.load(config.folder)
     return Standing(config, mine.authority.fingerprint if mine else None, state.load(config.folder).state)
-
-
-def _free_enrolment(data: Path, new_id: Callable[[], str]) -> str:
-    """A name for a new enrolment's folder that no other has."""
-    return "main" if not (data / "main").exists() else new_id()
 
 
 def check_config(path: Path) -> Path:
@@ -178,6 +173,17 @@ def drop_staged(path: Path) -> None:
     if waiting.exists():
         shutil.rmtree(configs.load(waiting).folder, ignore_errors=True)
         files.remove(waiting)
+
+
+def erase(path: Path) -> None:
+    """Removes a configuration and all that belongs to it: keys, certificates, states, the list of known primaries."""
+    data = configs.load(path).data_folder
+    for key in data.glob("*/server.key"):
+        shutil.rmtree(key.parent)
+    for file in (data / KNOWN_PRIMARIES, data / "lock", path, configs.next_path(path), configs.backup_path(path)):
+        files.remove(file)
+    with contextlib.suppress(OSError):  # something else is in it
+        data.rmdir()
 
 
 @dataclass(frozen=True)

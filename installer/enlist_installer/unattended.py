@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist_installer import answers, clients_address, examine, service, setup, waiting, words
 from enlist_installer.answers import Answers
@@ -113,10 +111,10 @@ class Unattended:
         if met.way is None:
             raise meeting.not_confirmed(met.primary)
         answered = Answered(met.primary, met.way, wanted, request.path)
-        returns = request.given.primary is not None
-        planned = setup.planned(answered, request.person, _new_id, request.ask_again, returns)
+        stay = request.given.primary is not None  # said outright, and not only read from the configuration
+        planned = setup.planned(answered, request.person, request.ask_again, stay)
         self._stands = state.load(planned.config.folder)
-        planned = self._with_api_key(planned, given.api_key or "")
+        planned = self._asking(planned, given.api_key or "")
         if planned.ask_again:
             await checks.validate(met.primary, wanted.account, planned.answered.api_key)
         await self._note_address(wanted)
@@ -129,17 +127,14 @@ class Unattended:
         elif current.data != wanted.data:
             raise Refused(Reason.INVALID_ARGUMENT, f"--data: this server's data is in {current.data}, and stays there.")
 
-    def _with_api_key(self, planned: Setup, given: str) -> Setup:
-        """Whether the primary is asked, and with which API key: not where it has decided, unless that was asked for, nor twice."""
-        stands = self._stands.state
-        settled = not planned.plan.new_enrolment and stands in _SETTLED
-        against = not planned.plan.new_enrolment and stands in _AGAINST_US
-        fresh = bool(given) and given != api_key.load(planned.config.folder)
-        asks = planned.plan.new_enrolment or stands in _BY_OURSELVES or fresh
-        if settled or (against and not self._request.ask_again):
+    def _asking(self, planned: Setup, given: str) -> Setup:
+        """Whether the primary is asked, and with which API key: not once it has decided, unless that is wished, and not twice."""
+        new, stands, wished = planned.plan.new_enrolment, self._stands.state, self._request.ask_again
+        if not new and (stands in _SETTLED or (stands in _AGAINST_US and not wished)):
             return replace(planned, ask_again=False)
-        answered = replace(planned.answered, api_key=given)
-        return replace(planned, answered=answered, ask_again=asks or self._request.ask_again)
+        fresh = bool(given) and given != api_key.load(planned.config.folder)
+        asks = new or wished or fresh or stands in _BY_OURSELVES
+        return replace(planned, answered=replace(planned.answered, api_key=given), ask_again=asks)
 
     async def _note_address(self, wanted: SecondaryConfig) -> None:
         if wanted.server_address:
@@ -182,7 +177,3 @@ class Unattended:
             self._say(words.pending(self._stands, mine.comparison_code(planned.config.account)))
         else:
             self._say(words.now_is(planned.config, self._stands.state))
-
-
-def _new_id() -> str:
-    return names.new_id(secrets.token_bytes)

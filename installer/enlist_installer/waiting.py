@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
@@ -17,6 +18,9 @@ LOOK = 0.2
 """Seconds between two looks at what the daemon writes down."""
 SHARE = 1.0
 """Seconds between two looks whether a daemon has been started."""
+
+END_TIMEOUT = 10.0
+"""Seconds within which a daemon ends that has no more to do."""
 
 Heed = Callable[[Refused], None]
 
@@ -67,6 +71,14 @@ async def connected(path: Path) -> None:
     while not (status := report.status(path)).connected:
         _check_not_over(status.state)
         await asyncio.sleep(LOOK)
+
+
+async def ended(config: SecondaryConfig) -> None:
+    """Gives a daemon whose enrolment is over, or whose service was stopped, a moment to end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_TIMEOUT):
+            while files.locked(config.lock):  # noqa: ASYNC110 - another process's lock: nothing here hears of its end
+                await asyncio.sleep(LOOK)
 
 
 def _check_not_over(name: str) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.terminal import escape
 from enlist_installer import questions, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.interview import Interview
@@ -72,7 +71,7 @@ class Wizard:
         return await self._carry_out(answered, ask_again=True)
 
     async def _carry_out(self, answered: Answered, ask_again: bool) -> Setup:
-        planned = setup.planned(answered, self.person, lambda: names.new_id(secrets.token_bytes), ask_again)
+        planned = setup.planned(answered, self.person, ask_again)
         self.written = True
         try:
             await setup.carry_out(planned, self.now)
@@ -94,10 +93,10 @@ class Wizard:
 
     def _stands(self, config: SecondaryConfig) -> None:
         mine, stands = identity.load(config.folder), state.load(config.folder)
-        if stands.state == "trusted" or mine is None:
-            self.say("This server is trusted.\n")
-        else:
+        if stands.state == "pending" and mine is not None:
             self.say(words.pending(stands, mine.comparison_code(config.account)))
+        else:
+            self.say(f"This server is {escape(stands.state)}.\n")
 
     async def _service(self, path: Path, config: SecondaryConfig) -> bool:
         """Whether the secondary runs: already, or because a service was installed for it."""
@@ -120,7 +119,7 @@ class Wizard:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         self.say(words.waiting(runs))
-        tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.now, self._heed))]
+        tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.now, self._heed()))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
@@ -134,8 +133,16 @@ class Wizard:
             await asyncio.gather(*tasks, return_exceptions=True)
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
-    def _heed(self, refused: Refused) -> None:
-        self.say(words.told(refused))
+    def _heed(self) -> Callable[[Refused], None]:
+        """Says what interrupts the wait, each reason once: the attempts go on by themselves."""
+        said: set[Reason] = set()
+
+        def heed(refused: Refused) -> None:
+            if refused.reason not in said and refused.reason not in enrol.FINAL:
+                said.add(refused.reason)
+                self.say(words.told(refused))
+
+        return heed
 
     async def _see_connected(self, path: Path) -> None:
         with suppress(TimeoutError):

@@ -97,7 +97,7 @@ def finding(found: Finding) -> str:
     lines = [wrapped(("Note: " if found.warning else "") + escape(found.message))]
     if found.record:
         lines += [f"{INDENT}Ask for this DNS record:", INDENT * 2 + escape(found.record)]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def summary(answered: Answered) -> str:
@@ -113,7 +113,7 @@ def summary(answered: Answered) -> str:
         ("Configuration", str(answered.path)),
         ("Data folder", config.data),
     ]
-    return "\nSummary\n" + pairs((name, value) for name, value in rows if value) + "\n"
+    return "Summary\n" + pairs((name, value) for name, value in rows if value) + "\n"
 
 
 def _trust(admission: pb.ValidateResponse) -> str:
@@ -134,7 +134,7 @@ This server has asked to join. It is not trusted yet.
 {pairs(rows)}
 
   An administrator compares the code and authorizes it, at the primary:
-    enlist-primary server authorize {stands.server_id} --code {code}
+    enlist-primary server authorize {escape(stands.server_id)} --code {code}
 """
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +71,28 @@ async def test_every_wrong_token_gets_the_same_answer(world: World) -> None:
     assert reason is Reason.NOT_LOGGED_ON
 
 
-async def median(tries: dict[str, Callable[[], Awaitable[Any]]], rounds: int = 150) -> dict[str, float]:
+async def medians(tries: dict[str, Callable[[], Awaitable[Any]]], rounds: int = 60) -> list[float]:
     """The median time of each, measured in turn so that whatever else happens on this machine happens to all."""
     times: dict[str, list[float]] = {name: [] for name in tries}
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            for name, attempt in tries.items():
-                begin = time.perf_counter()
-                await attempt()
-                times[name].append(time.perf_counter() - begin)
-    finally:
-        gc.enable()
-    return {name: sorted(each)[rounds // 2] for name, each in times.items()}
+    for _ in range(rounds):
+        for name, attempt in tries.items():
+            begin = time.perf_counter()
+            await attempt()
+            times[name].append(time.perf_counter() - begin)
+    return [sorted(each)[rounds // 2] for each in times.values()]
+
+
+async def alike(tries: dict[str, Callable[[], Awaitable[Any]]]) -> bool:
+    """Whether all take about as long; the noise of a shared machine goes when it is measured again, an oracle stays."""
+    for _ in range(4):
+        measured = await medians(tries)
+        if max(measured) < 1.25 * min(measured):
+            return True
+    return False
 
 
 async def test_a_guess_takes_as_long_whether_the_id_is_there_or_not(world: World) -> None:
-    """API keys and users. What differs by less than a third of a call drowns in any network's noise."""
+    """API keys and users. What differs by less than a quarter of a call drowns in any network's noise."""
     wrong = await guesses(world)
     head = world.running.owner_token.rpartition("_")[0]
     async with world.running.stranger() as stub:
@@ -99,10 +104,20 @@ async def test_a_guess_takes_as_long_whether_the_id_is_there_or_not(world: World
         async def token(text: str) -> None:
             await refused_by(stub.hierarchy.GetStatus(hierarchy_pb2.GetStatusRequest(), metadata=bearer(text)))
 
-        keys = await median({what: lambda what=what: api_key(wrong[what]) for what in ("there", "not there", "used up")})  # type: ignore[misc]  # mypy gives up on a lambda's default
-        users = await median({"there": lambda: token(f"{head}_{SECRET}"), "not there": lambda: token(f"enlu_aaaaaaaaaa_{SECRET}")})
-    for times in (keys, users):
-        assert max(times.values()) < 1.34 * min(times.values()), times
+        assert await alike({what: partial(api_key, wrong[what]) for what in ("there", "not there", "used up")})
+        assert await alike({user: partial(token, f"{user}_{SECRET}") for user in (head, "enlu_aaaaaaaaaa")})
+
+
+async def test_a_measurement_of_these_tests_tells_a_millisecond(world: World) -> None:
+    """Else the test above could not fail."""
+
+    async def slow() -> None:
+        await asyncio.sleep(0.001)
+
+    async def slower() -> None:
+        await asyncio.sleep(0.002)
+
+    assert not await alike({"slow": slow, "slower": slower})
 
 
 async def test_whoever_guesses_must_wait_and_nobody_else(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from tests.support.processes import PrimaryProcess
 
 
 @contextmanager
-def _serving(folder: Path, attempts_per_minute: int) -> Iterator[PrimaryProcess]:
+def serving(folder: Path, settings: str) -> Iterator[PrimaryProcess]:
+    """A primary with the account `acme.example` and more settings in its configuration."""
     primary = PrimaryProcess(folder)
     with (primary.data / "primary.toml").open("a") as config:
-        config.write(f"\n[limits]\nattempts_per_minute = {attempts_per_minute}\n")
+        config.write(f"\n{settings}\n")
     try:
         primary.start()
         primary.do("account", "add", "acme.example", "--contact", "ops@acme.example")
@@ -24,10 +25,13 @@ def _serving(folder: Path, attempts_per_minute: int) -> Iterator[PrimaryProcess]
         primary.close()
 
 
+PATIENT = "[limits]\nattempts_per_minute = 100000"
+
+
 @pytest.fixture(scope="session")
 def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrimaryProcess]:
     """A primary with the accounts `acme.example` and `strict.example` (which wants an API key); no number of attempts annoys it."""
-    with _serving(tmp_path_factory.mktemp("installer-primary"), attempts_per_minute=100_000) as running:
+    with serving(tmp_path_factory.mktemp("installer-primary"), PATIENT) as running:
         running.do("account", "add", "strict.example")
         running.do("account", "set", "strict.example", "--default-api-key", "off")
         yield running
@@ -36,14 +40,14 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrimaryProcess
 @pytest.fixture(scope="session")
 def other_primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrimaryProcess]:
     """A different primary, with an account of the same name."""
-    with _serving(tmp_path_factory.mktemp("installer-other-primary"), attempts_per_minute=100_000) as running:
+    with serving(tmp_path_factory.mktemp("installer-other-primary"), PATIENT) as running:
         yield running
 
 
 @pytest.fixture
 def impatient_primary(tmp_path: Path) -> Iterator[PrimaryProcess]:
-    """A primary that one refused attempt annoys."""
-    with _serving(tmp_path, attempts_per_minute=1) as running:
+    """A primary that one refused attempt annoys, and that lets one server wait for a decision."""
+    with serving(tmp_path, "[limits]\nattempts_per_minute = 1\npending_per_account = 1") as running:
         yield running
 
 

@@ -5,6 +5,8 @@ Each runs in threads of its own, beside a wizard that is another process.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import select
 import socket
 import socketserver
@@ -141,32 +143,37 @@ def intercepting(folder: Path, host: str, port: int, target: Target) -> Iterator
     outward.verify_mode = ssl.CERT_NONE
     outward.set_alpn_protocols(["h2"])
 
-    def handle(client: socket.socket) -> None:
-        with (
-            inward.wrap_socket(client, server_side=True) as near,
-            outward.wrap_socket(socket.create_connection(target, 5)) as far,
-        ):
-            _pump_tls(near, far)
+    async def handle(near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+        far_reader, far = await asyncio.open_connection(*target, ssl=outward)
+        await asyncio.gather(_pass_on(near_reader, far), _pass_on(far_reader, near))
 
-    with _listening(host, port, handle) as address:
-        yield address
-
-
-def _pump_tls(near: ssl.SSLSocket, far: ssl.SSLSocket) -> None:
-    """One thread a direction: `select` does not see what TLS has read already."""
-    back = threading.Thread(target=_one_way, args=(far, near), daemon=True)
-    back.start()
-    _one_way(near, far)
-    back.join(5)
-
-
-def _one_way(source: ssl.SSLSocket, sink: ssl.SSLSocket) -> None:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(handle, host, port, ssl=inward), loop)
     try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except (OSError, ValueError):
-        return
+        yield host, starting.result(10).sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(starting.result()), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
+
+
+async def _end(server: asyncio.Server) -> None:
+    server.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @contextmanager

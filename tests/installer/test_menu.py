@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from enlist.reasons import Reason
+from enlist.runtime import files
 from tests.installer import in_between
 from tests.installer.person import Person, tree
 from tests.installer.test_unattended import flags, set_up
@@ -56,6 +58,7 @@ def test_the_menu_shows_what_stands_and_leaves_it_alone(primary: PrimaryProcess,
 
 def test_changing_settings_keeps_the_old_file(primary: PrimaryProcess, place: Path) -> None:
     outcome = enrolled(primary, place, "settings by hand")
+    set_up(*flags(primary, place, "settings by hand"), "--confirm-identity", "always", "--company-ca", "none")
     before = (place / "secondary.toml").read_bytes()
     with sitting(place) as person:
         chooses(person, SETTINGS)
@@ -70,6 +73,8 @@ def test_changing_settings_keeps_the_old_file(primary: PrimaryProcess, place: Pa
     written = (place / "secondary.toml").read_text()
     assert 'name = "another name"' in written
     assert 'server_address = "192.0.2.11"' in written
+    assert 'confirm_identity = "always"' in written, "what no question is about stays"
+    assert 'company_ca = "none"' in written
 
 
 def test_a_waiting_server_may_be_given_an_api_key_later(primary: PrimaryProcess, place: Path) -> None:
@@ -216,20 +221,33 @@ def test_removing_without_the_primary_asks_once_more(primary: PrimaryProcess, pl
     assert tree(place) == {}
 
 
-def test_a_running_daemon_is_not_robbed_of_its_files(primary: PrimaryProcess, tmp_path: Path) -> None:
+def test_removing_a_running_server_ends_its_daemon_first(primary: PrimaryProcess, tmp_path: Path) -> None:
     secondary = SecondaryProcess(tmp_path, "at work")
     secondary.set_up(primary)
+    primary.do("server", "authorize", "at work")
     try:
         secondary.start()
-        wait_for(lambda: "started" in secondary.log)
+        wait_for(lambda: secondary.status()["connected"])
         with sitting(secondary.config.parent) as person:
             chooses(person, REMOVE)
             person.answers("Leave the primary, and remove", "y")
-            person.sees("ALREADY_RUNNING")
-            person.ends(1)
-        assert secondary.config.exists()
+            person.sees("Removed.")
+            person.ends(0)
+        assert secondary.returncode is not None
+        assert tree(secondary.config.parent) == {}
     finally:
         secondary.close()
+
+
+def test_a_daemon_that_does_not_end_is_not_robbed_of_its_files(primary: PrimaryProcess, place: Path) -> None:
+    enrolled(primary, place, "held")
+    before = tree(place)
+    with files.lock(place / "data" / "lock", Reason.ALREADY_RUNNING, ""), sitting(place) as person:
+        chooses(person, REMOVE)
+        person.answers("Leave the primary, and remove", "y")
+        person.sees("ALREADY_RUNNING: enlist-secondary is running.")
+        person.ends(1)
+    assert before.keys() <= tree(place).keys()
 
 
 @pytest.mark.parametrize("content", ['primary = "x"\n', "not toml"])

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from enlist import certificates
+from enlist.runtime import files
 from tests.installer import in_between
+from tests.installer.conftest import serving
 from tests.installer.person import tree
 from tests.support.ports import free_port
 from tests.support.processes import PrimaryProcess, SecondaryProcess, command, run
@@ -411,11 +414,52 @@ def test_a_primary_that_is_odd(place: Path, described: dict[str, Any], reason: s
 
 def test_too_many_attempts(impatient_primary: PrimaryProcess, place: Path) -> None:
     arguments = [*flags(impatient_primary, place), "--account", "other.example"]
-    place.parent.mkdir(exist_ok=True)
     assert set_up(*arguments, expect=1)["reason"] == "ACCOUNT_UNKNOWN"
     outcome = set_up(*arguments, expect=1)
     assert (outcome["reason"], outcome["retry"]) == ("TOO_MANY_ATTEMPTS", True)
     assert not place.exists()
+
+
+def test_a_registration_that_is_refused_after_all_leaves_nothing_behind(
+    impatient_primary: PrimaryProcess, place: Path, tmp_path: Path
+) -> None:
+    """Whether too many wait already is said only to who registers."""
+    set_up(*flags(impatient_primary, tmp_path / "first", "first"))
+    outcome = set_up(*flags(impatient_primary, place, "second"), expect=1)
+    assert (outcome["changed"], outcome["reason"]) == (False, "TOO_MANY_PENDING")
+    assert not place.exists()
+
+
+# --- Who vouches --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_company_authority_may_vouch_and_only_for_what_it_signed(tmp_path: Path) -> None:
+    company, stranger = in_between.new_signer(), in_between.new_signer()
+    served = in_between.leaf(company)
+    for name, content in {
+        "company.pem": certificates.pem(company.authority.certificate),
+        "stranger.pem": certificates.pem(stranger.authority.certificate),
+        "served.pem": served.certificate,
+        "served.key": served.key,
+    }.items():
+        files.write(tmp_path / name, content)
+    settings = f'[certificates]\napi_certificate = "{tmp_path}/served.pem"\napi_key_file = "{tmp_path}/served.key"'
+    with serving(tmp_path, settings) as primary:
+
+        def arguments(name: str, *more: str) -> list[str]:
+            return ["--primary", primary.address, "--account", "acme.example", "--name", name, *places(tmp_path / name), *more]
+
+        vouched = ["--company-ca", str(tmp_path / "company.pem")]
+        assert set_up(*arguments("by-ca", *vouched))["state"] == "pending"
+        assert 'way = "company-ca"' in (tmp_path / "by-ca" / "data" / "known-primaries.toml").read_text()
+        for name, more in {
+            "always": [*vouched, "--confirm-identity", "always"],
+            "stranger": ["--company-ca", str(tmp_path / "stranger.pem")],
+            "system": [],
+            "none": ["--company-ca", "none"],
+        }.items():
+            assert set_up(*arguments(name, *more), expect=1)["reason"] == "IDENTITY_NOT_CONFIRMED"
+            assert not (tmp_path / name).exists()
 
 
 # --- Wrong usage, unsafe files, secrets ---------------------------------------------------------------------------------------

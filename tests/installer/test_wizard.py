@@ -11,7 +11,9 @@ import pytest
 
 from enlist.runtime.terminal import moment
 from tests.installer import in_between
+from tests.installer.conftest import serving
 from tests.installer.person import Person, tree
+from tests.installer.test_unattended import flags, set_up
 from tests.support.ports import free_port
 from tests.support.processes import PrimaryProcess, SecondaryProcess
 from tests.support.waiting import wait_for
@@ -143,6 +145,23 @@ def test_ctrl_c_leaves_the_wait_and_the_request_stands(primary: PrimaryProcess, 
         person.sees("The request stands until somebody decides.")
         person.ends(0)
     assert primary.server("left alone")["state"] == "pending"
+
+
+def test_the_wait_outlasts_a_primary_that_goes_and_comes_back(tmp_path: Path, place: Path) -> None:
+    with serving(tmp_path, "") as primary, sitting(place) as person:
+        reaches(person, primary.address)
+        person.answers(ACCOUNT, "acme.example")
+        goes_on(person, "patient")
+        person.answers(WRITE)
+        person.sees("Ctrl-C leaves")
+        primary.end()
+        person.sees("! ")
+        primary.start()
+        primary.do("server", "authorize", "patient")
+        person.sees("Authorized: this server is trusted.")
+        person.ends(0)
+    said = [line for line in person.screen.split("\n") if line.startswith("! ")]
+    assert len(said) == len(set(said)), "each reason once"
 
 
 def test_a_denial_while_waiting_ends_the_wizard_with_its_reason(primary: PrimaryProcess, place: Path) -> None:
@@ -338,6 +357,39 @@ def test_a_fingerprint_given_that_does_not_match_is_never_asked_about(primary: P
         person.presses_ctrl_c()
         person.ends(1)
     assert SAME not in person.screen
+
+
+def test_another_authority_at_a_known_address_is_never_asked_about(
+    primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path
+) -> None:
+    """attacks row 22: a hard stop, also where only the list of known primaries is left"""
+    with in_between.both_ports("127.0.0.9", primary) as address:
+        set_up(*flags(primary, place, "once met"), "--primary", address)
+    (place / "secondary.toml").unlink()
+    with in_between.both_ports("127.0.0.9", other_primary, int(address.partition(":")[2])), sitting(place) as person:
+        person.answers(JOIN)
+        person.answers(PRIMARY, address)
+        person.sees("! IDENTITY_CHANGED")
+        person.sees(PRIMARY)
+        person.presses_ctrl_c()
+        person.ends(1)
+    assert SAME not in person.screen
+
+
+def test_a_refusal_after_the_summary_leaves_nothing_and_offers_the_questions_again(
+    impatient_primary: PrimaryProcess, place: Path, tmp_path: Path
+) -> None:
+    set_up(*flags(impatient_primary, tmp_path / "first", "first"))
+    with sitting(place) as person:
+        reaches(person, impatient_primary.address)
+        person.answers(ACCOUNT, "acme.example")
+        goes_on(person, "second")
+        person.answers(WRITE)
+        person.sees("! TOO_MANY_PENDING")
+        person.answers(AGAIN, "n")
+        person.sees("INTERRUPTED: Stopped. Nothing was written.")
+        person.ends(1)
+    assert not place.exists()
 
 
 def test_a_damaged_join_line_is_asked_for_again(primary: PrimaryProcess, place: Path) -> None:

@@ -11,7 +11,7 @@ from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import width
 from enlist.v1 import registration_pb2 as pb
-from enlist_installer import words
+from enlist_installer import questions, words
 from enlist_installer.clients_address import Finding
 from enlist_installer.plan import Standing
 from enlist_installer.setup import Answered
@@ -65,6 +65,8 @@ def test_every_line_fits_80_columns_and_none_is_coloured(text: str) -> None:
         words.finding(Finding(True, EVIL, EVIL)),
         words.diagnosis([Stage("name", False, "UNREACHABLE", EVIL, EVIL)]),
         words.renamed(EVIL, "abcdefghij"),
+        words.pending(State(state="pending", server_id=EVIL), "1"),
+        questions.NAME.shown(EVIL),
     ],
 )
 def test_controls_and_bidi_marks_from_outside_are_shown_as_codes(text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from enlist.reasons import Reason, Refused
 from enlist_primary.cli import accounts, api_keys, daemon, join, journal, output, servers, status, tree
 
-DEFAULT_DATA = "/var/lib/enlist-primary"
+DEFAULT_DATA = "/var/lib/enlist/primary"
 
 
 def parser() -> argparse.ArgumentParser:

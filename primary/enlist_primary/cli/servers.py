@@ -78,7 +78,7 @@ def choose(servers: Sequence[Server], wanted: str) -> Server:
 
     An id goes before a name: a server may call itself by another one's id.
     """
-    found = [server for server in servers if server.id == wanted] or [s for s in servers if s.display_name == wanted]
+    found = [server for server in servers if server.id == wanted] or [s for s in servers if s.display_name == wanted != ""]
     found = [server for server in found if state_of(server) in LIVING] or found
     if not found:
         raise Refused(Reason.NOT_FOUND, f'There is no server "{wanted}". See: enlist-primary server list')

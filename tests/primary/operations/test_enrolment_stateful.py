@@ -23,8 +23,10 @@ from tests.primary.refusals import attempt
 
 ACCOUNTS = st.sampled_from([ACME, BETA])
 KEYS = st.sampled_from(["one", "two", "three", "four"])
+SOURCES = st.sampled_from([HOME, AWAY])
 CHOICE = st.integers(0, 10**6)
 CAPS = Caps(per_account=3, per_address=2)
+BY_PEOPLE = sorted(DECISIONS - {Event.LEAVE})
 INTO_TRUST = {"server.authorize", "server.resume", "server.register"}
 OF_A_STATE = INTO_TRUST | {f"server.{event}" for event in DECISIONS} | {"server.expire"}
 
@@ -79,9 +81,22 @@ class Enrolment(RuleBasedStateMachine):
 
     # --- What a server does -------------------------------------------------------------------------------------------------
 
-    @rule(account=ACCOUNTS, key=KEYS, choice=CHOICE, source=st.sampled_from([HOME, AWAY]))
+    @rule(account=ACCOUNTS, key=KEYS, choice=CHOICE, source=SOURCES)
     def register(self, account: str, key: str, choice: int, source: str) -> None:
-        api_key = self._chosen(choice)
+        self._ask(account, key, self._chosen(choice), source)
+
+    @rule(account=ACCOUNTS, key=KEYS, choice=CHOICE, source=SOURCES)
+    def register_with_what_may_be_good(self, account: str, key: str, choice: int, source: str) -> None:
+        good = [each for each in self.keys if self._presented(account, each) is None]
+        self._ask(account, key, good[choice % len(good)] if good else None, source)
+
+    @rule(choice=CHOICE, source=SOURCES)
+    @precondition(lambda self: self.servers)
+    def register_once_more(self, choice: int, source: str) -> None:
+        (account, key), server = [*self.servers.items()][choice % len(self.servers)]
+        self._ask(account, key, server.asked_with, source)
+
+    def _ask(self, account: str, key: str, api_key: Key | None, source: str) -> None:
         expected = self._register(account, key, api_key, source)
         outcome = attempt(self.desk.ask, key, account, key, api_key.text if api_key else "", source, CAPS)
         if isinstance(outcome, Refused):
@@ -114,10 +129,21 @@ class Enrolment(RuleBasedStateMachine):
 
     # --- What people do -----------------------------------------------------------------------------------------------------
 
-    @rule(event=st.sampled_from(sorted(DECISIONS - {Event.LEAVE})), choice=CHOICE)
+    @rule(event=st.sampled_from(BY_PEOPLE), choice=CHOICE)
     @precondition(lambda self: self.servers or self.invited)
     def decide(self, event: Event, choice: int) -> None:
+        self._decide(self._one(choice), event)
+
+    @rule(choice=CHOICE, which=CHOICE)
+    @precondition(lambda self: self.servers or self.invited)
+    def decide_what_is_possible(self, choice: int, which: int) -> None:
         server = self._one(choice)
+        state = server.at(self.desk.now).state
+        possible = [event for event in BY_PEOPLE if leads_to(state, event) not in (None, state)]
+        if possible:
+            self._decide(server, possible[which % len(possible)])
+
+    def _decide(self, server: Place, event: Event) -> None:
         outcome = attempt(self.desk.decide, self._row(server), event)
         self._decided(server, event, outcome, decided=True)
 

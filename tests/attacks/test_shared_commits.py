@@ -1,0 +1,151 @@
+"""Attacks row 49: one decision fails in a commit that it shares; what was acknowledged is durable, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import grpc.aio
+
+from enlist.channel import refusal
+from enlist.reasons import Reason
+from enlist.v1 import account_pb2, hierarchy_pb2
+from enlist_primary.model.accounts import PRIMARY
+from tests.attacks.world import World, server_name
+from tests.support.inprocess import ACCOUNT, refused_by
+from tests.support.waiting import eventually
+
+
+@contextmanager
+def known_ids(world: World, id: str) -> Iterator[None]:
+    """A primary whose randomness has run out: every new id is this one."""
+    own = world.running.primary.context
+    letters = bytes("abcdefghijklmnopqrstuvwxyz234567".index(letter) for letter in id)
+    good = own.random_bytes
+    object.__setattr__(own, "random_bytes", lambda count: letters[:count])
+    try:
+        yield
+    finally:
+        object.__setattr__(own, "random_bytes", good)
+
+
+async def in_one_commit(world: World, decisions: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """Starts all decisions while the database is held up, so that they stand in line together; results or refusals."""
+    own, gate = world.running.primary.context, threading.Event()
+    holding = asyncio.create_task(own.database.write(PRIMARY, lambda tx: gate.wait(20)))
+    try:
+        await asyncio.sleep(0)
+        running = [asyncio.create_task(_outcome(decision)) for decision in decisions]
+        line = own.database._commits._line  # type: ignore[attr-defined]  # nothing else tells how many stand in line
+        await eventually(lambda: line.qsize() >= len(decisions), what="all decisions in line")
+    finally:
+        gate.set()
+    await holding
+    return list(await asyncio.gather(*running))
+
+
+async def _outcome(decision: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await decision()
+    except grpc.aio.AioRpcError as error:
+        return refusal(error).reason
+
+
+def on_disk(world: World, sql: str) -> list[tuple[Any, ...]]:
+    """What another process would find in the database."""
+    with closing(sqlite3.connect(f"{world.running.folder.database.as_uri()}?mode=ro", uri=True)) as database:
+        return list(database.execute(sql))
+
+
+async def test_a_decision_that_breaks_a_constraint_fails_alone(world: World) -> None:
+    """Thirty API keys in one commit, one of them with an id that is taken: 29 are there, journalled without a gap."""
+    admin, head = world.running.admin, await world.head()
+    taken = (await world.api_key()).split("_")[1]
+    before = on_disk(world, "SELECT count(*) FROM api_key")[0][0]
+
+    def make() -> Awaitable[Any]:
+        request = account_pb2.CreateApiKeyRequest(parent=f"accounts/{ACCOUNT}", kind=account_pb2.API_KEY_KIND_RESTRICTED)
+        return admin.accounts.CreateApiKey(request)
+
+    async def doomed() -> Any:
+        with known_ids(world, taken):
+            call = make()
+            await eventually(lambda: admitted(), what="the request to have drawn its id")
+        return await call
+
+    queue = world.running.primary.context.database._commits._line  # type: ignore[attr-defined]  # as above
+    drawn = queue.qsize()
+
+    def admitted() -> bool:
+        return bool(queue.qsize() > drawn)
+
+    first = [make] * 14
+    outcomes = await in_one_commit(world, [doomed, *first, *first, make])
+    made = [each for each in outcomes if isinstance(each, account_pb2.CreateApiKeyResponse)]
+    refused = [each for each in outcomes if isinstance(each, Reason)]
+    assert refused == [Reason.INTERNAL] * len(refused)
+    assert len(refused) >= 1
+    assert len(made) + len(refused) == 30
+    assert on_disk(world, "SELECT count(*) FROM api_key")[0][0] == before + len(made)
+    kept = {row[0] for row in on_disk(world, "SELECT id FROM api_key")}
+    assert {each.api_key.id for each in made} <= kept
+    numbers = [entry.number for entry in await world.entries(after=head + 1)]
+    assert numbers == list(range(head + 2, head + 2 + len(made)))
+    world.secrets += [each.secret.rpartition("_")[2] for each in made]
+
+
+async def test_a_decision_that_is_refused_fails_alone(world: World) -> None:
+    """Renames in one commit, with one of a server that is not there and one to an improper name between them."""
+    servers = [(await world.pending(f"rename {n}"))[1] for n in range(6)]
+    head = await world.head()
+
+    def rename(id: str, name: str) -> Callable[[], Awaitable[Any]]:
+        request = hierarchy_pb2.RenameServerRequest(name=server_name(id), display_name=name)
+        return lambda: world.running.admin.hierarchy.RenameServer(request)
+
+    decisions = [rename(id, f"renamed {id}") for id in servers]
+    decisions[2:2] = [rename("aaaaaaaaaa", "nobody"), rename(servers[0], "a/b")]
+    outcomes = await in_one_commit(world, decisions)
+    assert outcomes[2:4] == [Reason.NOT_FOUND, Reason.INVALID_ARGUMENT]
+    done = [each.id for each in outcomes if not isinstance(each, Reason)]
+    assert done == servers
+    names = dict(on_disk(world, "SELECT id, name FROM server"))
+    assert [names[id] for id in servers] == [f"renamed {id}" for id in servers]
+    entries = await world.entries(after=head)
+    assert sorted(entry.subject for entry in entries) == sorted(f"servers/{id}" for id in servers)
+    for id in servers:
+        await world.decide("Remove", id)
+
+
+async def test_two_administrators_at_once_decide_once(world: World) -> None:
+    """Authorize and deny in one commit: the first in line wins, the other is told, one entry is written."""
+    from enlist.v1 import trust_pb2
+
+    _, id = await world.pending("contested")
+    head, admin = await world.head(), world.running.admin
+    outcomes = await in_one_commit(
+        world,
+        [
+            lambda: admin.trust.AuthorizeServer(trust_pb2.AuthorizeServerRequest(name=server_name(id))),
+            lambda: admin.trust.DenyServer(trust_pb2.DenyServerRequest(name=server_name(id))),
+        ],
+    )
+    refused = [each for each in outcomes if isinstance(each, Reason)]
+    assert refused == [Reason.STATE_FORBIDS]
+    (entry,) = await world.entries(after=head)
+    assert entry.action in ("server.authorize", "server.deny")
+    state = (await world.running.server(id)).state
+    assert on_disk(world, f"SELECT state FROM server WHERE id = '{id}'")[0][0] == ("trusted" if state == 3 else "denied")
+
+
+async def test_an_account_made_twice_in_one_commit_is_made_once(world: World) -> None:
+    request = account_pb2.CreateAccountRequest(domain="twice.example")
+    outcomes = await in_one_commit(world, [lambda: world.running.admin.accounts.CreateAccount(request)] * 10)
+    assert [each for each in outcomes if isinstance(each, Reason)] == [Reason.ALREADY_EXISTS] * 9
+    assert await world.head("twice.example") == 1
+    assert on_disk(world, "SELECT count(*) FROM server_group WHERE account = 'twice.example'") == [(1,)]
+    assert (await refused_by(world.running.admin.accounts.CreateAccount(request))).reason is Reason.ALREADY_EXISTS

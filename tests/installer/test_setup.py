@@ -1,0 +1,128 @@
+"""Carrying out a plan: what is written in which order, and what is left of it where the primary says no."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from enlist.names import Address
+from enlist.reasons import Reason, Refused
+from enlist.runtime import files
+from enlist_installer import setup
+from enlist_installer.setup import Answered, Setup
+from enlist_secondary.checks import Primary, Way
+from enlist_secondary.config import SecondaryConfig
+from tests.installer.in_between import new_signer
+from tests.installer.person import tree
+
+
+def a_setup(folder: Path, **changes: str) -> Setup:
+    values = {"primary": "primary.example", "account": "acme.example", "name": "gw1", "data": str(folder / "data"), **changes}
+    primary = Primary(Address("primary.example", 13299), new_signer().authority, b"", "Head office", 13000, "0.1.0", b"", 0)
+    answered = Answered(primary, Way.COMPARED, SecondaryConfig(**values), folder / "secondary.toml", api_key="enl_key")  # type: ignore[arg-type]  # strings all
+    return setup.planned(answered, "ada")
+
+
+def the_primary_says(monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise Refused(reason, "No.")
+
+    monkeypatch.setattr(setup, "first_word", refuse)
+
+
+@pytest.mark.parametrize("reason", [Reason.TOO_MANY_PENDING, Reason.API_KEY_USED_UP, Reason.STORAGE_FULL, Reason.OVERLOADED])
+async def test_a_no_leaves_nothing_of_a_new_enrolment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
+    the_primary_says(monkeypatch, reason)
+    with pytest.raises(Refused) as refused:
+        await setup.carry_out(a_setup(tmp_path / "deep" / "down"), time.time)
+    assert refused.value.reason is reason
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_no_leaves_what_stood_before_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.write(a_setup(tmp_path), 0)
+    before = tree(tmp_path)
+    the_primary_says(monkeypatch, Reason.TOO_MANY_PENDING)
+    with pytest.raises(Refused):
+        await setup.carry_out(a_setup(tmp_path, primary="other.example", account="b.example"), time.time)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("reason", setup.PERHAPS_HEARD)
+async def test_a_lost_answer_keeps_the_key_that_may_be_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    the_primary_says(monkeypatch, reason)
+    with pytest.raises(Refused, match="enlist-secondary goes on from there"):
+        await setup.carry_out(a_setup(tmp_path), time.time)
+    assert {"secondary.toml", "data/main/server.key", "data/main/api-key"} <= tree(tmp_path).keys()
+
+
+async def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.write
+
+    def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+        if path.name == "secondary.toml":
+            raise Refused(Reason.STORAGE_FULL, "no space is left")
+        real(path, data, mode)
+
+    monkeypatch.setattr(files, "write", write)
+    with pytest.raises(Refused):
+        await setup.carry_out(a_setup(tmp_path / "server"), time.time)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash before it leaves no enrolment; a crash after it leaves one that goes on."""
+    written: list[str] = []
+    real = files.write
+
+    def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+        written.append(path.name)
+        real(path, data, mode)
+
+    monkeypatch.setattr(files, "write", write)
+    setup.write(a_setup(tmp_path), 0)
+    assert written[-1] == "secondary.toml"
+    assert written.index("known-primaries.toml") < written.index("server.key")
+    assert "api-key" in written
+
+
+def test_all_of_it_is_for_nobody_else(tmp_path: Path) -> None:
+    """attacks row 45"""
+    folder = tmp_path / "server"
+    setup.write(a_setup(folder), 0)
+    for path in folder.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    """`--config /etc/secondary.toml` must not close /etc to everybody."""
+    tmp_path.chmod(0o755)
+    setup.write(a_setup(tmp_path), 0)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_a_lost_configuration_does_not_reuse_the_key_of_an_enrolment_it_knows_nothing_of(tmp_path: Path) -> None:
+    first = a_setup(tmp_path)
+    setup.write(first, 0)
+    (tmp_path / "secondary.toml").unlink()
+    assert a_setup(tmp_path).config.enrolment not in ("main", first.config.enrolment)
+
+
+@pytest.mark.parametrize("planted", ["symlink", "open to all"])
+def test_a_planted_key_folder_is_refused(tmp_path: Path, planted: str) -> None:
+    """attacks row 45"""
+    data = tmp_path / "data"
+    if planted == "symlink":
+        (tmp_path / "elsewhere").mkdir()
+        data.symlink_to(tmp_path / "elsewhere")
+    else:
+        data.mkdir()
+        data.chmod(0o777)
+    with pytest.raises(Refused) as refused:
+        setup.write(a_setup(tmp_path), 0)
+    assert refused.value.reason is Reason.FILE_UNSAFE
