@@ -11,13 +11,12 @@ import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime import commands
 
 if TYPE_CHECKING:
     from enlist_installer.answers import Answers
@@ -136,9 +135,7 @@ def _attempt(work: Callable[[], None]) -> Refused | None:
     except MissingAnswer:
         raise
     except Exception as error:
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
-        return Refused(Reason.INTERNAL, f"Something unforeseen happened ({where}). Please report it.")
+        return commands.unforeseen(error)
     return None
 
 

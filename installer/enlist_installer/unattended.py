@@ -163,7 +163,7 @@ class Unattended:
                     await waiting.authorized(planned.config, self._now)
                     setup.take_over_if_trusted(planned)
                 if wait.state == "connected":
-                    await waiting.connected(self._request.path)
+                    await waiting.connected(self._request.path, self._now)
         except TimeoutError:
             raise Refused(Reason.TIMED_OUT, f"After {wait.seconds} s this server is not {wait.state}.") from None
         finally:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_secondary import enrol, identity, report, state
+from enlist_secondary import config as configs
+from enlist_secondary import dialling, enrol, identity, report, state
 from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
@@ -66,11 +68,30 @@ async def _told(config: SecondaryConfig) -> bool:
     return False
 
 
-async def connected(path: Path) -> None:
-    """Waits, however long, until enlist-secondary has the link open; refuses once the primary has said a final no."""
+async def connected(path: Path, now: Clock) -> None:
+    """Waits, however long, until the link is open; refuses once the primary has said a final no.
+
+    It is enlist-secondary's link. Where that does not run yet, one is opened to see that it can be, and closed again.
+    """
     while not (status := report.status(path)).connected:
         _check_not_over(status.state)
+        if not status.running and await _tried(path, now):
+            return
         await asyncio.sleep(LOOK)
+
+
+async def _tried(path: Path, now: Clock) -> bool:
+    """Whether a link could be opened; False once a daemon runs, or if this attempt failed."""
+    config = configs.load(path)
+    mine = identity.load(config.folder)
+    if mine is None or mine.certificate is None:
+        return False
+    with contextlib.suppress(Refused):
+        await (await dialling.connect(config, mine, now)).close()
+        if not files.locked(config.lock):  # a daemon that came meanwhile writes for itself
+            state.change(config.folder, lambda kept: kept.unlinked(int(now())))
+        return True
+    return False
 
 
 async def ended(config: SecondaryConfig) -> None:

@@ -147,7 +147,7 @@ class Wizard:
     async def _see_connected(self, path: Path) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await waiting.connected(path)
+                await waiting.connected(path, self.now)
                 self.say("  Connected to its primary.")
                 return
         self.say(f"  Not connected yet. To see why: enlist-secondary --config {path} doctor")

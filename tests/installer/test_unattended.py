@@ -264,6 +264,16 @@ def test_it_waits_until_the_daemon_is_connected(primary: PrimaryProcess, tmp_pat
         secondary.close()
 
 
+def test_without_a_daemon_it_waits_until_a_link_could_be_opened(primary: PrimaryProcess, tmp_path: Path) -> None:
+    secondary = SecondaryProcess(tmp_path, "alone")
+    key = tmp_path / "api-key"
+    key.write_text(primary.last_line("api-key", "add", "acme.example", "--full", "--uses", "1"))
+    outcome = secondary.set_up(primary, "--api-key-file", str(key), "--wait", "connected:60")
+    assert (outcome["state"], outcome["reason"]) == ("trusted", "")
+    assert not secondary.status()["connected"]
+    assert primary.server("alone")["connected_changed"]
+
+
 def test_a_wait_that_is_too_long_says_so_and_may_be_tried_again(primary: PrimaryProcess, place: Path) -> None:
     outcome = set_up(*flags(primary, place, "impatient"), "--wait", "trusted:1", expect=1)
     assert (outcome["changed"], outcome["state"], outcome["reason"], outcome["retry"]) == (True, "pending", "TIMED_OUT", True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime import commands
 from enlist_primary.cli import accounts, api_keys, daemon, join, journal, output, servers, status, tree
 
 DEFAULT_DATA = "/var/lib/enlist/primary"
@@ -22,9 +23,9 @@ def parser() -> argparse.ArgumentParser:
         "Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
     )
     top.add_argument("--data", type=Path, default=Path(DEFAULT_DATA), metavar="DIR", help="data folder (default: %(default)s)")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    nouns = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for noun in (daemon, status, accounts, api_keys, join, servers, tree, journal):
-        noun.add_commands(commands)
+        noun.add_commands(nouns)
     return top
 
 
@@ -33,17 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write to standard error past our logs
     arguments = parser().parse_args(argv)
     as_json = getattr(arguments, "json", False)
-    try:
+
+    def work() -> int:
         _check_text(arguments)
-        result: int = arguments.run(arguments)
-    except Refused as refused:
-        return output.refused(refused, as_json)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; the interpreter would complain about it again
-        return 1
-    return result
+        status: int = arguments.run(arguments)
+        return status
+
+    return commands.run(work, lambda refused: output.refused(refused, as_json))
 
 
 def _check_text(arguments: argparse.Namespace) -> None:
