@@ -73,9 +73,9 @@ ADVICE: Mapping[Reason, str] = MappingProxyType(
         Reason.VERSION_INCOMPATIBLE: "Install the same release of Enlist at both ends.",
         Reason.TLS_INTERCEPTED: "Have the device that opens TLS connections leave this address alone.",
         Reason.IDENTITY_MISMATCH: "Do not go on before you know why: ask the primary's administrator.",
-        Reason.IDENTITY_CHANGED: "Do not go on before you know why: ask the primary's administrator.",
+        Reason.IDENTITY_CHANGED: "Do not go on before you know why: ask the primary's administrator. If it really has a new key, "
+        "take its entry out of known-primaries.toml in the data folder, and set this server up again.",
         Reason.IDENTITY_NOT_CONFIRMED: "Compare the fingerprint with what `enlist-primary status` shows.",
-        Reason.ACCOUNT_UNKNOWN: "Check the account domain with the primary's administrator.",
         Reason.API_KEY_REQUIRED: "Ask the account's administrator for an API key.",
         Reason.TOO_MANY_ATTEMPTS: "Wait a few minutes before the next attempt.",
     }
@@ -101,6 +101,8 @@ async def reach(address: Address, now: Clock) -> Primary:
     _check_version(address, described)
     _check_clock(address, described.time.seconds, int(now()))
     authority = _authority(address, described)
+    if not 0 < described.ssl_port < 65536:
+        raise Refused(Reason.NOT_ENLIST, f"{address} names no proper SSL port.")
     _check_leaf(address, authority, leaf, described.leaf_statement, int(now()))
     return Primary(
         address=address,
