@@ -23,7 +23,7 @@ from enlist_primary.authority.signer import Signer
 from enlist_primary.config import Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.directory import Directory
-from enlist_primary.links.feed import Feed
+from enlist_primary.links.feed import Feed, News
 from enlist_primary.links.hub import Hub
 from enlist_primary.links.observations import Observations
 from enlist_primary.links.waiting import WaitingRoom
@@ -76,7 +76,7 @@ class Primary:
             started=int(clock()),
             clock=clock,
         )
-        self._feed = Feed(database, self._changed)
+        self._feed = Feed(database, self._directory, self._changed)
         root = certificates.pem(signer.authority.certificate)
         self._ssl = Credential(*self._own_certificate(), root)
         self._api = Credential(*self._api_certificate(), None)
@@ -179,12 +179,11 @@ class Primary:
 
     # --- Tasks ------------------------------------------------------------------------------------------------------------------
 
-    async def _changed(self, account: str, subjects: frozenset[str]) -> None:
-        """The feed's news: standings are read anew, links judged, whoever waits woken."""
-        ids = tuple(subject.partition("/")[2] for subject in subjects if subject.startswith("servers/"))
-        for standing in await self._directory.reload(account, ids):
+    def _changed(self, news: News) -> None:
+        """The feed's news: links are judged, whoever waits is woken."""
+        for standing in news.standings:
             self.context.hub.judge(standing)
-        self.context.waiting.wake(account, ids)
+        self.context.waiting.wake(news.account, news.ids)
 
     async def _sweep(self) -> None:
         """Ends requests and invitations past their time."""

@@ -16,23 +16,21 @@ class Directory:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reading = asyncio.Lock()  # or an older answer could overtake a newer one
+        self.reading = asyncio.Lock()
+        """Held from before a read to after `keep`, or an older answer could overtake a newer one."""
         self._standings: dict[tuple[str, str], Standing] = {}
 
     async def load(self) -> None:
         """Reads all standings, once, before the first caller."""
-        self._keep(await self._database.read(servers.standings))
+        self._add(await self._database.read(servers.standings))
 
-    async def reload(self, account: str, ids: tuple[str, ...]) -> list[Standing]:
-        """Reads these servers anew after decisions about them."""
-        async with self._reading:
-            fresh = await self._database.read(servers.standings, account, ids)
-            for id in ids:
-                self._standings.pop((account, id), None)
-            self._keep(fresh)
-            return fresh
+    def keep(self, account: str, ids: Iterable[str], standings: Iterable[Standing]) -> None:
+        """Takes what was read of these servers in place of what was known."""
+        for id in ids:
+            self._standings.pop((account, id), None)
+        self._add(standings)
 
-    def _keep(self, standings: Iterable[Standing]) -> None:
+    def _add(self, standings: Iterable[Standing]) -> None:
         self._standings.update({(each.account, each.id): each for each in standings})
 
     async def find(self, account: str, id: str, key: str) -> Standing | None:
@@ -43,5 +41,11 @@ class Directory:
         """
         standing = self._standings.get((account, id))
         if standing is None or standing.state is not State.TRUSTED:
-            standing = next(iter(await self.reload(account, (id,))), None)
+            standing = await self._look(account, id)
         return standing if standing is not None and standing.key == key else None
+
+    async def _look(self, account: str, id: str) -> Standing | None:
+        async with self.reading:
+            found = await self._database.read(servers.standings, account, (id,))
+            self.keep(account, (id,), found)
+            return next(iter(found), None)

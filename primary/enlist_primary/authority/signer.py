@@ -28,6 +28,7 @@ class Signer:
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key
         self.authority = Authority(certificate, certificates.spki(key.public_key()))
+        self._leaves = _leaves(certificate)
         self.challenge_secret = self._derive(_CHALLENGE_LABEL)
 
     def __repr__(self) -> str:
@@ -64,23 +65,28 @@ class Signer:
         sans: Sequence[x509.GeneralName],
         usages: Sequence[x509.ObjectIdentifier],
     ) -> x509.CertificateBuilder:
-        issuer = self.authority.certificate
-        issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         begin = datetime.fromtimestamp(now - CLOCK_TOLERANCE, UTC)
         return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(issuer.subject)
-            .public_key(key)
+            self._leaves.public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(begin)
             .not_valid_after(datetime.fromtimestamp(now + lifetime, UTC))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(sans), critical=True)  # RFC 5280, 4.1.2.6: where the subject is empty
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
         )
+
+
+def _leaves(issuer: x509.Certificate) -> x509.CertificateBuilder:
+    """What all certificates below this authority have in common, put together once."""
+    issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(issuer.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
+    )
 
 
 def new_authority(key: ec.EllipticCurvePrivateKey, now: int) -> x509.Certificate:

@@ -1,29 +1,44 @@
-"""The feed: reads every account's journal onward from the number it knows, and says what changed to those who must react."""
+"""The feed: reads every account's journal onward from the number it knows, keeps the directory true, and says what changed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
-from enlist_primary.store import journal
+from enlist_primary.directory import Directory
+from enlist_primary.store import journal, servers
 from enlist_primary.store.database import Database, Transaction
+from enlist_primary.store.servers import Standing
 
 PAGE = 1000
 RETRY_SECONDS = 0.5
 
 log = Log("feed")
 
-Listener = Callable[[str, frozenset[str]], Awaitable[None]]
-"""Is told an account and the subjects (`servers/ID`, ...) that decisions changed."""
+
+@dataclass(frozen=True)
+class News:
+    """What decisions of one account changed: the servers they were about, and how those of them that hold a key now stand.
+
+    `number` is the last journal entry that was read; `more` says that there are others behind it.
+    """
+
+    account: str
+    number: int
+    more: bool
+    ids: tuple[str, ...]
+    standings: tuple[Standing, ...]
 
 
 class Feed:
     """Follows the journals of all accounts. One task for the whole primary; an idle server costs it nothing."""
 
-    def __init__(self, database: Database, listener: Listener) -> None:
+    def __init__(self, database: Database, directory: Directory, listener: Callable[[News], None]) -> None:
         self._database = database
+        self._directory = directory
         self._listener = listener
         self._known: dict[str, int] = {}
 
@@ -44,14 +59,28 @@ class Feed:
             await changed
 
     async def _read_on(self) -> None:
-        for account, head in (await self._database.read(journal.heads)).items():
-            while self._known.get(account, 0) < head:
-                known, subjects = await self._database.read(_subjects, account, self._known.get(account, 0))
-                await self._listener(account, subjects)
-                self._known[account] = known  # only now: what the listener could not do is read, and told, again
+        """One read for each page of news: it follows every commit, and a way to the database's threads costs more than its SQL."""
+        more = True
+        while more:
+            async with self._directory.reading:
+                found = await self._database.read(_news, self._known)
+                for news in found:
+                    self._directory.keep(news.account, news.ids, news.standings)
+            for news in found:
+                self._listener(news)
+                self._known[news.account] = news.number
+            more = any(news.more for news in found)
 
 
-def _subjects(tx: Transaction, account: str, after: int) -> tuple[int, frozenset[str]]:
-    """The number of the last entry on the next page, and what its entries are about."""
+def _news(tx: Transaction, known: Mapping[str, int]) -> list[News]:
+    """The next page of every account whose journal reaches beyond the number known."""
+    heads = journal.heads(tx).items()
+    return [_page(tx, account, known.get(account, 0), head) for account, head in heads if known.get(account, 0) < head]
+
+
+def _page(tx: Transaction, account: str, after: int, head: int) -> News:
     entries = journal.entries(tx, account, after, PAGE)
-    return entries[-1].number, frozenset(entry.subject for entry in entries)
+    subjects = dict.fromkeys(entry.subject for entry in entries)
+    ids = tuple(subject.removeprefix("servers/") for subject in subjects if subject.startswith("servers/"))
+    number = entries[-1].number
+    return News(account, number, number < head, ids, tuple(servers.standings(tx, account, ids)))

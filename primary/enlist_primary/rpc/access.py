@@ -256,6 +256,7 @@ def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]
     """
     behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     decode = None if handler.request_streaming else handler.request_deserializer
+    generates = inspect.isasyncgenfunction(behaviour)
 
     async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
@@ -264,7 +265,7 @@ def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]
                 request = await _message(context, decode) if decode else requests
                 if handler.request_streaming or handler.response_streaming:
                     deadline.reschedule(None)
-                if inspect.isasyncgenfunction(behaviour):
+                if generates:
                     return await _write_all(context, behaviour(request, context))
                 return await behaviour(request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError, grpc.aio.BaseError):

@@ -11,6 +11,8 @@ _SHOWN_AS_CODE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 def escape(text: str) -> str:
     """Text from outside as it may be shown: controls, bidi overrides and the like become `\\x1b`, `\\u202e`."""
+    if text.isascii() and text.isprintable():
+        return text  # nearly all of it, and every line that is logged comes through here
     return "".join(_code(c) if unicodedata.category(c) in _SHOWN_AS_CODE else c for c in text)
 
 

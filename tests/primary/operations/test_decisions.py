@@ -169,6 +169,18 @@ def test_another_account_s_server_is_not_there(desk: Desk, event: Event, where: 
         desk.do(servers.rename, account, id, "x", BOB, desk.now)
 
 
+@pytest.mark.parametrize("event", BY_PEOPLE)
+def test_an_id_is_an_account_s_own(desk: Desk, event: Event) -> None:
+    """Two accounts' servers may come to bear one id; whoever decides means the one of its own account."""
+    desk.new_id = lambda: "aaaaaaaaaa"  # type: ignore[method-assign]  # chance, for once
+    mine, theirs = (bring(desk, MAY.get(event, State.TRUSTED), account=account) for account in (ACME, BETA))
+    assert mine.id == theirs.id
+    with desk.touching_only(ACME):
+        desk.rename(desk.decide(mine, event), "mine")
+    with desk.touching_only(ACME):
+        desk.revoke_api_key("enl_aaaaaaaaaa_" + "a" * 32)
+
+
 @pytest.mark.parametrize("id", ["", "%", "*", "AAAAAAAAAA", "' OR 1=1 --", "a\x00"])
 def test_an_id_is_taken_as_it_is(desk: Desk, id: str) -> None:
     bring(desk, State.TRUSTED)

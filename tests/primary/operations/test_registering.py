@@ -136,11 +136,17 @@ def test_a_vendor_s_api_key_counts_in_every_account_and_is_counted_once(desk: De
         desk.ask("two", ACME, api_key=text)
 
 
-def test_an_api_key_another_primary_ended_between_looking_and_counting_lets_nobody_in(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("meanwhile", "reason"),
+    [("revoked_at = created_at", Reason.API_KEY_EXPIRED), ("uses = max_uses", Reason.API_KEY_USED_UP)],
+)
+def test_an_api_key_another_primary_ended_between_looking_and_counting_lets_nobody_in(
+    desk: Desk, meanwhile: str, reason: Reason
+) -> None:
     """A vendor's API key belongs to an account that the decision does not lock; its own row is what counts."""
-    text = desk.api_key(Kind.FULL, PRIMARY)
-    desk.tx = Interrupted(desk.tx, "UPDATE api_key", lambda tx: tx.run("UPDATE api_key SET revoked_at = $1", desk.now))
-    with refused(Reason.API_KEY_EXPIRED):
+    text = desk.api_key(Kind.FULL, PRIMARY, max_uses=3)
+    desk.tx = Interrupted(desk.tx, "UPDATE api_key", lambda tx: tx.run(f"UPDATE api_key SET {meanwhile}"))
+    with refused(reason):
         desk.ask(api_key=text)
     assert desk.row() is None
 
