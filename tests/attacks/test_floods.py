@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 
 from enlist import channel
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2, server_pb2
 from enlist_primary.config import Limits
-from enlist_primary.rpc import access, listeners
+from enlist_primary.rpc import access, hierarchy, listeners
 from tests.attacks.world import World, open_link, populated, server_name
 from tests.support.inprocess import ACCOUNT, Stubs, refused_by, stubs
 from tests.support.relay import relay
@@ -26,7 +26,7 @@ from tests.support.waiting import eventually
 
 PER_ACCOUNT, PER_ADDRESS = 30, 12
 LIMITS = Limits(pending_per_account=PER_ACCOUNT, pending_per_address=PER_ADDRESS, attempts_per_minute=100_000)
-HANDSHAKE_SECONDS = 1.0
+HANDSHAKE_SECONDS = 0.6
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def capped(tmp_path: Path) -> AsyncIterator[World]:
 
 async def flood(world: World, stub: Stubs, count: int, api_key: str = "", leave: bool = False) -> list[Reason]:
     """This many servers, each with a key of its own, ask to join (and may take it back); what they were refused for."""
-    refused = []
+    refused: list[Reason] = []
 
     async def one() -> None:
         asker = world.asker("flood")
@@ -49,8 +49,8 @@ async def flood(world: World, stub: Stubs, count: int, api_key: str = "", leave:
             if leave:
                 claim, proof = await asker.claim(stub, "Leave")
                 await stub.registration.Leave(registration_pb2.LeaveRequest(claim=claim, proof=proof))
-        except Exception as error:
-            refused.append(channel.refusal(error).reason)  # type: ignore[arg-type]  # an RPC's failure, or the test fails here
+        except grpc.aio.AioRpcError as error:
+            refused.append(channel.refusal(error).reason)
 
     for _ in range(count // 30):
         await asyncio.gather(*[one() for _ in range(30)])
@@ -69,9 +69,9 @@ async def test_a_flood_from_one_address_fills_its_cap_and_no_more(capped: World)
     """Another address may still ask; so may who has an API key, up to the account's cap; the journal does not grow."""
     head = await capped.head()
     async with capped.running.stranger() as stub:
-        assert set(await flood(capped, stub, 300)) == {Reason.TOO_MANY_PENDING}
+        assert set(await flood(capped, stub, 150)) == {Reason.TOO_MANY_PENDING}
         assert await pending(capped) == PER_ADDRESS
-        assert await capped.refusals(ACCOUNT, Reason.TOO_MANY_PENDING) == 300 - PER_ADDRESS
+        assert await capped.refusals(ACCOUNT, Reason.TOO_MANY_PENDING) == 150 - PER_ADDRESS
 
         pin = await capped.running.pin(capped.running.api)
         async with relay(capped.running.api, source="127.0.0.77") as between, channel.dial(between.address, pin) as on:
@@ -88,7 +88,7 @@ async def test_a_flood_of_requests_taken_back_at_once_does_not_fill_the_database
     """Else a stranger would ask, leave, and ask again with a new key, for ever; each time a row stays."""
     head, before = await capped.head(), len(await capped.servers())
     async with capped.running.stranger() as stub:
-        assert set(await flood(capped, stub, 150, leave=True)) == {Reason.TOO_MANY_PENDING}
+        assert set(await flood(capped, stub, 120, leave=True)) == {Reason.TOO_MANY_PENDING}
     assert len(await capped.servers()) - before <= PER_ADDRESS + 30  # as many as asked at the same time
     assert await capped.head() == head
 
@@ -110,17 +110,21 @@ async def test_a_flood_of_refused_requests_leaves_no_more_than_counters(capped: 
 
 
 async def test_an_open_link_and_the_administrator_do_not_feel_a_flood(capped: World) -> None:
-    """While hundreds ask, a decision takes effect at the link it is about within a second."""
+    """While hundreds ask, a decision takes effect at the link it is about; it does not wait for the flood to end."""
+
+    async def flood_begun() -> bool:
+        return await pending(capped) > 0
+
     asker, id = await capped.trusted("to be suspended")
     async with asker.at_ssl_port() as trusted, capped.running.stranger() as stub:
         link = await open_link(trusted)
-        flooding = asyncio.create_task(flood(capped, stub, 300))
-        await eventually(lambda: pending(capped), what="the flood")
-        begin = time.monotonic()
+        flooding = asyncio.create_task(flood(capped, stub, 600))
+        await eventually(flood_begun, what="the flood")
         await capped.decide("Suspend", id)
         assert (await refused_by(link.read())).reason is Reason.SERVER_SUSPENDED
-        assert time.monotonic() - begin < 1.5
-        await flooding
+        assert not flooding.done()
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
 
 
 async def test_names_that_a_flood_takes_are_not_the_victim_s(capped: World) -> None:
@@ -138,9 +142,9 @@ async def test_names_that_a_flood_takes_are_not_the_victim_s(capped: World) -> N
 
 @pytest.fixture
 async def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A primary that waits a second where others wait ten, or thirty."""
+    """A primary that waits half a second where others wait ten, or thirty."""
     monkeypatch.setitem(listeners.SERVER_OPTIONS, "grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000))
-    monkeypatch.setattr(access, "UNARY_TIMEOUT", 1.0)
+    monkeypatch.setattr(access, "UNARY_TIMEOUT", HANDSHAKE_SECONDS)
     async with populated(tmp_path) as world:
         yield world
         await world.assert_unharmed()
@@ -163,7 +167,6 @@ async def test_who_connects_and_does_not_shake_hands_is_let_go(impatient: World,
     address, hello = getattr(impatient.running, port), client_hello()
     count = 40
     streams = [await asyncio.open_connection(address.host, address.port) for _ in range(count)]
-    begin = time.monotonic()
     for _, writer in streams:
         writer.write(
             {"nothing": b"", "half a greeting": hello[: len(hello) // 2], "a greeting and no more": hello}.get(said, hello[:1])
@@ -171,7 +174,6 @@ async def test_who_connects_and_does_not_shake_hands_is_let_go(impatient: World,
 
     async with impatient.running.stranger() as stub:  # others are served meanwhile
         await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1), timeout=5)
-    assert time.monotonic() - begin < HANDSHAKE_SECONDS
 
     async def shed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         position = 1
@@ -215,8 +217,6 @@ async def test_a_stranger_learns_that_it_may_not_call_before_its_message_is_read
 
 
 async def test_a_link_that_never_says_hello_is_closed(impatient: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from enlist_primary.rpc import hierarchy
-
     monkeypatch.setattr(hierarchy, "HELLO_TIMEOUT", 0.3)
     asker, id = await impatient.trusted("silent")
     async with asker.at_ssl_port() as stub:
@@ -228,7 +228,8 @@ async def test_a_server_waits_on_four_streams_at_most(impatient: World) -> None:
     """Streams cost memory for as long as an administrator takes: days."""
     asker, _ = await impatient.pending("patient")
     async with impatient.running.stranger() as stub:
-        waits, outcomes = [], []
+        waits: list[Any] = []
+        outcomes: list[Reason | None] = []
         for _ in range(6):
             claim, proof = await asker.claim(stub, "AwaitAuthorization")
             wait = stub.registration.AwaitAuthorization(registration_pb2.AwaitAuthorizationRequest(claim=claim, proof=proof))
@@ -236,8 +237,8 @@ async def test_a_server_waits_on_four_streams_at_most(impatient: World) -> None:
             try:
                 await wait.read()
                 outcomes.append(None)
-            except Exception as error:
-                outcomes.append(channel.refusal(error).reason)  # type: ignore[arg-type]  # an RPC's failure
+            except grpc.aio.AioRpcError as error:
+                outcomes.append(channel.refusal(error).reason)
         assert outcomes == [None] * 4 + [Reason.OVERLOADED] * 2
         for wait in waits:
             wait.cancel()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
 import grpc.aio
 
 from enlist.channel import refusal
 from enlist.reasons import Reason
-from enlist.v1 import account_pb2, hierarchy_pb2
+from enlist.v1 import account_pb2, hierarchy_pb2, trust_pb2
 from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.store.database import Transaction
 from tests.attacks.world import World, server_name
 from tests.support.inprocess import ACCOUNT, refused_by
 from tests.support.waiting import eventually
@@ -33,19 +34,46 @@ def known_ids(world: World, id: str) -> Iterator[None]:
         object.__setattr__(own, "random_bytes", good)
 
 
-async def in_one_commit(world: World, decisions: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
-    """Starts all decisions while the database is held up, so that they stand in line together; results or refusals."""
-    own, gate = world.running.primary.context, threading.Event()
-    holding = asyncio.create_task(own.database.write(PRIMARY, lambda tx: gate.wait(20)))
+class Line:
+    """The line of decisions while the database is held up: those in it when it goes on share a commit."""
+
+    def __init__(self, world: World) -> None:
+        self._queue = world.running.primary.context.database._commits._line  # type: ignore[attr-defined]  # nothing else tells
+        self._running: list[asyncio.Task[Any]] = []
+
+    async def add(self, *decisions: Callable[[], Awaitable[Any]]) -> None:
+        """Starts decisions, and returns when they stand in line."""
+        self._running += [asyncio.create_task(_outcome(decision)) for decision in decisions]
+        await eventually(lambda: self._queue.qsize() == len(self._running), what="the decisions to stand in line")
+
+    async def outcomes(self) -> list[Any]:
+        """Results, or the reasons of refusals, in the order in which they were added."""
+        return list(await asyncio.gather(*self._running))
+
+
+@asynccontextmanager
+async def held(world: World) -> AsyncIterator[Line]:
+    """Holds the database up."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def hold(tx: Transaction) -> None:
+        begun.set()
+        assert gate.wait(20)
+
+    holding = asyncio.create_task(world.running.primary.context.database.write(PRIMARY, hold))
+    await eventually(begun.is_set)
     try:
-        await asyncio.sleep(0)
-        running = [asyncio.create_task(_outcome(decision)) for decision in decisions]
-        line = own.database._commits._line  # type: ignore[attr-defined]  # nothing else tells how many stand in line
-        await eventually(lambda: line.qsize() >= len(decisions), what="all decisions in line")
+        yield Line(world)
     finally:
         gate.set()
-    await holding
-    return list(await asyncio.gather(*running))
+        await holding
+
+
+async def in_one_commit(world: World, *decisions: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """What becomes of decisions that share a commit."""
+    async with held(world) as line:
+        await line.add(*decisions)
+    return await line.outcomes()
 
 
 async def _outcome(decision: Callable[[], Awaitable[Any]]) -> Any:
@@ -63,39 +91,26 @@ def on_disk(world: World, sql: str) -> list[tuple[Any, ...]]:
 
 async def test_a_decision_that_breaks_a_constraint_fails_alone(world: World) -> None:
     """Thirty API keys in one commit, one of them with an id that is taken: 29 are there, journalled without a gap."""
-    admin, head = world.running.admin, await world.head()
     taken = (await world.api_key()).split("_")[1]
-    before = on_disk(world, "SELECT count(*) FROM api_key")[0][0]
+    head, before = await world.head(), on_disk(world, "SELECT count(*) FROM api_key")[0][0]
+    request = account_pb2.CreateApiKeyRequest(parent=f"accounts/{ACCOUNT}", kind=account_pb2.API_KEY_KIND_RESTRICTED)
 
     def make() -> Awaitable[Any]:
-        request = account_pb2.CreateApiKeyRequest(parent=f"accounts/{ACCOUNT}", kind=account_pb2.API_KEY_KIND_RESTRICTED)
-        return admin.accounts.CreateApiKey(request)
+        return world.running.admin.accounts.CreateApiKey(request)
 
-    async def doomed() -> Any:
+    async with held(world) as line:
+        await line.add(*[make] * 14)
         with known_ids(world, taken):
-            call = make()
-            await eventually(lambda: admitted(), what="the request to have drawn its id")
-        return await call
-
-    queue = world.running.primary.context.database._commits._line  # type: ignore[attr-defined]  # as above
-    drawn = queue.qsize()
-
-    def admitted() -> bool:
-        return bool(queue.qsize() > drawn)
-
-    first = [make] * 14
-    outcomes = await in_one_commit(world, [doomed, *first, *first, make])
-    made = [each for each in outcomes if isinstance(each, account_pb2.CreateApiKeyResponse)]
-    refused = [each for each in outcomes if isinstance(each, Reason)]
-    assert refused == [Reason.INTERNAL] * len(refused)
-    assert len(refused) >= 1
-    assert len(made) + len(refused) == 30
-    assert on_disk(world, "SELECT count(*) FROM api_key")[0][0] == before + len(made)
+            await line.add(make)
+        await line.add(*[make] * 15)
+        assert on_disk(world, "SELECT count(*) FROM api_key")[0][0] == before
+    outcomes = await line.outcomes()
+    assert outcomes.pop(14) is Reason.INTERNAL
+    world.secrets += [each.secret.rpartition("_")[2] for each in outcomes]
     kept = {row[0] for row in on_disk(world, "SELECT id FROM api_key")}
-    assert {each.api_key.id for each in made} <= kept
-    numbers = [entry.number for entry in await world.entries(after=head + 1)]
-    assert numbers == list(range(head + 2, head + 2 + len(made)))
-    world.secrets += [each.secret.rpartition("_")[2] for each in made]
+    assert len(kept) == before + 29
+    assert {each.api_key.id for each in outcomes} <= kept
+    assert [entry.number for entry in await world.entries(after=head)] == list(range(head + 1, head + 30))
 
 
 async def test_a_decision_that_is_refused_fails_alone(world: World) -> None:
@@ -109,7 +124,7 @@ async def test_a_decision_that_is_refused_fails_alone(world: World) -> None:
 
     decisions = [rename(id, f"renamed {id}") for id in servers]
     decisions[2:2] = [rename("aaaaaaaaaa", "nobody"), rename(servers[0], "a/b")]
-    outcomes = await in_one_commit(world, decisions)
+    outcomes = await in_one_commit(world, *decisions)
     assert outcomes[2:4] == [Reason.NOT_FOUND, Reason.INVALID_ARGUMENT]
     done = [each.id for each in outcomes if not isinstance(each, Reason)]
     assert done == servers
@@ -123,16 +138,12 @@ async def test_a_decision_that_is_refused_fails_alone(world: World) -> None:
 
 async def test_two_administrators_at_once_decide_once(world: World) -> None:
     """Authorize and deny in one commit: the first in line wins, the other is told, one entry is written."""
-    from enlist.v1 import trust_pb2
-
     _, id = await world.pending("contested")
     head, admin = await world.head(), world.running.admin
     outcomes = await in_one_commit(
         world,
-        [
-            lambda: admin.trust.AuthorizeServer(trust_pb2.AuthorizeServerRequest(name=server_name(id))),
-            lambda: admin.trust.DenyServer(trust_pb2.DenyServerRequest(name=server_name(id))),
-        ],
+        lambda: admin.trust.AuthorizeServer(trust_pb2.AuthorizeServerRequest(name=server_name(id))),
+        lambda: admin.trust.DenyServer(trust_pb2.DenyServerRequest(name=server_name(id))),
     )
     refused = [each for each in outcomes if isinstance(each, Reason)]
     assert refused == [Reason.STATE_FORBIDS]
@@ -144,7 +155,7 @@ async def test_two_administrators_at_once_decide_once(world: World) -> None:
 
 async def test_an_account_made_twice_in_one_commit_is_made_once(world: World) -> None:
     request = account_pb2.CreateAccountRequest(domain="twice.example")
-    outcomes = await in_one_commit(world, [lambda: world.running.admin.accounts.CreateAccount(request)] * 10)
+    outcomes = await in_one_commit(world, *[lambda: world.running.admin.accounts.CreateAccount(request)] * 10)
     assert [each for each in outcomes if isinstance(each, Reason)] == [Reason.ALREADY_EXISTS] * 9
     assert await world.head("twice.example") == 1
     assert on_disk(world, "SELECT count(*) FROM server_group WHERE account = 'twice.example'") == [(1,)]

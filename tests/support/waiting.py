@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -23,12 +23,20 @@ def wait_for(condition: Callable[[], T], within: float = 20.0, what: str = "the 
     return value
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], within: float = 20.0, what: str = "the condition") -> T:
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], within: float = ..., what: str = ...) -> T: ...
+
+
+@overload
+async def eventually(condition: Callable[[], T], within: float = ..., what: str = ...) -> T: ...
+
+
+async def eventually(condition: Callable[[], Any], within: float = 20.0, what: str = "the condition") -> Any:
     """The same in an event loop; the condition may be a coroutine function."""
     end = time.monotonic() + within
     while True:
         result = condition()
-        value: T = await result if inspect.isawaitable(result) else result
+        value = await result if inspect.isawaitable(result) else result
         if value:
             return value
         if time.monotonic() > end:

@@ -104,10 +104,21 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one operation of a batch came to: its result or its own exception."""
+    """What an operation or a query came to: its result or its own exception."""
 
     result: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
+
+    def settle(self, answer: asyncio.Future[Any]) -> None:
+        """Answer the caller, unless it has stopped waiting."""
+        if answer.done():
+            return
+        if isinstance(self.error, StopIteration):  # a future takes none (PEP 479)
+            answer.set_exception(RuntimeError("StopIteration was raised"))
+        elif self.error is not None:
+            answer.set_exception(self.error)
+        else:
+            answer.set_result(self.result)
 
 
 class BatchLost(Exception):
@@ -164,18 +175,7 @@ class _Waiting:
     answer: asyncio.Future[Any]
 
     def refuse(self, refusal: Refused) -> None:
-        self.settle(Outcome(error=_copy(refusal)))
-
-    def settle(self, outcome: Outcome) -> None:
-        """Answer the caller, unless it has stopped waiting."""
-        if self.answer.done():
-            return
-        if isinstance(outcome.error, StopIteration):  # a future takes none (PEP 479)
-            self.answer.set_exception(RuntimeError("the operation raised StopIteration"))
-        elif outcome.error is not None:
-            self.answer.set_exception(outcome.error)
-        else:
-            self.answer.set_result(outcome.result)
+        Outcome(error=_copy(refusal)).settle(self.answer)
 
 
 class GroupCommit:
@@ -259,7 +259,7 @@ class GroupCommit:
             loop = asyncio.get_running_loop()
             outcomes = await loop.run_in_executor(self._thread, commit_together, self._engine, operations)
             for waiting, outcome in zip(batch, outcomes, strict=True):
-                waiting.settle(outcome)
+                outcome.settle(waiting.answer)
             self._wake()
         except Exception as error:  # whatever it is, nobody may be left waiting
             self._lose(batch, error)

@@ -11,17 +11,18 @@ import os
 import queue
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlite_utils
 from sqlite_utils import Migrations
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.store.database import BUSY, CORRUPT, FAILED, FULL, GroupCommit, Row, Transaction, Value
+from enlist_primary.store.database import BUSY, CORRUPT, FAILED, FULL, GroupCommit, Outcome, Row, Transaction, Value
 from enlist_primary.store.schema import STEPS, Step
 
 P = ParamSpec("P")
@@ -103,44 +104,68 @@ def diagnose(error: BaseException) -> Refused | None:
 
 
 class Readers:
-    """Queries, each on a snapshot, over as many read-only connections as there are threads."""
+    """Queries, each on a snapshot, in a few threads that own a read-only connection each.
+
+    Nearly every RPC comes through here once: a thread pool's way there and back costs more than the usual query.
+    """
 
     def __init__(self, path: Path, count: int = _READERS, waiting: int = _WAITING_READS) -> None:
-        self._threads = ThreadPoolExecutor(count, "database reader")
-        self._idle: queue.SimpleQueue[sqlite_utils.Database] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[tuple[Callable[[Transaction], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._asked = 0
         self._limit = count + waiting
-        for _ in range(count):
-            self._idle.put(_connect(path, "ro"))
+        connections = [_connect(path, "ro") for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(each,), name="database reader", daemon=True) for each in connections
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, query: Callable[[Transaction], T]) -> T:
         """Run a query in a thread; raises OVERLOADED when too many wait."""
         if self._asked >= self._limit:
             raise Refused(Reason.OVERLOADED, BUSY)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._asked += 1
+        self._line.put((query, answer))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._on_snapshot, query)
+            return await answer
         finally:
             self._asked -= 1
 
     async def close(self) -> None:
-        """Let running queries end, then close the connections."""
-        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        while not self._idle.empty():
-            self._idle.get_nowait().close()
+        """Let the queries that were asked for end, then close the connections."""
+        for _ in self._threads:
+            self._line.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
-    def _on_snapshot(self, query: Callable[[Transaction], T]) -> T:
-        database = self._idle.get_nowait()
+    def _serve(self, database: sqlite_utils.Database) -> None:
+        """One thread's work, until it is told to stop."""
+        while self._serve_one(database):
+            pass
+        database.close()
+
+    def _serve_one(self, database: sqlite_utils.Database) -> bool:
+        asked = self._line.get()
+        if asked is None:
+            return False
+        query, answer = asked
+        if not answer.done():  # whoever asked has not stopped waiting
+            outcome = _on_snapshot(database, query)
+            with suppress(RuntimeError):  # the event loop is gone, and whoever asked with it
+                answer.get_loop().call_soon_threadsafe(outcome.settle, answer)
+        return True
+
+
+def _on_snapshot(database: sqlite_utils.Database, query: Callable[[Transaction], Any]) -> Outcome:
+    try:
+        database.conn.execute("BEGIN")
         try:
-            database.conn.execute("BEGIN")
-            return query(SqliteTransaction(database))
-        except StopIteration as error:  # a future takes none (PEP 479)
-            raise RuntimeError("the query raised StopIteration") from error
+            return Outcome(result=query(SqliteTransaction(database)))
         finally:
-            try:
-                database.conn.rollback()
-            finally:
-                self._idle.put(database)
+            database.conn.rollback()
+    except BaseException as error:  # also what is no Exception: whoever asked waits for an answer
+        return Outcome(error=error)
 
 
 class SqliteDatabase:

@@ -409,8 +409,9 @@ def test_json_is_ascii_and_comes_back(value: object) -> None:
     assert json.loads(printed) == value
 
 
-def test_a_reader_that_goes_away_is_no_fault_of_ours(run: Run) -> None:
-    def gone(_: Message) -> Message:
+def test_an_interrupted_command_says_so_and_ends_with_1(run: Run) -> None:
+    def interrupted(_: Message) -> Message:
         raise KeyboardInterrupt
 
-    assert run("status", primary=FakePrimary(GetStatus=gone)).status == 130
+    ran = run("status", primary=FakePrimary(GetStatus=interrupted))
+    assert (ran.status, ran.err) == (1, "INTERRUPTED: Interrupted.\n")

@@ -1,4 +1,4 @@
-"""Long random histories of two accounts, four keys and whatever API keys come, against a model of a few lines.
+"""Long random histories of two accounts, three keys and whatever API keys come, against a model of a few lines.
 
 The model knows the design's table (tests/primary/design.py) and counts; it knows neither SQL nor the operations.
 """
@@ -22,10 +22,21 @@ from tests.primary.operations.desk import ACME, AWAY, BETA, DAY, HOME, Desk
 from tests.primary.refusals import attempt
 
 ACCOUNTS = st.sampled_from([ACME, BETA])
-KEYS = st.sampled_from(["one", "two", "three", "four"])
+KEYS = st.sampled_from(["one", "two", "three"])
 SOURCES = st.sampled_from([HOME, AWAY])
 CHOICE = st.integers(0, 10**6)
 CAPS = Caps(per_account=3, per_address=2)
+MOVES = [
+    "ask",
+    "ask as before",
+    "ask with a good API key",
+    "ask with any API key",
+    "decide what is possible",
+    "decide anything",
+    "leave",
+    "wait",
+]
+LIFE = st.lists(st.tuples(st.sampled_from(MOVES), CHOICE, SOURCES), min_size=4, max_size=10)
 BY_PEOPLE = sorted(DECISIONS - {Event.LEAVE})
 INTO_TRUST = {"server.authorize", "server.resume", "server.register"}
 OF_A_STATE = INTO_TRUST | {f"server.{event}" for event in DECISIONS} | {"server.expire"}
@@ -73,28 +84,48 @@ class Enrolment(RuleBasedStateMachine):
         self.keys: list[Key] = []
         self.servers: dict[tuple[str, str], Place] = {}
         self.invited: list[Place] = []
+        self.read = {ACME: 0, BETA: 0}
+        self.last: dict[str, str] = {}
         self.default = {ACME: True, BETA: True}
+        for owner in (ACME, PRIMARY):
+            for kind in Kind:
+                self.make_api_key(owner, kind, 0, 0)
 
     def teardown(self) -> None:
         self.desk.check()
         self.engine.rollback()
 
-    # --- What a server does -------------------------------------------------------------------------------------------------
+    # --- What a server does, and people with it ------------------------------------------------------------------------------
 
-    @rule(account=ACCOUNTS, key=KEYS, choice=CHOICE, source=SOURCES)
-    def register(self, account: str, key: str, choice: int, source: str) -> None:
-        self._ask(account, key, self._chosen(choice), source)
+    @rule(account=ACCOUNTS, key=KEYS, moves=LIFE)
+    def live(self, account: str, key: str, moves: list[tuple[str, int, str]]) -> None:
+        for move, choice, source in moves:
+            server = self.servers.get((account, key))
+            if move == "leave":
+                self._leave(account, key)
+            elif move == "wait":
+                self.desk.later([60, DAY, 7 * DAY][choice % 3])
+            elif move.startswith("ask"):
+                self._ask(account, key, self._api_key(move, choice, account, server), source)
+            elif server:
+                self._decide(server, self._event(move, choice, server))
 
-    @rule(account=ACCOUNTS, key=KEYS, choice=CHOICE, source=SOURCES)
-    def register_with_what_may_be_good(self, account: str, key: str, choice: int, source: str) -> None:
+    @rule(account=ACCOUNTS, key=KEYS, moves=LIFE)
+    def live_on(self, account: str, key: str, moves: list[tuple[str, int, str]]) -> None:
+        self.live(account, key, moves)  # a second rule, so that half of a history is lives
+
+    def _api_key(self, move: str, choice: int, account: str, server: Place | None) -> Key | None:
+        if move == "ask as before":
+            return server.asked_with if server else None
         good = [each for each in self.keys if self._presented(account, each) is None]
-        self._ask(account, key, good[choice % len(good)] if good else None, source)
+        some = {"ask": [], "ask with a good API key": good, "ask with any API key": self.keys}[move]
+        return some[choice % len(some)] if some else None
 
-    @rule(choice=CHOICE, source=SOURCES)
-    @precondition(lambda self: self.servers)
-    def register_once_more(self, choice: int, source: str) -> None:
-        (account, key), server = [*self.servers.items()][choice % len(self.servers)]
-        self._ask(account, key, server.asked_with, source)
+    def _event(self, move: str, choice: int, server: Place) -> Event:
+        state = server.at(self.desk.now).state
+        possible = [event for event in BY_PEOPLE if leads_to(state, event) not in (None, state)]
+        events = possible if possible and move == "decide what is possible" else BY_PEOPLE
+        return events[choice % len(events)]
 
     def _ask(self, account: str, key: str, api_key: Key | None, source: str) -> None:
         expected = self._register(account, key, api_key, source)
@@ -108,7 +139,7 @@ class Enrolment(RuleBasedStateMachine):
 
     @rule(account=ACCOUNTS, choice=CHOICE)
     def validate(self, account: str, choice: int) -> None:
-        api_key = self._chosen(choice)
+        api_key = [None, *self.keys][choice % (len(self.keys) + 1)]
         reason = self._presented(account, api_key)
         with self.desk.unchanged():
             outcome = attempt(self.desk.validate, api_key.text if api_key else "", account)
@@ -116,8 +147,7 @@ class Enrolment(RuleBasedStateMachine):
         if not isinstance(outcome, Refused):
             assert outcome.state is (State.TRUSTED if api_key and api_key.kind is Kind.FULL else State.PENDING)
 
-    @rule(account=ACCOUNTS, key=KEYS)
-    def leave(self, account: str, key: str) -> None:
+    def _leave(self, account: str, key: str) -> None:
         server = self.servers.get((account, key))
         outcome = attempt(self.desk.leave, key, account)
         if server is None:
@@ -129,19 +159,11 @@ class Enrolment(RuleBasedStateMachine):
 
     # --- What people do -----------------------------------------------------------------------------------------------------
 
-    @rule(event=st.sampled_from(BY_PEOPLE), choice=CHOICE)
+    @rule(choice=CHOICE, move=st.sampled_from(["decide what is possible", "decide anything"]))
     @precondition(lambda self: self.servers or self.invited)
-    def decide(self, event: Event, choice: int) -> None:
-        self._decide(self._one(choice), event)
-
-    @rule(choice=CHOICE, which=CHOICE)
-    @precondition(lambda self: self.servers or self.invited)
-    def decide_what_is_possible(self, choice: int, which: int) -> None:
+    def decide(self, choice: int, move: str) -> None:
         server = self._one(choice)
-        state = server.at(self.desk.now).state
-        possible = [event for event in BY_PEOPLE if leads_to(state, event) not in (None, state)]
-        if possible:
-            self._decide(server, possible[which % len(possible)])
+        self._decide(server, self._event(move, choice, server))
 
     def _decide(self, server: Place, event: Event) -> None:
         outcome = attempt(self.desk.decide, self._row(server), event)
@@ -188,12 +210,13 @@ class Enrolment(RuleBasedStateMachine):
 
     # --- What time does -----------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([60, 3600, DAY, 7 * DAY - 1, 7 * DAY, 30 * DAY]))
-    def wait(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([60, DAY, 7 * DAY - 1, 7 * DAY, 30 * DAY]), swept=st.booleans())
+    def time_passes(self, seconds: int, swept: bool) -> None:
         self.desk.later(seconds)
+        if swept:
+            self._sweep()
 
-    @rule()
-    def sweep(self) -> None:
+    def _sweep(self) -> None:
         now = self.desk.now
         late = [server for server in self._all() if server.at(now) != server]
         assert sorted(self.desk.sweep()) == sorted(server.id for server in late)
@@ -226,10 +249,13 @@ class Enrolment(RuleBasedStateMachine):
     @invariant()
     def trust_was_always_decided(self) -> None:
         for account in (ACME, BETA):
-            last = {entry.subject: entry for entry in self.desk.journal(account) if entry.action in OF_A_STATE}
-            for server in self._all():
-                if server.account == account and server.state is State.TRUSTED:
-                    assert last[f"servers/{server.id}"].action in INTO_TRUST
+            for entry in self.desk.journal(account, after=self.read[account]):
+                self.read[account] = entry.number
+                if entry.action in OF_A_STATE:
+                    self.last[entry.subject] = entry.action
+        for server in self._all():
+            if server.state is State.TRUSTED:
+                assert self.last[f"servers/{server.id}"] in INTO_TRUST
 
     @invariant()
     def the_caps_hold(self) -> None:
@@ -326,10 +352,6 @@ class Enrolment(RuleBasedStateMachine):
             server.state, server.since, server.end = to, self.desk.now, None
             server.decided |= decided
         self._agree(outcome, server)
-
-    def _chosen(self, choice: int) -> Key | None:
-        """An API key, or none as often as any one of them."""
-        return [None, *self.keys][choice % (len(self.keys) + 1)]
 
     def _all(self) -> list[Place]:
         return [*self.servers.values(), *self.invited]
