@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
@@ -33,6 +32,7 @@ from enlist_primary.rpc.access import Access
 from enlist_primary.rpc.accounts import Accounts
 from enlist_primary.rpc.attempts import Attempts
 from enlist_primary.rpc.context import Context, Ports, Served
+from enlist_primary.rpc.health import Health
 from enlist_primary.rpc.hierarchy import Hierarchy
 from enlist_primary.rpc.journal import Journal
 from enlist_primary.rpc.listeners import Credential
@@ -137,14 +137,14 @@ class Primary:
             await health.set("", health_pb2.HealthCheckResponse.SERVING)
             yield
 
-    def _server(self) -> tuple[grpc.aio.Server, HealthServicer]:
+    def _server(self) -> tuple[grpc.aio.Server, Health]:
         server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))
         registration_pb2_grpc.add_RegistrationServiceServicer_to_server(Registration(self.context), server)
         trust_pb2_grpc.add_TrustServiceServicer_to_server(Trust(self.context), server)
         hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context), server)
         account_pb2_grpc.add_AccountServiceServicer_to_server(Accounts(self.context), server)
         journal_pb2_grpc.add_JournalServiceServicer_to_server(Journal(self.context), server)
-        health = HealthServicer()
+        health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if self.context.config.reflection:
             _add_reflection(server)
@@ -170,7 +170,7 @@ class Primary:
             log.fault("a task of the primary failed", error)
             self.broken.set()
 
-    async def _stop(self, server: grpc.aio.Server, health: HealthServicer) -> None:
+    async def _stop(self, server: grpc.aio.Server, health: Health) -> None:
         await health.enter_graceful_shutdown()
         self.context.hub.end_all(Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back."))
         self.context.waiting.close()

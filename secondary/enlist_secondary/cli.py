@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime import commands
 from enlist.runtime.terminal import escape, table
 from enlist_secondary.config import DEFAULT_PATH
 
@@ -27,19 +28,19 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
     )
     top.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="configuration (default: %(default)s)")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add(commands, "run", _run, "run the daemon: ask, wait, keep the link to the primary")
-    _add(commands, "status", _status, "say where this server stands, as last heard")
-    _add(commands, "doctor", _doctor, "check everything between this server and its primary")
-    leave = _add(commands, "leave", _leave, "leave the account, or take the request to join back")
-    reset = _add(commands, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
+    known = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(known, "run", _run, "run the daemon: ask, wait, keep the link to the primary")
+    _add(known, "status", _status, "say where this server stands, as last heard")
+    _add(known, "doctor", _doctor, "check everything between this server and its primary")
+    leave = _add(known, "leave", _leave, "leave the account, or take the request to join back")
+    reset = _add(known, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
     for command in (leave, reset):
         command.add_argument("--yes", action="store_true", help="do not ask whether this is meant")
     return top
 
 
-def _add(commands: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+def _add(known: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
+    command = known.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
     return command
@@ -49,16 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     arguments = parser().parse_args(argv)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand between ours, in a form of their own
-    try:
-        exit_status: int = arguments.run(arguments)
-    except Refused as refused:
-        return _refuse(refused, arguments.json)
-    except KeyboardInterrupt:
-        return _refuse(Refused(Reason.INTERRUPTED, "Interrupted."), arguments.json)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; the interpreter would complain about it again
-        return 1
-    return exit_status
+    return commands.run(lambda: int(arguments.run(arguments)), lambda refused: _refuse(refused, arguments.json))
 
 
 def _refuse(refused: Refused, as_json: bool) -> int:
