@@ -211,10 +211,12 @@ class Primary:
                     await hub.sooner.wait()
 
     async def _renew(self) -> None:
-        """Renews the primary's own certificates at half-life."""
+        """Renews the primary's own certificates at half-life; a machine that slept through it does so when it wakes."""
+        own, half = self.context, self.context.certificate_lifetime / 2
         while True:
-            await asyncio.sleep(self.context.certificate_lifetime / 2)
-            self.reload()
+            await asyncio.sleep(min(SWEEP_SECONDS, half))
+            if own.clock() >= own.served.ssl_certificate_ends - half:
+                self.reload()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

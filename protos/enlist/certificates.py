@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
@@ -90,18 +91,19 @@ def key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
 
 def load(der: bytes) -> x509.Certificate:
     """Reads an X.509 certificate in DER; what cannot be read, or breaks RFC 5280 so that the library warns of it, is refused."""
-    try:
-        with warnings.catch_warnings(action="error"):
-            return x509.load_der_x509_certificate(der)
-    except (ValueError, UserWarning) as error:
-        raise Refused(Reason.CERTIFICATE_INVALID, "The certificate cannot be read.") from error
+    return _load(x509.load_der_x509_certificate, der)
 
 
 def load_pem(pem: bytes) -> x509.Certificate:
-    """Reads an X.509 certificate in PEM; what cannot be read is refused."""
+    """Reads the first X.509 certificate in PEM text; refuses as `load` does."""
+    return _load(x509.load_pem_x509_certificate, pem)
+
+
+def _load(parse: Callable[[bytes], x509.Certificate], data: bytes) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+        with warnings.catch_warnings(action="error"):
+            return parse(data)
+    except Exception as error:  # as above
         raise Refused(Reason.CERTIFICATE_INVALID, "The certificate cannot be read.") from error
 
 

@@ -34,7 +34,9 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures Enlist against a bare gRPC server in the same run.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measures Enlist against a bare gRPC server in the same run."
+    )
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"one or more of: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: minutes become seconds, and the spread wider")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")

@@ -12,7 +12,15 @@ import grpc.aio
 from enlist import certificates, channel, names, proofs
 from enlist.channel import ClientIdentity
 from enlist.names import Address
-from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc, registration_pb2, registration_pb2_grpc, server_pb2, trust_pb2, trust_pb2_grpc
+from enlist.v1 import (
+    hierarchy_pb2,
+    hierarchy_pb2_grpc,
+    registration_pb2,
+    registration_pb2_grpc,
+    server_pb2,
+    trust_pb2,
+    trust_pb2_grpc,
+)
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import DAY, Signer
 from scripts.benchmarks.said import Said

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from cryptography import x509
-
 from enlist import __version__, certificates, channel
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
@@ -49,8 +47,8 @@ async def connect(config: SecondaryConfig, identity: Identity, now: Clock) -> Li
 
 def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | None:
     try:
-        leaf = x509.load_pem_x509_certificate(kept.ssl_pin.encode())
-    except ValueError:
+        leaf = certificates.load_pem(kept.ssl_pin.encode())
+    except Refused:
         return None
     if kept.ssl_port and certificates.is_server_leaf_of(leaf, identity.authority, now):
         return channel.pin(leaf)

@@ -148,23 +148,36 @@ def _read_key(path: Path, pem: bytes) -> ec.EllipticCurvePrivateKey:
 
 
 def _read_authority(path: Path) -> Authority:
+    content = _content(path)
     try:
-        return certificates.read_authority(certificates.der(x509.load_pem_x509_certificate(files.read(path))))
-    except (FileNotFoundError, ValueError):
+        return certificates.read_authority(certificates.der(certificates.load_pem(content)))
+    except Refused:
         message = f"{path} does not hold the primary's authority; run enlist-secondary reset-identity."
         raise Refused(Reason.CONFIG_INVALID, message) from None
 
 
 def _read_certificate(identity: Identity) -> x509.Certificate | None:
     path = identity.folder / _CERTIFICATE
+    content = _content(path)
+    certificate = _fitting(content, identity)
+    if content and certificate is None:
+        _LOG.warning("certificate ignored: it does not fit the key", path=path)
+    return certificate
+
+
+def _fitting(pem: bytes, identity: Identity) -> x509.Certificate | None:
     try:
-        certificate = x509.load_pem_x509_certificate(files.read(path))
-        fits = certificates.spki(certificates.key_of(certificate)) == identity.public_key
-        if fits and certificates.issued_by(certificate, identity.authority.certificate):
-            return certificate
-    except FileNotFoundError:
+        certificate = certificates.load_pem(pem)
+        key = certificates.spki(certificates.key_of(certificate))
+    except Refused:
         return None
-    except (ValueError, Refused):
-        pass
-    _LOG.warning("certificate ignored: it does not fit the key", path=path)
-    return None
+    fits = key == identity.public_key and certificates.issued_by(certificate, identity.authority.certificate)
+    return certificate if fits else None
+
+
+def _content(path: Path) -> bytes:
+    """A file's content, or nothing where it is missing; an unsafe file is refused."""
+    try:
+        return files.read(path)
+    except FileNotFoundError:
+        return b""

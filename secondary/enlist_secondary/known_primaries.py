@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from cryptography import x509
 
 from enlist import certificates, names
 from enlist.certificates import Authority
@@ -101,8 +100,8 @@ def _entry(authority: Authority, way: str, person: str, now: int) -> _Entry:
 
 def _authority(path: Path, entry: _Entry) -> Authority:
     try:
-        return certificates.read_authority(certificates.der(x509.load_pem_x509_certificate(entry.authority.encode())))
-    except (ValueError, Refused):
+        return certificates.read_authority(certificates.der(certificates.load_pem(entry.authority.encode())))
+    except Refused:
         raise Refused(Reason.CONFIG_INVALID, f"{path}: the authority {entry.fingerprint} cannot be read.") from None
 
 

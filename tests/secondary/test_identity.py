@@ -151,6 +151,17 @@ def test_a_key_that_others_could_read_is_refused(folder: Path, bits: int) -> Non
     assert caught.value.reason is Reason.FILE_UNSAFE
 
 
+@pytest.mark.parametrize("name", ["authority.pem", "certificate.pem"])
+def test_a_planted_certificate_is_refused(folder: Path, name: str) -> None:
+    """Attacks row 45."""
+    made = identity.make(folder, AUTHORITY)
+    made.keep(certificate_for(made), "acme.example")
+    (folder / name).chmod(0o666)
+    with pytest.raises(Refused) as caught:
+        identity.load(folder)
+    assert caught.value.reason is Reason.FILE_UNSAFE
+
+
 def test_the_key_is_in_no_repr(folder: Path) -> None:
     """Attacks row 44."""
     made = identity.make(folder, AUTHORITY)

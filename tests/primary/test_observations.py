@@ -1,0 +1,141 @@
+"""What is seen, not decided: kept in memory, written in batches: `links.observations`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from enlist.reasons import Reason, Refused
+from enlist.v1 import account_pb2, hierarchy_pb2
+from enlist_primary.links import observations as module
+from enlist_primary.links.observations import BATCH, Observations
+from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.store import observations as rows
+from enlist_primary.store.database import Database
+from enlist_primary.store.observations import Refusals, Seen
+from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+
+HERE = "192.0.2.1"
+
+
+@pytest.fixture
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A primary, for its database and its servers."""
+    async with running_primary(tmp_path_factory.mktemp("observations")) as running:
+        yield running
+
+
+@pytest.fixture
+def database(running: Running) -> Database:
+    """Its database."""
+    return running.primary.context.database
+
+
+async def counted(database: Database) -> dict[tuple[str, str], Refusals]:
+    """The counters in the database."""
+    return {(each.account, each.reason): each for each in await database.read(rows.refusals)}
+
+
+async def test_refusals_are_added_up_by_account_and_reason(database: Database) -> None:
+    own = Observations(database)
+    for now in (1, 2, 3):
+        own.refused(ACCOUNT, Reason.API_KEY_INVALID, f"192.0.2.{now}", now)
+    own.refused(PRIMARY, Reason.ACCOUNT_UNKNOWN, HERE, 4)
+    await own.flush()
+    own.refused(ACCOUNT, Reason.API_KEY_INVALID, "192.0.2.9", 9)
+    await own.flush()
+    found = await counted(database)
+    assert found[ACCOUNT, "API_KEY_INVALID"] == Refusals(ACCOUNT, "API_KEY_INVALID", 4, 9, "192.0.2.9")
+    assert found[PRIMARY, "ACCOUNT_UNKNOWN"].count == 1
+
+
+async def test_an_account_that_is_not_there_is_counted_under_the_primary_s_own(database: Database) -> None:
+    """A stranger chose the name: it must neither make a row, nor break the batch it is written in (attacks row 30)."""
+    own = Observations(database)
+    for n in range(20):
+        own.refused(f"made-up-{n}.example", Reason.PROOF_INVALID, HERE, 1)
+    own.refused(ACCOUNT, Reason.PROOF_INVALID, HERE, 1)
+    await own.flush()
+    found = await counted(database)
+    assert found.keys() == {(PRIMARY, "PROOF_INVALID"), (ACCOUNT, "PROOF_INVALID")}
+    assert found[PRIMARY, "PROOF_INVALID"].count == 20
+
+
+async def test_a_flood_of_made_up_accounts_fills_no_memory(database: Database) -> None:
+    own = Observations(database)
+    for n in range(20 * BATCH):
+        own.refused(f"made-up-{n}.example", Reason.PROOF_INVALID, HERE, 1)
+    assert len(own._refusals) <= BATCH + 1
+    await own.flush()
+    assert (await counted(database))[PRIMARY, "PROOF_INVALID"].count == 20 * BATCH
+
+
+async def test_what_was_last_seen_of_a_server_survives_a_restart(running: Running, database: Database) -> None:
+    async with running.stranger() as stub:
+        id = (await Asker(running).register(stub)).server_id
+    own = Observations(database)
+    own.connected(ACCOUNT, id, HERE, "0.1.0", 100)
+    own.disconnected(ACCOUNT, id, 200)
+    await own.flush()
+    after = Observations(database)
+    await after.load()
+    assert after.seen(ACCOUNT, id) == Seen(100, 200, HERE, "0.1.0")
+    assert after.seen(ACCOUNT, "nobody") == Seen()
+
+
+async def test_a_server_that_is_gone_meanwhile_is_passed_over(database: Database) -> None:
+    own = Observations(database)
+    own.connected(ACCOUNT, "aaaaaaaaaa", HERE, "0.1.0", 100)
+    await own.flush()
+    assert await database.read(rows.seen) == {}
+
+
+async def test_many_servers_are_written_in_batches(running: Running, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One write of thousands would hold up decisions."""
+    monkeypatch.setattr(module, "BATCH", 2)
+    ids = []
+    async with running.stranger() as stub:
+        for _ in range(5):
+            ids.append((await Asker(running).register(stub)).server_id)
+    own = Observations(database)
+    for id in ids:
+        own.connected(ACCOUNT, id, HERE, "0.1.0", 100)
+    await own.flush()
+    assert {id for _, id in await database.read(rows.seen)} == set(ids)
+
+
+async def test_what_the_storage_refuses_is_lost_and_said_and_nothing_else_happens(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault row 7: a full disk."""
+    own = Observations(database)
+
+    async def full(*_: Any) -> Any:
+        raise Refused(Reason.STORAGE_FULL, "The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "write", full)
+        own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 1)
+        own.connected(ACCOUNT, "aaaaaaaaaa", HERE, "0.1.0", 1)
+        await own.flush()
+    assert "observations were not written" in caplog.text
+    own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 2)
+    await own.flush()
+    assert (await counted(database))[ACCOUNT, "API_KEY_INVALID"].count == 1
+
+
+async def test_an_observation_is_no_decision(running: Running) -> None:
+    """A link that opens and closes leaves the journal as it is."""
+    asker = Asker(running)
+    async with running.stranger() as stub:
+        await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
+    request = account_pb2.GetAccountRequest(name=f"accounts/{ACCOUNT}")
+    head = (await running.admin.accounts.GetAccount(request)).head
+    async with asker.at_ssl_port() as stub:
+        link = stub.hierarchy.Connect()
+        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
+        await link.read()
+    await running.primary.context.observations.flush()
+    assert (await running.admin.accounts.GetAccount(request)).head == head
