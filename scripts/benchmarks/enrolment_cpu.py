@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from itertools import count
+from pathlib import Path
+from typing import Protocol
 
-from scripts.benchmarks.enrolling import Applicant, Link, Server, close_all, enrol
+from scripts.benchmarks.enrolling import enrol
 from scripts.benchmarks.measuring import Rounds, cpu_clock
 from scripts.benchmarks.report import Figure, ratio
+from scripts.benchmarks.setting_up import enrol_fully, one_key
 from scripts.benchmarks.stage import Stage, stage
 
 TARGET = 1.8
@@ -16,44 +22,71 @@ CALLERS = 8
 SETTLE = 1.5
 """Seconds after the last link opened in which what is left to do is done and counted: observations are written once a second."""
 
+_numbers = count(1)
+
+
+class Closes(Protocol):
+    """An open link, as far as this file cares."""
+
+    async def close(self) -> None:
+        """Ends it."""
+
+
+Enrol = Callable[[], Awaitable[Closes]]
+
 
 async def measure(quick: bool) -> list[Figure]:
-    """CPU per enrolment with a full API key, and with an administrator who authorizes."""
-    rounds, enrolments = (3, 60) if quick else (7, 120)
+    """CPU per enrolment: as users enrol, with a full API key and authorized by a person; and in the shortest way there is."""
+    rounds, enrolments = (3, 40) if quick else (9, 80)
     async with stage() as on:
-        trusted = await _rounds(on, on.full_api_key, rounds, enrolments)
+        trusted = await _rounds(on, _fully, on.full_api_key, rounds, enrolments)
+        shortest = await _rounds(on, _shortest, on.full_api_key, rounds, enrolments)
     async with stage(asking=True) as on:
-        authorized = await _rounds(on, "", rounds, enrolments)
+        authorized = await _rounds(on, _fully, "", rounds, enrolments)
     return [
         ratio("enrolment CPU, full API key", "ms", trusted, TARGET),
         ratio("enrolment CPU, authorized by a person", "ms", authorized, TARGET),
+        ratio("enrolment CPU, shortest way", "ms", shortest, TARGET),
     ]
 
 
-async def _rounds(on: Stage, api_key: str, rounds: int, enrolments: int) -> Rounds:
+async def _rounds(on: Stage, way: Callable[[Stage, str, bool, Path], Enrol], api_key: str, rounds: int, enrolments: int) -> Rounds:
     floor, subject = [], []
     for number in range(rounds + 1):
-        applicants = [on.applicant(api_key) for _ in range(2 * enrolments)]
-        bare = await _cpu_each(on.floor, applicants[:enrolments], trusts_primary=False)
-        real = await _cpu_each(on.primary, applicants[enrolments:], trusts_primary=True)
+        with tempfile.TemporaryDirectory(prefix="enlist-bench-") as name:
+            bare, real = ([way(on, api_key, issued, Path(name)) for _ in range(enrolments)] for issued in (False, True))
+            with one_key(on.key):
+                below = await _cpu_each(on.floor.pid, bare)
+            above = await _cpu_each(on.primary.pid, real)
         if number:  # the first round warms both up
-            floor.append(bare)
-            subject.append(real)
+            floor.append(below)
+            subject.append(above)
     return Rounds(subject, floor)
 
 
-async def _cpu_each(at: Server, applicants: Sequence[Applicant], trusts_primary: bool) -> float:
+def _fully(on: Stage, api_key: str, issued: bool, folder: Path) -> Enrol:
+    at, name = on.primary if issued else on.floor, f"server-{next(_numbers):06}"
+    (folder / name).mkdir()
+    return lambda: enrol_fully(at, folder / name, name, api_key)
+
+
+def _shortest(on: Stage, api_key: str, issued: bool, folder: Path) -> Enrol:
+    applicant = on.applicant(api_key)
+    return lambda: enrol(on.primary if issued else on.floor, applicant, issued)
+
+
+async def _cpu_each(pid: int, enrolments: Sequence[Enrol]) -> float:
     """Milliseconds of the server's CPU per enrolment."""
     places = asyncio.Semaphore(CALLERS)
 
-    async def one(applicant: Applicant) -> Link:
+    async def one(enrolment: Enrol) -> Closes:
         async with places:
-            return await enrol(at, applicant, trusts_primary)
+            return await enrolment()
 
-    clock = cpu_clock(at.pid)
+    clock = cpu_clock(pid)
     before = clock()
-    links = await asyncio.gather(*map(one, applicants))
+    links = await asyncio.gather(*map(one, enrolments))
     await asyncio.sleep(SETTLE)
     used = clock() - before
-    await close_all(links)
-    return used / len(applicants) * 1000
+    await asyncio.gather(*(link.close() for link in links))
+    return used / len(enrolments) * 1000
