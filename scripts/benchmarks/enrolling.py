@@ -1,4 +1,4 @@
-"""A server that enrols, from the first byte to the open link, at a primary or at the floor: the same handshakes, the same calls."""
+"""A server that enrols in the shortest way there is, at a primary or at the floor: one channel to each port, every call once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import grpc.aio
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from enlist import certificates, channel, names, proofs
 from enlist.channel import ClientIdentity
@@ -49,8 +50,8 @@ class Applicant:
     The floor hands out a constant certificate, which is somebody else's; so every applicant brings one of the same kind along.
     """
 
-    def __init__(self, signer: Signer, api_key: str, now: int) -> None:
-        self.key = certificates.new_key()
+    def __init__(self, signer: Signer, api_key: str, now: int, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        self.key = key or certificates.new_key()
         self.name = f"server-{next(_numbers):06}"
         public = self.key.public_key()
         self.brought = signer.issue_secondary(public, ACCOUNT, "a" * 10, 30 * DAY, now)
@@ -95,14 +96,14 @@ class Link:
         await self.channel.close()
 
 
-async def enrol(at: Server, applicant: Applicant, trusts_primary: bool = True) -> Link:
+async def enrol(at: Server, applicant: Applicant, issued: bool = True) -> Link:
     """Enrols and opens the link. A request that is pending is authorized by the local administrator.
 
-    At the floor (`trusts_primary` false) the certificate that was brought along is used.
+    Where certificates are not really issued, at the floor, the one that was brought along is used.
     """
     said = Said()
     await _ask(at, applicant, said)
-    certificate = said.awaited[-1].certificate if trusts_primary else applicant.brought
+    certificate = said.awaited[-1].certificate if issued else applicant.brought
     return await connect(at, applicant.identity(certificate), said)
 
 
@@ -120,10 +121,11 @@ async def _ask(at: Server, applicant: Applicant, said: Said) -> None:
         async for enrolment in call:
             said.awaited.append(enrolment)
             if enrolment.state == PENDING:
-                said.authorized = await _authorize(at, enrolment.server_id)
+                said.authorized = await authorize(at, enrolment.server_id)
 
 
-async def _authorize(at: Server, id: str) -> server_pb2.Server:
+async def authorize(at: Server, id: str) -> server_pb2.Server:
+    """The local administrator authorizes a server."""
     request = trust_pb2.AuthorizeServerRequest(name=names.resource("accounts", ACCOUNT, "servers", id))
     async with grpc.aio.insecure_channel(at.admin) as admin:
         return await trust_pb2_grpc.TrustServiceStub(admin).AuthorizeServer(request)

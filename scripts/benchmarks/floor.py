@@ -32,6 +32,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         self.waiting: deque[asyncio.Event] = deque()
 
     async def DescribePrimary(self, request: Any, context: Any) -> registration_pb2.DescribePrimaryResponse:
+        self._said.described.time.GetCurrentTime()  # or who is here a while would be told that the clocks differ
         return self._said.described
 
     async def Validate(self, request: Any, context: Any) -> registration_pb2.ValidateResponse:
@@ -44,8 +45,12 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         for awaited in self._said.awaited[:-1]:
             decided = asyncio.Event()
             self.waiting.append(decided)
-            yield awaited
-            await decided.wait()
+            try:
+                yield awaited
+                await decided.wait()
+            finally:
+                if decided in self.waiting:
+                    self.waiting.remove(decided)
         yield self._said.awaited[-1]
 
 
@@ -90,6 +95,7 @@ def _server(folder: Path, socket: str) -> tuple[grpc.aio.Server, dict[str, int]]
         "ssl": server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair, root, True)),
         "api": server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair)),
     }
+    said.described.ssl_port = ports["ssl"]
     return server, ports
 
 

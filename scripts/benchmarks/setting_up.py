@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -22,8 +22,6 @@ from enlist_secondary import config as configs
 from enlist_secondary import dialling, enrol, identity
 from enlist_secondary.link import Link
 from scripts.benchmarks.enrolling import ACCOUNT, Server, authorize
-
-Decide = Callable[[str], Awaitable[object]]
 
 
 async def enrol_fully(at: Server, folder: Path, name: str, api_key: str) -> Link:

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from enlist import certificates
 from enlist.names import Address
 from enlist.runtime import sockets
@@ -36,6 +38,8 @@ class Stage:
     primary: Server
     floor: Server
     full_api_key: str
+    key: ec.EllipticCurvePrivateKey
+    """The one key that the floor has a certificate for."""
 
     def applicant(self, api_key: str) -> Applicant:
         """A server about to enrol."""
@@ -47,14 +51,15 @@ async def stage(asking: bool = False) -> AsyncIterator[Stage]:
     """Both, running. With `asking` the floor plays the enrolment of a server that waits for an administrator."""
     with tempfile.TemporaryDirectory(prefix="enlist-bench-") as name, running_primary(Path(name)) as process:
         folder = Path(name)
+        key = certificates.new_key()
         full = process.last_line("api-key", "add", ACCOUNT, "--full")
         with sockets.target(process.data / "run" / "admin.sock") as admin:
             primary = _described(process, admin)
-            applicant = Applicant(primary.signer, "" if asking else full, int(time.time()))
+            applicant = Applicant(primary.signer, "" if asking else full, int(time.time()), key)
             link = await enrol(primary, applicant)
             await link.close()
             with floor(folder / "floor", primary, link.said) as bare:
-                yield Stage(folder, process, primary, bare, full)
+                yield Stage(folder, process, primary, bare, full, key)
 
 
 @contextmanager

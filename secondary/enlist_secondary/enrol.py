@@ -14,7 +14,7 @@ import grpc.aio
 
 from enlist import __version__, certificates, channel, proofs
 from enlist.reasons import Reason, Refused
-from enlist.runtime.terminal import escape, moment
+from enlist.runtime import standings
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc, server_pb2
 from enlist_secondary import api_key, checks, state
@@ -114,7 +114,7 @@ async def await_authorization(
                 if enrolment.certificate:
                     return _receive(config, identity, enrolment)
                 if enrolment.state not in _WAIT:
-                    raise standing(enrolment)
+                    raise standings.not_trusted(state.state_name(enrolment.state), enrolment.state_time.seconds, enrolment.reason)
                 enrolment = await call.read()
         except grpc.aio.AioRpcError as error:
             raise channel.refusal(error) from None
@@ -154,32 +154,3 @@ def _receive(config: SecondaryConfig, identity: Identity, enrolment: pb.Enrolmen
     received = identity.keep(certificates.load(enrolment.certificate), config.account)
     api_key.erase(config.folder)
     return received
-
-
-_SENTENCES = {
-    Reason.SERVER_PENDING: "This server waits for an administrator to authorize it",
-    Reason.SERVER_SUSPENDED: "An administrator suspended this server",
-    Reason.SERVER_EXPIRED: "The request was left undecided too long and expired",
-    Reason.SERVER_DENIED: "An administrator denied this server's request",
-    Reason.SERVER_REVOKED: "An administrator revoked this server, and its key with it",
-    Reason.SERVER_WITHDRAWN: "The request was taken back",
-    Reason.SERVER_DEPARTED: "This server left the account",
-    Reason.SERVER_REMOVED: "An administrator removed this server",
-}
-
-
-def standing(enrolment: pb.Enrolment) -> Refused:
-    """Where a server stands that is not trusted, as a refusal: what happened to it, when, and what it may do."""
-    name = f"SERVER_{state.state_name(enrolment.state).upper()}"
-    if name not in Reason.__members__:
-        return Refused(Reason.VERSION_INCOMPATIBLE, "The primary told a state that this version of Enlist does not know.")
-    reason = Reason(name)
-    what = f"{_SENTENCES[reason]} (since {moment(enrolment.state_time.seconds)})"
-    why = f': "{escape(enrolment.reason)}"' if enrolment.reason else ""
-    return Refused(reason, f"{what}{why}.{_way_back(reason)}")
-
-
-def _way_back(reason: Reason) -> str:
-    if reason is Reason.SERVER_REVOKED:
-        return " Only a new key may ask again: run enlist-secondary reset-identity, then enlist-setup."
-    return " Run enlist-setup to ask again." if reason in FINAL else ""

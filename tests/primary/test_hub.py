@@ -149,7 +149,7 @@ async def test_a_decision_closes_the_link_and_says_why(running: Running, decisio
         await getattr(running.admin.trust, f"{decision}Server")(request)
         ended = await refused_by(link.read())
         assert ended.reason is reason
-        assert 'The reason given: "seen on the moon".' in ended.message
+        assert '"seen on the moon"' in ended.message
         assert (await refused_by(opened(stub))).reason is reason
         assert (await refused_by(stub.trust.RenewCertificate(trust_pb2.RenewCertificateRequest()))).reason is reason
     server = await running.server(id)
@@ -184,9 +184,7 @@ async def test_a_server_revoked_between_its_call_and_its_hello_gets_no_link(
         await running.admin.trust.RevokeServer(trust_pb2.RevokeServerRequest(name=f"accounts/{A}/servers/{id}"))
         await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
         assert (await refused_by(link.read())).reason is Reason.SERVER_REVOKED
-    server = await running.server(id)
-    assert not server.connected
-    assert server.connected_time.seconds == 0 or not running.primary.context.hub.connected(A, id)
+    assert not (await running.server(id)).connected
 
 
 async def test_a_newer_link_of_the_same_server_replaces_the_older(running: Running) -> None:

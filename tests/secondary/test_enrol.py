@@ -268,15 +268,6 @@ async def test_leaving_takes_a_request_back_or_ends_the_trust(tmp_path: Path, ru
         assert (await refusal(resume(secondary))).reason in enrol.FINAL
 
 
-@pytest.mark.parametrize("value", server_pb2.ServerState.values())
-def test_every_state_has_a_sentence(value: server_pb2.ServerState.ValueType) -> None:
-    told = registration_pb2.Enrolment(state=value, reason="because\x1b[31m")
-    refused = enrol.standing(told)
-    assert refused.message
-    assert "\x1b" not in refused.message
-    assert (refused.reason in enrol.FINAL) == (state.state_name(value) in {"denied", "revoked", "withdrawn", "departed", "removed"})
-
-
 # --- Strangers and liars ------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.model.servers import State, not_trusted
+from enlist.runtime import standings
+from enlist_primary.model.servers import State
 from enlist_primary.store.servers import Standing
 
 Key = tuple[str, str]
@@ -102,7 +103,7 @@ class Hub:
         """Ends the server's link if it is no longer trusted."""
         link = self._links.get((standing.account, standing.id))
         if link is not None and standing.state is not State.TRUSTED:
-            link.end(not_trusted(standing.state, standing.since, standing.reason))
+            link.end(standings.not_trusted(standing.state, standing.since, standing.reason or ""))
 
     def end_all(self, refused: Refused) -> None:
         """Ends every link, and takes in no new one."""

@@ -37,9 +37,11 @@ class Observations:
         """The last that was seen of a server."""
         return self._seen.get((account, id), Seen())
 
-    def connected(self, account: str, id: str, address: str, version: str, now: int) -> None:
-        """The server's link opened."""
-        self._note(account, id, replace(self.seen(account, id), connected_at=now, address=address, version=version))
+    def connected(self, account: str, id: str, address: str, version: str, now: int, server_address: str = "") -> None:
+        """The server's link opened: from this address, and this is what it said of itself."""
+        seen = self.seen(account, id)
+        seen = replace(seen, connected_at=now, address=address, version=version, server_address=server_address)
+        self._note(account, id, seen)
 
     def disconnected(self, account: str, id: str, now: int) -> None:
         """The server's link closed."""

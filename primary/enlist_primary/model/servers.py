@@ -11,7 +11,6 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from enlist.reasons import Reason, Refused
-from enlist.runtime.terminal import moment
 
 DAY = 86400
 REQUEST_LIFETIME = 7 * DAY
@@ -149,24 +148,3 @@ class Server:
     def shown_name(self) -> str:
         """The name for people; an invitation that keeps none is called by its id."""
         return self.name or f"({self.id})"
-
-
-_ENDED = MappingProxyType(
-    {
-        State.INVITED: (Reason.SERVER_PENDING, "This server is invited but has not registered."),
-        State.PENDING: (Reason.SERVER_PENDING, "An administrator of the account must authorize this server."),
-        State.DENIED: (Reason.SERVER_DENIED, "An administrator denied this server. Ask the account's contact, or use an API key."),
-        State.SUSPENDED: (Reason.SERVER_SUSPENDED, "An administrator suspended this server. It waits until it is resumed."),
-        State.REVOKED: (Reason.SERVER_REVOKED, "An administrator revoked this server's key for good. Set it up with a new key."),
-        State.EXPIRED: (Reason.SERVER_EXPIRED, "Nobody decided about this server in time. It may ask again."),
-        State.WITHDRAWN: (Reason.SERVER_WITHDRAWN, "The request of this server was taken back. It may ask again."),
-        State.DEPARTED: (Reason.SERVER_DEPARTED, "This server left its account. Set it up again to come back."),
-        State.REMOVED: (Reason.SERVER_REMOVED, "An administrator removed this server. Set it up again to come back."),
-    }
-)
-
-
-def not_trusted(state: State, since: int, given: str | None) -> Refused:
-    """The refusal that tells a server why it holds no link, since when, and what reason was given."""
-    reason, sentence = _ENDED[state]
-    return Refused(reason, f"{sentence} Since {moment(since)}." + (f' The reason given: "{given}".' if given else ""))

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from enlist import names
 from enlist.reasons import Reason, Refused
+from enlist.runtime import standings
 from enlist_primary.model import api_keys as keys
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.api_keys import ApiKey, Kind
-from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State, after, asking, not_trusted
+from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State, after, asking
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import api_keys, groups
 from enlist_primary.operations.journalling import about_server, record
@@ -136,7 +137,7 @@ def _led_to(known: Server | None, invited: Server | None, key: ApiKey | None, no
         return after(place.state if place else None, event)
     except Refused:
         assert place is not None, "a server nobody knows may always ask"
-        raise not_trusted(place.state, place.since, place.reason) from None
+        raise standings.not_trusted(place.state, place.since, place.reason or "") from None
 
 
 def _placed(

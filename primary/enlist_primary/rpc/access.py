@@ -21,12 +21,13 @@ import grpc.aio
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
+from enlist.runtime import standings
 from enlist.runtime.terminal import escape
 from enlist_primary.directory import Directory
 from enlist_primary.links.observations import Observations
 from enlist_primary.model import api_keys, users
 from enlist_primary.model.accounts import PRIMARY, unknown
-from enlist_primary.model.servers import State, not_trusted
+from enlist_primary.model.servers import State
 from enlist_primary.model.users import Actor, Role, User
 from enlist_primary.rpc import errors
 from enlist_primary.rpc.attempts import Attempts
@@ -232,7 +233,7 @@ class Access(grpc.aio.ServerInterceptor):
 
 def _refusal(found: Caller, allowed: frozenset[Kind]) -> Refused:
     if found.kind is Kind.UNTRUSTED and Kind.TRUSTED in allowed and found.standing is not None:
-        return not_trusted(found.standing.state, found.standing.since, found.standing.reason)
+        return standings.not_trusted(found.standing.state, found.standing.since, found.standing.reason or "")
     if found.kind is Kind.ANYONE:
         return Refused(Reason.NOT_LOGGED_ON, "This needs a token (metadata authorization: Bearer ...), or a server's certificate.")
     return Refused(Reason.NOT_ALLOWED, f"This is not for a caller of the kind {found.kind}.")

@@ -7,16 +7,16 @@ from typing import Any
 
 import grpc.aio
 
-import enlist_primary
-from enlist import names
+from enlist import __version__, names
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
+from enlist.runtime import standings
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc, server_pb2
 from enlist_primary.links.hub import Link
 from enlist_primary.model import accounts
-from enlist_primary.model.servers import Server, State, not_trusted
+from enlist_primary.model.servers import Server, State
 from enlist_primary.operations import servers
 from enlist_primary.rpc import errors, render
 from enlist_primary.rpc.access import Caller, caller
@@ -48,7 +48,7 @@ def still_trusted(tx: Transaction, standing: Standing) -> Server:
     """The row of a server that called as trusted; refused if it is that no longer."""
     row = rows.load(tx, standing.account, standing.id)
     if row.state is not State.TRUSTED:
-        raise not_trusted(row.state, row.since, row.reason)
+        raise standings.not_trusted(row.state, row.since, row.reason or "")
     return row
 
 
@@ -101,13 +101,14 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
         row = await own.database.read(still_trusted, who.server)
         welcome = pb.Welcome(
             primary_name=own.config.name,
-            version=enlist_primary.__version__,
+            version=__version__,
             display_name=row.name or "",
             group=row.group,
             time=render.moment(now),
         )
         await context.write(pb.FromPrimary(welcome=welcome))
-        own.observations.connected(row.account, row.id, who.source, hello.version[:40], now)
+        where = _host(hello.server_address)
+        own.observations.connected(row.account, row.id, who.source, hello.version[:40], now, where)
         log.info("link opened", account=row.account, server=row.id, name=row.shown_name, address=who.source)
         for alarm in hello.identity_alarms[:ALARMS]:
             own.observations.refused(row.account, Reason.IDENTITY_CHANGED, who.source, now)
@@ -148,7 +149,7 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
             ssl_port=own.ports.ssl,
             api_port=own.ports.api,
             addresses=own.addresses,
-            version=enlist_primary.__version__,
+            version=__version__,
             start_time=render.moment(own.started),
             certificate_expire_time=render.moment(own.served.ssl_certificate_ends),
             connected=own.hub.count(who.sees),
@@ -185,6 +186,14 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
         own, actor = self._context, caller().actor
         row = await own.database.write(account, servers.rename, account, id, request.display_name, actor, own.now())
         return own.server(row)
+
+
+def _host(text: str) -> str:
+    """The address where clients find a server; what is none counts as not said."""
+    try:
+        return names.host(text)
+    except Refused:
+        return ""
 
 
 def _status(tx: Transaction) -> tuple[list[Any], list[Refusals]]:

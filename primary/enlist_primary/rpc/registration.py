@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-import enlist_primary
-from enlist import certificates, names, proofs
+from enlist import __version__, certificates, names, proofs
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2 as pb
@@ -50,7 +49,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
             oldest_protocol=PROTOCOL,
             newest_protocol=PROTOCOL,
             time=render.moment(now),
-            version=enlist_primary.__version__,
+            version=__version__,
             challenge=proofs.new_challenge(own.signer.challenge_secret, now, own.random_bytes),
         )
 

@@ -46,7 +46,7 @@ def server(row: Server, authority: Authority, seen: Seen, connected: bool) -> se
         connected=connected,
         connected_time=moment(max(seen.connected_at or 0, seen.disconnected_at or 0) or None),
         source=row.source or "",
-        server_address=row.server_address or "",
+        server_address=(row.server_address if seen.server_address is None else seen.server_address) or "",
         version=seen.version or row.version or "",
         create_time=moment(row.created_at),
         expire_time=moment(row.expires_at),

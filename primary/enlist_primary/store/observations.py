@@ -16,6 +16,8 @@ class Seen:
     disconnected_at: int | None = None
     address: str | None = None
     version: str | None = None
+    server_address: str | None = None
+    """Where clients find it, as it said when the link opened; empty if nowhere, None if it never said."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,21 @@ class Refusals:
 def save_seen(tx: Transaction, account: str, id: str, seen: Seen) -> None:
     """Overwrites what was seen of a server; one that is gone meanwhile is passed over."""
     sql = """
-        INSERT INTO server_observation (account, id, connected_at, disconnected_at, address, version)
-        SELECT account, id, $3, $4, $5, $6 FROM server WHERE account = $1 AND id = $2
+        INSERT INTO server_observation (account, id, connected_at, disconnected_at, address, version, server_address)
+        SELECT account, id, $3, $4, $5, $6, $7 FROM server WHERE account = $1 AND id = $2
         ON CONFLICT (account, id) DO UPDATE SET connected_at = excluded.connected_at,
-            disconnected_at = excluded.disconnected_at, address = excluded.address, version = excluded.version
+            disconnected_at = excluded.disconnected_at, address = excluded.address, version = excluded.version,
+            server_address = excluded.server_address
     """
-    tx.run(sql, account, id, seen.connected_at, seen.disconnected_at, seen.address, seen.version)
+    tx.run(sql, account, id, seen.connected_at, seen.disconnected_at, seen.address, seen.version, seen.server_address)
 
 
 def seen(tx: Transaction) -> dict[tuple[str, str], Seen]:
     """What was last seen of every server, by (account, id)."""
-    rows = tx.rows("SELECT account, id, connected_at, disconnected_at, address, version FROM server_observation")
+    rows = tx.rows("SELECT * FROM server_observation")
     return {
-        (row["account"], row["id"]): Seen(row["connected_at"], row["disconnected_at"], row["address"], row["version"])
-        for row in rows
+        (r["account"], r["id"]): Seen(r["connected_at"], r["disconnected_at"], r["address"], r["version"], r["server_address"])
+        for r in rows
     }
 
 

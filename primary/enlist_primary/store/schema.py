@@ -113,6 +113,7 @@ CREATE TABLE server_observation (
     disconnected_at bigint,
     address text,
     version text,
+    server_address text,                        -- where clients find it, as it last said
     PRIMARY KEY (account, id),
     FOREIGN KEY (account, id) REFERENCES server (account, id) ON DELETE CASCADE
 );

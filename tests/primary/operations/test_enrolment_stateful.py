@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime import standings
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.api_keys import Kind, parse
-from enlist_primary.model.servers import DECISIONS, Event, Server, State, not_trusted
+from enlist_primary.model.servers import DECISIONS, Event, Server, State
 from enlist_primary.operations.enrolment import Caps
 from enlist_primary.store.sqlite import SqliteEngine
 from tests.primary.design import leads_to
@@ -25,7 +26,7 @@ ACCOUNTS = st.sampled_from([ACME, BETA])
 KEYS = st.sampled_from(["one", "two", "three"])
 SOURCES = st.sampled_from([HOME, AWAY])
 CHOICE = st.integers(0, 10**6)
-CAPS = Caps(per_account=3, per_address=2)
+CAPS = Caps(per_account=2, per_address=1)  # so that three keys crowd an account
 MOVES = [
     "ask",
     "ask as before",
@@ -295,7 +296,7 @@ class Enrolment(RuleBasedStateMachine):
         to = leads_to(state if known else State.INVITED if place else None, event)
         if to is None:
             assert state is not None
-            return not_trusted(state, 0, None).reason
+            return standings.not_trusted(state, 0).reason
         if to is State.PENDING and self._crowded(account, key, api_key, source):
             return Reason.TOO_MANY_PENDING
         return self._admit(account, key, api_key, source, to, known, place)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from enlist.reasons import Reason
+from enlist.runtime import standings
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.api_keys import Kind
-from enlist_primary.model.servers import Event, Server, State, not_trusted
+from enlist_primary.model.servers import Event, Server, State
 from tests.primary.design import leads_to
 from tests.primary.operations.desk import ACME, AWAY, BETA, DAY, HOME, Desk, bring, fingerprint
 
@@ -63,7 +64,7 @@ def test_registering(desk: Desk, other: Server, state: State | None, way: str) -
 
     if to is None:
         assert state is not None
-        with desk.refuses(not_trusted(state, 0, None).reason) as no:
+        with desk.refuses(standings.not_trusted(state, 0).reason) as no:
             register()
         assert "an old reason" in no.value.message
         return
