@@ -8,7 +8,7 @@ from enlist.reasons import Reason
 from enlist.runtime import standings
 from enlist.v1 import server_pb2
 
-STATES = [name.removeprefix("SERVER_STATE_").lower() for name in server_pb2.ServerState.keys()]
+STATES = [name.removeprefix("SERVER_STATE_").lower() for name in dict(server_pb2.ServerState.items())]
 
 
 @pytest.mark.parametrize("state", sorted(set(STATES) - {"unspecified", "trusted"}))
