@@ -108,7 +108,7 @@ api_port = {config.api_port}
 # reflection = false              # let tools list the services (gRPC reflection)
 #
 # [limits]
-# pending_per_account = 500       # servers of an account that may wait for a decision
+# pending_per_account = 500       # requests of an account that wait, or were taken back within 7 days
 # pending_per_address = 50        # of them, from one address and without an API key
 # attempts_per_minute = 30        # refused attempts from one address before it must wait
 #

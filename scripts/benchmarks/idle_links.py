@@ -1,84 +1,121 @@
-"""What a secondary costs the primary that holds its link and has nothing to say: memory, processor, queries."""
+"""What a secondary that only stays connected costs the primary: memory, and no work."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
+from scripts.benchmarks import measuring
 from scripts.benchmarks.enrolling import Link, Server, close_all, enrol
-from scripts.benchmarks.measuring import cpu_clock, resident
 from scripts.benchmarks.report import Figure
 from scripts.benchmarks.stage import Stage, stage
 
-TARGET = 120.0
-"""KB of memory for each idle link."""
+T = TypeVar("T")
+
+MEMORY_TARGET = 120.0
+WAKE_TARGET = 0.1
+QUERY_TARGET = 1.0
 WARM = 50
-"""Links opened, and kept, before the first reading: what a process sets up once is not a link's."""
+AT_ONCE = 8
+SETTLE = 3.0
+"""Seconds in which what was seen of the links is written, and memory comes to rest."""
+
+
+@dataclass(frozen=True)
+class Idling:
+    """What two servers did over the same stretch of time: CPU milliseconds, and how often Python's threads woke."""
+
+    cpu: float
+    floor_cpu: float
+    wakes: int
 
 
 async def measure(quick: bool) -> list[Figure]:
-    """Memory for each link beside the floor's, CPU per link and minute, and file accesses while idle."""
-    links, seconds = (300, 5.0) if quick else (1000, 20.0)
+    """Memory of each idle link, and what is done for all of them over a while, less what is done for none."""
+    links, seconds = (200, 20.0) if quick else (600, 60.0)
     async with stage() as on:
-        return await _figures(on, links, seconds)
-
-
-async def _figures(on: Stage, count: int, seconds: float) -> list[Figure]:
-    bare, held_there = await _per_link(on, on.floor, count, False)
-    await close_all(held_there)
-    quiet = await _cpu_share(on.primary, seconds)
-    each, held = await _per_link(on, on.primary, count, True)
-    busy = await _cpu_share(on.primary, seconds)
-    touched = await _database_calls(on.primary, seconds)
-    await close_all(held)
-    per_minute = (busy - quiet) * 60_000 / count
+        await close_all(await _links(on, on.primary, WARM) + await _links(on, on.floor, WARM))
+        await asyncio.sleep(SETTLE)
+        none = await _idle(on, seconds)
+        queries_none = await _queries(on, seconds)
+        memory, floor_memory, held = await _memory(on, links)
+        many = await _idle(on, seconds)
+        queries = await _queries(on, seconds)
+        await close_all(held)
     return [
-        Figure("idle link, memory", "KB", each, each, bare, TARGET, note=f"{count} links"),
-        Figure("idle link, CPU", "ms/min", per_minute, per_minute, note="above a primary without links; HTTP/2 keepalive is in it"),
-        *touched,
+        _memory_figure(memory / links / 1024, floor_memory / links / 1024, links),
+        _cpu_figure(none, many, links, seconds),
+        _wakes_figure(none, many, links, seconds),
+        *_query_figure(queries_none, queries, links, seconds),
     ]
 
 
-async def _per_link(on: Stage, at: Server, count: int, trusts_primary: bool) -> tuple[float, list[Link]]:
-    """KB by which the server grows for each link, and the links."""
-    held = await _open(on, at, WARM, trusts_primary)
-    await asyncio.sleep(1.5)
-    before = resident(at.pid)
-    held += await _open(on, at, count, trusts_primary)
-    await asyncio.sleep(3.0)  # observations are written, and what enrolling needed is given back
-    return (resident(at.pid) - before) / 1000 / count, held
+async def _links(on: Stage, at: Server, number: int) -> list[Link]:
+    applicants = [on.applicant(on.full_api_key) for _ in range(number)]
+    return await _few_at_once([enrol(at, applicant, issued=at is on.primary) for applicant in applicants])
 
 
-async def _open(on: Stage, at: Server, count: int, trusts_primary: bool) -> list[Link]:
-    places = asyncio.Semaphore(8)
+async def _few_at_once(calls: Sequence[Awaitable[T]]) -> list[T]:
+    places = asyncio.Semaphore(AT_ONCE)
 
-    async def one() -> Link:
+    async def one(call: Awaitable[T]) -> T:
         async with places:
-            return await enrol(at, on.applicant(on.full_api_key), trusts_primary)
+            return await call
 
-    return await asyncio.gather(*(one() for _ in range(count)))
+    return await asyncio.gather(*map(one, calls))
 
 
-async def _cpu_share(at: Server, seconds: float) -> float:
-    """CPU seconds per second while nothing happens."""
-    clock = cpu_clock(at.pid)
-    before = clock()
+async def _memory(on: Stage, links: int) -> tuple[int, int, list[Link]]:
+    """By how many bytes primary and floor grow with these links, enrolment and all; and the links."""
+    before, floor_before = measuring.resident(on.primary.pid), measuring.resident(on.floor.pid)
+    held = await _links(on, on.primary, links) + await _links(on, on.floor, links)
+    await asyncio.sleep(SETTLE)
+    return measuring.resident(on.primary.pid) - before, measuring.resident(on.floor.pid) - floor_before, held
+
+
+async def _idle(on: Stage, seconds: float) -> Idling:
+    clock, floor_clock = measuring.cpu_clock(on.primary.pid), measuring.cpu_clock(on.floor.pid)
+    cpu, floor_cpu, wakes = clock(), floor_clock(), measuring.python_wakes(on.primary.pid)
     await asyncio.sleep(seconds)
-    return (clock() - before) / seconds
+    wakes = measuring.python_wakes(on.primary.pid) - wakes
+    return Idling((clock() - cpu) * 1000, (floor_clock() - floor_cpu) * 1000, wakes)
 
 
-async def _database_calls(at: Server, seconds: float) -> Sequence[Figure]:
-    """Reads, writes, locks and syncs of files while all links are idle: SQLite cannot answer or change anything without one."""
-    strace = shutil.which("strace")
-    if strace is None:
-        return [Figure("idle links, database accesses", "", float("nan"), float("nan"), note="strace is not installed")]
-    traced = "trace=pread64,pwrite64,fcntl,fsync,fdatasync"
-    argv = [strace, "-f", "-y", "-e", traced, "-p", str(at.pid)]
-    watching = await asyncio.create_subprocess_exec(*argv, stderr=subprocess.PIPE)
-    await asyncio.sleep(seconds)
-    watching.terminate()
-    _, said = await watching.communicate()
-    calls = sum(b"enlist.db" in line for line in said.splitlines())
-    return [Figure("idle links, database accesses", "", calls, calls, target=0, note=f"in {seconds:g} s, by strace")]
+async def _queries(on: Stage, seconds: float) -> int | None:
+    """How many transactions the primary begins on its database; None where there is no strace."""
+    if shutil.which("strace") is None:
+        return None
+    async with measuring.transactions(on.primary.pid) as count:
+        await asyncio.sleep(seconds)
+        seen = count()
+        await asyncio.to_thread(on.process.do, "status")
+        assert count() > seen, "a command's query was not counted, so the count says nothing"
+    return seen
+
+
+def _memory_figure(kilobytes: float, floor: float, links: int) -> Figure:
+    note = f"growth with {links} servers that enrolled and stay connected; floor: the same at the bare server"
+    return Figure("idle link, memory", "KB", kilobytes, kilobytes, floor, MEMORY_TARGET, note=note)
+
+
+def _cpu_figure(none: Idling, many: Idling, links: int, seconds: float) -> Figure:
+    each = 60_000 / seconds / links  # microseconds of CPU per link and minute
+    value, floor = (many.cpu - none.cpu) * each, (many.floor_cpu - none.floor_cpu) * each
+    note = f"{links} links less none, over {seconds:g} s: HTTP/2's keepalive pings, in gRPC's own threads"
+    return Figure("idle link, CPU a minute", "us", value, value - floor, floor, how="above", note=note)
+
+
+def _wakes_figure(none: Idling, many: Idling, links: int, seconds: float) -> Figure:
+    value = (many.wakes - none.wakes) / links * 60 / seconds
+    note = f"the event loop's thread and the database's; {none.wakes} without links, {many.wakes} with {links}, in {seconds:g} s"
+    return Figure("idle link, wakes of Python a minute", "", value, value, target=WAKE_TARGET, note=note)
+
+
+def _query_figure(none: int | None, many: int | None, links: int, seconds: float) -> list[Figure]:
+    if none is None or many is None:
+        return []
+    note = f"transactions begun in {seconds:g} s, {none} without links; the sweep begins one a minute, whatever the links"
+    return [Figure(f"{links} idle links, queries", "", many, many - none, none, QUERY_TARGET, "above", note=note)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import re
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
 import psutil
 
-T = TypeVar("T")
+_SLEEPS = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
+_READS = re.compile(r"\.db-shm>.*F_RDLCK")
 
 
 def cpu_clock(pid: int) -> Callable[[], float]:
@@ -55,3 +60,34 @@ class Rounds:
 
 
 median = statistics.median
+
+
+def python_wakes(pid: int) -> int:
+    """How often the threads that may run Python were woken: the event loop's, the database's, and the one that waits for gRPC.
+
+    gRPC's own threads, which send and answer HTTP/2's pings, bear names of their own; all others bear the process's.
+    """
+    tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if _name(task) == _name(Path(f"/proc/{pid}"))]
+    return sum(int(_SLEEPS.findall((task / "status").read_text())[0]) for task in tasks)
+
+
+def _name(task: Path) -> str:
+    return (task / "comm").read_text()
+
+
+@asynccontextmanager
+async def transactions(pid: int) -> AsyncIterator[Callable[[], int]]:
+    """Counts the transactions that a process begins on its SQLite database in WAL mode: each takes one shared lock (`F_RDLCK`).
+
+    Needs strace(1), and the right to trace the process.
+    """
+    with tempfile.NamedTemporaryFile("r", prefix="enlist-bench-") as trace:
+        argv = ["strace", "-f", "-y", "-e", "trace=fcntl", "-o", trace.name, "-p", str(pid)]
+        strace = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.DEVNULL)
+        try:
+            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+                await asyncio.sleep(0.05)
+            yield lambda: len(_READS.findall(Path(trace.name).read_text()))
+        finally:
+            strace.terminate()
+            await strace.wait()

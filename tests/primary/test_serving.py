@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,13 @@ from tests.support.waiting import eventually, wait_for
 
 
 @pytest.fixture
-async def founded(tmp_path: Path) -> AsyncIterator[tuple[DataFolder, Config]]:
+async def founded(tmp_path: Path) -> tuple[DataFolder, Config]:
     """A data folder with the account `acme.example`."""
     folder, config = DataFolder(tmp_path / "primary"), Config("Primary", "127.0.0.1", ssl_port=0, api_port=0)
     await found(folder, config, 1_800_000_000)
     async with serving(folder, config) as running:
         await running.admin.accounts.CreateAccount(account_pb2.CreateAccountRequest(domain=ACCOUNT))
-    yield folder, config
+    return folder, config
 
 
 async def test_whoever_is_connected_or_waits_is_told_that_the_primary_stops(founded: tuple[DataFolder, Config]) -> None:

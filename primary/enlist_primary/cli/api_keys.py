@@ -28,7 +28,7 @@ def add_commands(commands: Any) -> None:
     listing.set_defaults(run=_list)
     revoke = verbs.add_parser("revoke", help="end an API key; servers that joined with it stay")
     revoke.add_argument("domain", metavar="DOMAIN")
-    revoke.add_argument("id", metavar="ID", help="the API key's id (or the API key itself)")
+    revoke.add_argument("id", metavar="ID", help="the API key's id, as list shows it")
     revoke.set_defaults(run=_revoke)
     for parser in (add, listing, revoke):
         output.add_json(parser)

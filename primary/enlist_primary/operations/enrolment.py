@@ -204,7 +204,9 @@ def _invitation(tx: Transaction, account: Account, key: ApiKey | None) -> Server
     if key is None or key.server_id is None:
         return None
     server = servers.load(tx, account.domain, key.server_id)
-    return server if server.state is State.INVITED else None
+    if server.state is not State.INVITED:  # its API key ends with it; should one not, it opens nothing
+        raise keys.invalid()
+    return server
 
 
 def _check_caps(tx: Transaction, asked: Asked, domain: str, caps: Caps, now: int, exempt: bool) -> None:

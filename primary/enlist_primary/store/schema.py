@@ -57,7 +57,7 @@ CREATE TABLE server (
     version text,
     created_at bigint NOT NULL,
     expires_at bigint,
-    asked_with text,                            -- an API key's id, or 'default'
+    asked_with text,                            -- 'api-key/ID', or 'default'
     revision bigint NOT NULL DEFAULT 0,         -- journal number of the last decision about it, 0 if there was none
     reason text,
     PRIMARY KEY (account, id),
