@@ -42,6 +42,5 @@ def update(tx: Transaction, domain: str, contact: str | None, default_api_key: b
     if (wanted, switch) == (account.contact, account.default_api_key):
         return account
     accounts.update(tx, domain, wanted, switch)
-    shown = "(none)" if wanted is None else wanted
-    record(tx, domain, "account.update", "", by, now, contact=shown, default_api_key="on" if switch else "off")
+    record(tx, domain, "account.update", "", by, now, contact=wanted, default_api_key="on" if switch else "off")
     return accounts.load(tx, domain)
