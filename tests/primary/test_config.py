@@ -57,9 +57,9 @@ def test_only_the_name_must_be_said(path: Path) -> None:
         (f"{GOOD}[certificates]\nlifetime = 30\n", r"line 3: certificates.lifetime: expected `str`, got `int`"),
         (f"{GOOD}[stores]\n", r"line 2: stores: this key is not known"),
         (f"{GOOD}limits = 3\n", r"line 2: limits: expected `object`, got `int`"),
-        ("name = \n", r"line 1, column 8: Invalid value"),
-        (f"{GOOD}{GOOD}", r"line 2, column 17: Cannot overwrite a value"),
-        ("name = 'a\n", r"line 1, column 10: "),
+        ("name = \n", r"line 1, .*: Invalid value"),
+        (f"{GOOD}{GOOD}", r"line 2, .*: Cannot overwrite a value"),
+        ("name = 'a\n", r"line 1, "),
     ],
 )
 def test_what_is_no_configuration_is_named_with_line_and_key(path: Path, text: str, said: str) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from tests.support.waiting import eventually, wait_for
 async def founded(tmp_path: Path) -> tuple[DataFolder, Config]:
     """A data folder with the account `acme.example`."""
     folder, config = DataFolder(tmp_path / "primary"), Config("Primary", "127.0.0.1", ssl_port=0, api_port=0)
-    await found(folder, config, 1_800_000_000)
+    await found(folder, config, int(time.time()))
     async with serving(folder, config) as running:
         await running.admin.accounts.CreateAccount(account_pb2.CreateAccountRequest(domain=ACCOUNT))
     return folder, config
@@ -94,7 +95,7 @@ async def test_a_task_that_fails_is_logged_and_ends_the_primary(
 
 
 async def test_requests_and_invitations_past_their_time_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moment = [1_800_000_000.0]
+    moment = [time.time()]
     monkeypatch.setattr(app, "SWEEP_SECONDS", 0.05)
     async with running_primary(tmp_path, clock=lambda: moment[0]) as running, running.stranger() as stub:
         asker = Asker(running)

@@ -15,6 +15,9 @@ from enlist.runtime.terminal import escape
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+DOTS = 2000
+"""Dots in a file, at most, wherever they stand: no configuration has as many."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -30,6 +33,8 @@ def load(path: Path, kind: type[T]) -> T:
 def parse(data: bytes, kind: type[T], source: str) -> T:
     """Reads TOML into `kind`, a `msgspec.Struct` with `forbid_unknown_fields`; `source` names the file in refusals."""
     text = ""
+    if data.count(b".") > DOTS:  # what a dotted key costs tomllib, in time and memory, grows with the square of its dots
+        raise _refuse(source, "the file is nested too deeply")
     try:
         text = data.decode()
         return msgspec.convert(tomllib.loads(text), kind)
