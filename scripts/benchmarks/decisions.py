@@ -1,58 +1,80 @@
-"""How many decisions a second the storage takes from many callers, beside one plain SQLite commit after another."""
+"""How many decisions a second are made durable when many ask at once, beside bare commits."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 import tempfile
 import time
-from functools import partial
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from enlist import names
+from enlist_primary.model import api_keys as model
+from enlist_primary.model.api_keys import Kind
 from enlist_primary.model.users import PRIMARY_ITSELF
-from enlist_primary.operations import accounts
+from enlist_primary.operations import accounts, api_keys, enrolment
+from enlist_primary.operations.api_keys import Wanted
+from enlist_primary.operations.enrolment import Asked, Caps
+from enlist_primary.store.database import Database
 from enlist_primary.store.sqlite import open_sqlite
+from scripts.benchmarks.enrolling import ACCOUNT
 from scripts.benchmarks.measuring import Rounds
 from scripts.benchmarks.report import Figure, ratio
 
 CALLERS = 64
+CAPS = Caps(1_000_000, 1_000_000)
 
 
 async def measure(quick: bool) -> list[Figure]:
-    """For information: there is no target but that the journal and its lock cost less than they share in commits."""
-    rounds, each = (3, 10) if quick else (7, 30)
-    # On a real disk: the temporary folder may be memory.
-    with tempfile.TemporaryDirectory(prefix="enlist-bench-", dir=Path.cwd()) as name:
-        floor = [_plain(Path(name) / f"plain-{number}.db", 200) for number in range(rounds)]
-        subject = [await _shared(Path(name) / f"shared-{number}.db", each) for number in range(rounds)]
-    note = f"{CALLERS} callers; the floor is one INSERT and COMMIT at a time"
-    return [ratio("decisions a second", "/s", Rounds(subject, floor), None, note)]
+    """Decisions a second, by 64 callers who share commits; floor: rows a second, one INSERT and one COMMIT each."""
+    rounds, decisions = (3, 1000) if quick else (7, 2000)
+    with tempfile.TemporaryDirectory(prefix="enlist-bench-") as name:
+        subject, floor = [], []
+        async with open_sqlite(Path(name) / "enlist.db", create=True) as database:
+            asked = await _ready(database)
+            for _ in range(rounds):
+                floor.append(await asyncio.to_thread(_bare, Path(name) / "bare.db", decisions))
+                subject.append(await _decide(database, asked, decisions))
+    note = "registrations with a full API key, journalled; one in each shared commit would be as slow as the floor"
+    return [ratio(f"decisions a second, {CALLERS} callers", "/s", Rounds(subject, floor), None, note)]
 
 
-def _plain(path: Path, commits: int) -> float:
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE plain (value text)")
-    begun = time.perf_counter()
-    for number in range(commits):
-        connection.execute("INSERT INTO plain VALUES (?)", (str(number),))
-    taken = time.perf_counter() - begun
-    connection.close()
-    return commits / taken
+def _new_id() -> str:
+    return names.new_id(secrets.token_bytes)
 
 
-async def _shared(path: Path, each: int) -> float:
-    async with open_sqlite(path, create=True) as database:
-        new_id = partial(names.new_id, lambda size: time.perf_counter_ns().to_bytes(size, "little"))
-        for caller in range(CALLERS):
-            domain = f"account-{caller}.example"
-            await database.write(domain, accounts.create, domain, "", PRIMARY_ITSELF, new_id, 0)
+async def _ready(database: Database) -> Asked:
+    """An account with a full API key, and a registration that uses it."""
+    now = int(time.time())
+    await database.write(ACCOUNT, accounts.create, ACCOUNT, "", PRIMARY_ITSELF, _new_id, now)
+    text = model.make(_new_id(), secrets.token_bytes)
+    id, secret = model.parse(text)
+    await database.write(ACCOUNT, api_keys.create, ACCOUNT, Wanted(Kind.FULL), id, secret, PRIMARY_ITSELF, _new_id, now)
+    return Asked("server", text, "", secrets.token_bytes(91), "", "0.1.0", "127.0.0.1")
 
-        async def decide(caller: int) -> None:
-            domain = f"account-{caller}.example"
-            for number in range(each):
-                await database.write(domain, accounts.update, domain, f"contact {number}", None, PRIMARY_ITSELF, 0)
 
-        begun = time.perf_counter()
-        await asyncio.gather(*map(decide, range(CALLERS)))
-        return CALLERS * each / (time.perf_counter() - begun)
+async def _decide(database: Database, asked: Asked, decisions: int) -> float:
+    async def caller(number: int) -> None:
+        for _ in range(number):
+            fresh = replace(asked, key=secrets.token_hex(32))
+            await database.write(ACCOUNT, enrolment.register, ACCOUNT, fresh, CAPS, _new_id, int(time.time()))
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(caller(decisions // CALLERS) for _ in range(CALLERS)))
+    return decisions // CALLERS * CALLERS / (time.perf_counter() - begin)
+
+
+def _bare(path: Path, rows: int) -> float:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE IF NOT EXISTS decision (number integer PRIMARY KEY, body text)")
+        begin = time.perf_counter()
+        for _ in range(rows):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO decision (body) VALUES (?)", ("x" * 300,))
+            connection.execute("COMMIT")
+        return rows / (time.perf_counter() - begin)

@@ -1,38 +1,82 @@
-"""How much memory `enlist-secondary run` takes while it is connected."""
+"""How much memory `enlist-secondary run` keeps resident once it is connected."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.benchmarks.measuring import resident, unshared
+from scripts.benchmarks.enrolling import ACCOUNT
+from scripts.benchmarks.measuring import Rounds, median, resident, unshared
 from scripts.benchmarks.report import Figure
 from scripts.benchmarks.stage import running_primary
-from tests.support.processes import SecondaryProcess
+from tests.support.processes import PrimaryProcess, SecondaryProcess
 from tests.support.waiting import wait_for
 
 TARGET = 60.0
-"""MB as `ps` and `top` count them, 1,048,576 bytes each."""
-MB = 1024 * 1024
+MEGABYTE = 1024 * 1024
+SETTLE = 3.0
+"""Seconds after it is connected."""
 
 
 async def measure(quick: bool) -> list[Figure]:
-    """Resident size of a secondary that has waited for authorization, and is connected since."""
-    return await asyncio.to_thread(_measure, 2.0 if quick else 10.0)
+    """Megabytes of a few processes, one after another."""
+    return await asyncio.to_thread(_measure, 1 if quick else 3)
 
 
-def _measure(settle: float) -> list[Figure]:
+def _measure(processes: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="enlist-bench-") as name, running_primary(Path(name)) as primary:
-        secondary = SecondaryProcess(Path(name), "measured")
-        secondary.set_up(primary)
-        try:
-            secondary.start()
-            primary.do("server", "authorize", "measured")
-            wait_for(lambda: secondary.status()["connected"], what="the link")
-            time.sleep(settle)
-            size, own = resident(secondary.pid) / MB, unshared(secondary.pid) / MB
-        finally:
-            secondary.close()
-    return [Figure("secondary, resident", "MB", size, size, target=TARGET, note=f"{own:.0f} MB of it shared with no other process")]
+        key = Path(name) / "api-key"
+        key.write_text(primary.last_line("api-key", "add", ACCOUNT, "--full"))
+        sizes = [_size(primary, Path(name), f"secondary-{number}", key) for number in range(processes)]
+    rounds = Rounds([size for size, _ in sizes], [_imports()] * processes)
+    alone = median([own for _, own in sizes])
+    note = f"{alone:.1f} MB of it shared with no other process; floor: an interpreter that has imported gRPC and cryptography"
+    return [
+        Figure(
+            "enlist-secondary run, resident",
+            "MB",
+            median(rounds.subject),
+            max(rounds.subject),
+            median(rounds.floor),
+            TARGET,
+            note=note,
+        )
+    ]
+
+
+def _size(primary: PrimaryProcess, folder: Path, name: str, key: Path) -> tuple[float, float]:
+    """Megabytes of a secondary that is connected: resident, and shared with no other process."""
+    secondary = SecondaryProcess(folder, name)
+    secondary.set_up(primary, "--api-key-file", str(key))
+    try:
+        secondary.start()
+        wait_for(lambda: primary.server(name)["connected"], what="the link")
+        with _settled():
+            return resident(secondary.pid) / MEGABYTE, unshared(secondary.pid) / MEGABYTE
+    finally:
+        secondary.close()
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    import time
+
+    time.sleep(SETTLE)
+    yield
+
+
+def _imports() -> float:
+    """Megabytes of an interpreter that has imported what every secondary must, and does nothing."""
+    code = "import asyncio, grpc.aio, cryptography.x509, sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None, "it is a pipe"
+        assert process.stdout is not None, "it is a pipe"
+        process.stdout.readline()
+        size = resident(process.pid) / MEGABYTE
+        process.stdin.close()
+        return size

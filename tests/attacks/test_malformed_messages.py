@@ -30,7 +30,7 @@ async def answers(world: World) -> None:
     async with world.running.stranger() as stub:
         request = registration_pb2.ValidateRequest(account_domain=ACCOUNT)
         assert (await stub.registration.Validate(request, timeout=5)).admission == registration_pb2.ADMISSION_ASK
-    assert not [record for record in world.records.records if record.levelno >= logging.ERROR]
+    assert not [record for record in world.logged if record.levelno >= logging.ERROR]
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ async def test_a_group_nested_too_deeply_is_refused(world: World) -> None:
 
 async def test_after_thousands_of_malformed_messages_the_primary_still_answers(world: World, on: grpc.aio.Channel) -> None:
     """Each is refused for what it is; none is a fault of the primary's, which would fill its log with tracebacks."""
-    before, logged = await world.tables(), len(world.records.records)
+    before, logged = await world.tables(), len(world.logged)
 
     async def throw(method: str) -> list[Reason]:
         return [(await refused_by(raw(on, method, data))).reason for data in GARBAGE]
@@ -183,7 +183,7 @@ async def test_after_thousands_of_malformed_messages_the_primary_still_answers(w
         reasons = await asyncio.gather(*[throw(f"{REGISTRATION}/{rpc}") for _ in range(40)])
         assert {reason for each in reasons for reason in each} == {Reason.INVALID_ARGUMENT}
     assert await world.tables() == before
-    assert len(world.records.records) == logged
+    assert len(world.logged) == logged
     await answers(world)
 
 

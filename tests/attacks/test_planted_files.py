@@ -285,7 +285,7 @@ async def test_no_invited_server_s_name_leads_out_of_the_folder(
 async def test_a_name_that_is_a_path_is_refused_wherever_it_comes_from(
     world: World, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, logged = await world.tables(), len(world.records.records)
+    before = await world.tables()
     async with world.running.stranger() as stub:
         assert (await refused_by(world.asker(name).register(stub))).reason is Reason.INVALID_ARGUMENT
     table = tmp_path / "servers.csv"
@@ -295,7 +295,7 @@ async def test_a_name_that_is_a_path_is_refused_wherever_it_comes_from(
     assert capsys.readouterr().err.startswith("INVALID_ARGUMENT: ")
     assert [path.name for path in tmp_path.iterdir()] == ["servers.csv"]
     assert await world.tables() == before
-    assert not [record for record in world.records.records[logged:] if record.levelno > logging.INFO]
+    assert not [record for record in world.logged if record.levelno > logging.INFO]
 
 
 async def test_no_account_s_name_leads_out_of_the_data_folder(world: World) -> None:

@@ -80,8 +80,14 @@ class World:
     link: Any
     records: Records
     secrets: list[str] = field(default_factory=list)
+    mark: int = 0
 
     # --- What there is ------------------------------------------------------------------------------------------------------
+
+    @property
+    def logged(self) -> list[logging.LogRecord]:
+        """What was logged since this test began."""
+        return self.records.records[self.mark :]
 
     async def tables(self) -> dict[str, list[Row]]:
         """Every decided row there is."""
@@ -171,7 +177,7 @@ class World:
 
     def assert_nothing_leaked(self) -> None:
         """No secret reached a log."""
-        text = self.records.text()
+        text = self.records.text(self.mark)
         leaked = [secret for secret in self.secrets if secret in text]
         assert not leaked, f"in the log: {leaked}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,6 +35,9 @@ from enlist_primary.rpc.attempts import Attempts
 from enlist_primary.store import users as user_rows
 from enlist_primary.store.database import Database
 from enlist_primary.store.servers import Standing
+
+HEAR_OUT_TIMEOUT = 1.0
+"""Seconds that a stream about to be refused gets to send its first message."""
 
 UNARY_TIMEOUT = 30.0
 """Seconds within which a request's one message must be here, and a unary RPC be done."""
@@ -274,10 +278,22 @@ def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]
         except TimeoutError:
             await errors.abort(context, Refused(Reason.TIMED_OUT, "The primary did not get this done in time. Try again."))
         except Exception as error:
+            if handler.request_streaming:
+                await _hear_out(context)
             await errors.abort(context, errors.foreseen(error, method))
 
     make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
     return make(guarded, None if decode else handler.request_deserializer, handler.response_serializer)
+
+
+async def _hear_out(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Takes the message that is on its way before a stream is refused.
+
+    grpc.aio's client reports a bare INTERNAL, not the refusal, if the call ends before its first write.
+    """
+    with suppress(TimeoutError, grpc.aio.UsageError):
+        async with asyncio.timeout(HEAR_OUT_TIMEOUT):
+            await context.read()
 
 
 async def _message(context: grpc.aio.ServicerContext[Any, Any], decode: Callable[[bytes], Any]) -> Any:

@@ -285,7 +285,13 @@ async def test_a_full_line_refuses_who_comes_and_serves_who_waits(engine: Engine
     assert engine.kept() == list("01234567")
 
 
+def _loops() -> set[asyncio.Task[Any]]:
+    """The loops of all group commits, those of other tests' primaries included."""
+    return {task for task in asyncio.all_tasks() if task.get_name() == "group commit"}
+
+
 async def test_closing_finishes_what_waits_and_refuses_what_comes(engine: Engine, commits: GroupCommit) -> None:
+    before = _loops()
     (first, *waiting), go = await line_up(commits, ("a", keep("x")), ("a", keep("y")))
     alarm = asyncio.ensure_future(commits.changed())
     closing = asyncio.ensure_future(commits.close())
@@ -297,7 +303,7 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes(engine: Engine
         assert await asyncio.gather(*waiting) == ["x", "y"]
         await asyncio.gather(closing, alarm)
     assert engine.kept() == ["x", "y"]
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "group commit"]
+    assert before - _loops(), "its own loop has ended"
 
 
 async def test_no_commit_between_the_call_of_changed_and_its_await_is_missed(commits: GroupCommit) -> None:
