@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "enlist.runtime": {"enlist"} | DAEMON,
     "enlist_primary": {"enlist", "grpc_health", "grpc_reflection", "sqlite_utils"} | DAEMON,
     "enlist_secondary": {"enlist"} | DAEMON,
-    "enlist_installer": {"enlist", "enlist_secondary", "dns", "questionary"} | DAEMON,
+    "enlist_installer": {"enlist", "enlist_secondary", "dns", "prompt_toolkit", "questionary"} | DAEMON,
 }
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import questionary
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
@@ -58,8 +60,24 @@ REMOVE_ALL_THE_SAME = "Remove the files here all the same? (The primary will sti
 async def ask(question: Question, default: str) -> str:
     """A line of text, the default already typed; spaces at either end do not count."""
     words = f"{question.name} ({question.hint}):" if question.hint else f"{question.name}:"
-    asked = questionary.password(words, **_LOOKS) if question.hidden else questionary.text(words, default=default, **_LOOKS)
+    if question.hidden:
+        return str(await _answer(questionary.password(words, **_LOOKS))).strip()
+    asked = questionary.text(words, default=default, key_bindings=_typing_replaces(default), **_LOOKS)
     return str(await _answer(asked)).strip()
+
+
+def _typing_replaces(default: str) -> KeyBindings:
+    """Whoever begins to type means another answer, and whoever begins to edit means this one: as with selected text elsewhere."""
+    bindings, untouched = KeyBindings(), [default]
+
+    @bindings.add(Keys.BracketedPaste)
+    @bindings.add(Keys.Any)
+    def _(event: KeyPressEvent) -> None:
+        if untouched and event.current_buffer.text == untouched.pop():
+            event.current_buffer.reset()
+        event.current_buffer.insert_text("".join(event.data.splitlines()))
+
+    return bindings
 
 
 async def confirm(question: str, default: bool) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from enlist import names
@@ -19,7 +19,7 @@ from enlist.runtime import files
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import server_pb2
 from enlist_installer.plan import Plan, Standing, Wanted, plan
-from enlist_secondary import api_key, enrol, identity, state
+from enlist_secondary import api_key, checks, enrol, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock, Primary, Way
 from enlist_secondary.config import SecondaryConfig
@@ -113,6 +113,7 @@ def _check_writable(folder: Path) -> None:
 
 async def carry_out(setup: Setup, now: Clock) -> State:
     """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left."""
+    setup = await _met_again(setup, now)
     before, new = _Before.remember(setup), setup.plan.new_enrolment
     try:
         mine = write(setup, int(now()))
@@ -127,6 +128,14 @@ async def carry_out(setup: Setup, now: Clock) -> State:
         before.restore()
         raise
     return take_over_if_trusted(setup)
+
+
+async def _met_again(setup: Setup, now: Clock) -> Setup:
+    """The primary as it is now: it may have come back with another certificate while a person read the summary."""
+    answered = setup.answered
+    primary = await checks.reach(answered.primary.address, now)
+    checks.check_unchanged(primary, answered.primary.authority)
+    return replace(setup, answered=replace(answered, primary=primary))
 
 
 def _settled(config: SecondaryConfig, mine: Identity, now: int) -> bool:

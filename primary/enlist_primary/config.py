@@ -49,25 +49,32 @@ def load(path: Path) -> Config:
     return check(toml.load(path, Config), path)
 
 
-_RULES: tuple[tuple[str, Callable[[Config], object]], ...] = (
-    ("name", lambda c: names.display_name(c.name)),
-    ("listen", lambda c: names.host(c.listen)),
-    ("advertise", lambda c: [names.host(each) for each in c.advertise] or True),
-    ("ssl_port", lambda c: 0 <= c.ssl_port < 65536),
-    ("api_port", lambda c: 0 <= c.api_port < 65536 and (c.api_port != c.ssl_port or c.api_port == 0)),
-    ("limits.pending_per_account", lambda c: c.limits.pending_per_account > 0),
-    ("limits.pending_per_address", lambda c: c.limits.pending_per_address > 0),
-    ("limits.attempts_per_minute", lambda c: c.limits.attempts_per_minute > 0),
-    ("certificates.lifetime", lambda c: toml.duration(c.certificates.lifetime) <= LONGEST),
-    ("certificates.api_key_file", lambda c: bool(c.certificates.api_key_file) == bool(c.certificates.api_certificate)),
+_PORT = "a port number, 1 to 65535 (0 lets the system choose), and another one than the other port's"
+_POSITIVE = "a number above 0"
+
+_RULES: tuple[tuple[str, str, Callable[[Config], object]], ...] = (
+    ("name", "a name", lambda c: names.display_name(c.name)),
+    ("listen", "an address of this machine", lambda c: names.host(c.listen)),
+    ("advertise", "a list of names and addresses", lambda c: [names.host(each) for each in c.advertise] or True),
+    ("ssl_port", _PORT, lambda c: 0 <= c.ssl_port < 65536),
+    ("api_port", _PORT, lambda c: 0 <= c.api_port < 65536 and (c.api_port != c.ssl_port or c.api_port == 0)),
+    ("limits.pending_per_account", _POSITIVE, lambda c: c.limits.pending_per_account > 0),
+    ("limits.pending_per_address", _POSITIVE, lambda c: c.limits.pending_per_address > 0),
+    ("limits.attempts_per_minute", _POSITIVE, lambda c: c.limits.attempts_per_minute > 0),
+    ("certificates.lifetime", "at most ten years", lambda c: toml.duration(c.certificates.lifetime) <= LONGEST),
+    (
+        "certificates.api_key_file",
+        "a file where api_certificate names one, and none where it does not",
+        lambda c: bool(c.certificates.api_key_file) == bool(c.certificates.api_certificate),
+    ),
 )
 
 
 def check(config: Config, source: Path | str) -> Config:
     """Refuses values that have the right type and still make no sense; names file, line and key."""
-    for key, rule in _RULES:
+    for key, expected, rule in _RULES:
         try:
-            problem = "" if rule(config) else "this value makes no sense here."
+            problem = "" if rule(config) else f"expected {expected}."
         except Refused as refused:
             problem = refused.message
         if problem:

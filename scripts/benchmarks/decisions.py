@@ -38,7 +38,7 @@ async def measure(quick: bool) -> list[Figure]:
             for _ in range(rounds):
                 floor.append(await asyncio.to_thread(_bare, Path(name) / "bare.db", decisions))
                 subject.append(await _decide(database, asked, decisions))
-    note = "registrations with a full API key, journalled; one in each shared commit would be as slow as the floor"
+    note = "registrations with a full API key, journalled, that share commits; floor: one caller, one row in each commit"
     return [ratio(f"decisions a second, {CALLERS} callers", "/s", Rounds(subject, floor), None, note)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -37,7 +36,7 @@ Enrol = Callable[[], Awaitable[Closes]]
 
 async def measure(quick: bool) -> list[Figure]:
     """CPU per enrolment: as users enrol, with a full API key and authorized by a person; and in the shortest way there is."""
-    rounds, enrolments = (3, 40) if quick else (9, 80)
+    rounds, enrolments = (3, 40) if quick else (6, 60)
     async with stage() as on:
         trusted = await _rounds(on, _fully, on.full_api_key, rounds, enrolments)
         shortest = await _rounds(on, _shortest, on.full_api_key, rounds, enrolments)

@@ -42,8 +42,7 @@ def _slowest(program: str, module: str, floor: float, rounds: int) -> Figure:
 def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words of a parser and of all commands below it."""
     yield words
-    # argparse shows its sub-commands nowhere but here.
-    for action in parser._actions:
+    for action in parser._actions:  # argparse shows its sub-commands nowhere else
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
                 yield from _commands(below, (*words, name))

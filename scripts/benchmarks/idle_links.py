@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -35,7 +36,7 @@ class Idling:
 
 async def measure(quick: bool) -> list[Figure]:
     """Memory of each idle link, and what is done for all of them over a while, less what is done for none."""
-    links, seconds = (200, 20.0) if quick else (600, 60.0)
+    links, seconds = (200, 20.0) if quick else (500, 30.0)
     async with stage() as on:
         await close_all(await _links(on, on.primary, WARM) + await _links(on, on.floor, WARM))
         await asyncio.sleep(SETTLE)
@@ -87,6 +88,7 @@ async def _idle(on: Stage, seconds: float) -> Idling:
 async def _queries(on: Stage, seconds: float) -> int | None:
     """How many transactions the primary begins on its database; None where there is no strace."""
     if shutil.which("strace") is None:
+        print("strace is not installed: the queries of idle links are not counted", file=sys.stderr)
         return None
     async with measuring.transactions(on.primary.pid) as count:
         await asyncio.sleep(seconds)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.waiting import wait_for
+
 _SLEEPS = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)$", re.MULTILINE)
 _READS = re.compile(r"\.db-shm>.*F_RDLCK")
 
@@ -75,6 +77,10 @@ def _name(task: Path) -> str:
     return (task / "comm").read_text()
 
 
+def _traced(pid: int) -> bool:
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+
+
 @asynccontextmanager
 async def transactions(pid: int) -> AsyncIterator[Callable[[], int]]:
     """Counts the transactions that a process begins on its SQLite database in WAL mode: each takes one shared lock (`F_RDLCK`).
@@ -85,8 +91,7 @@ async def transactions(pid: int) -> AsyncIterator[Callable[[], int]]:
         argv = ["strace", "-f", "-y", "-e", "trace=fcntl", "-o", trace.name, "-p", str(pid)]
         strace = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.DEVNULL)
         try:
-            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(wait_for, lambda: _traced(pid), what="strace")
             yield lambda: len(_READS.findall(Path(trace.name).read_text()))
         finally:
             strace.terminate()

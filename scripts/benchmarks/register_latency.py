@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import grpc.aio
+
 from enlist import certificates, channel
 from enlist.v1 import registration_pb2, registration_pb2_grpc
 from scripts.benchmarks.enrolling import Applicant, Server
@@ -50,7 +52,7 @@ async def _round(on: Stage, applicants: list[Applicant]) -> tuple[list[float], l
     return bare, real
 
 
-async def _dial(at: Server) -> channel.grpc.aio.Channel:
+async def _dial(at: Server) -> grpc.aio.Channel:
     leaf = certificates.load(await channel.probe(at.api))
     return channel.dial(at.api, channel.pin(leaf))
 

@@ -6,12 +6,11 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 
 from scripts.benchmarks.enrolling import ACCOUNT
-from scripts.benchmarks.measuring import Rounds, median, resident, unshared
+from scripts.benchmarks.measuring import resident, unshared
 from scripts.benchmarks.report import Figure
 from scripts.benchmarks.stage import running_primary
 from tests.support.processes import PrimaryProcess, SecondaryProcess
@@ -33,20 +32,9 @@ def _measure(processes: int) -> list[Figure]:
         key = Path(name) / "api-key"
         key.write_text(primary.last_line("api-key", "add", ACCOUNT, "--full"))
         sizes = [_size(primary, Path(name), f"secondary-{number}", key) for number in range(processes)]
-    rounds = Rounds([size for size, _ in sizes], [_imports()] * processes)
-    alone = median([own for _, own in sizes])
+    largest, alone = max(sizes)
     note = f"{alone:.1f} MB of it shared with no other process; floor: an interpreter that has imported gRPC and cryptography"
-    return [
-        Figure(
-            "enlist-secondary run, resident",
-            "MB",
-            median(rounds.subject),
-            max(rounds.subject),
-            median(rounds.floor),
-            TARGET,
-            note=note,
-        )
-    ]
+    return [Figure("enlist-secondary run, resident", "MB", largest, largest, _imports(), TARGET, note=note)]
 
 
 def _size(primary: PrimaryProcess, folder: Path, name: str, key: Path) -> tuple[float, float]:
@@ -56,18 +44,10 @@ def _size(primary: PrimaryProcess, folder: Path, name: str, key: Path) -> tuple[
     try:
         secondary.start()
         wait_for(lambda: primary.server(name)["connected"], what="the link")
-        with _settled():
-            return resident(secondary.pid) / MEGABYTE, unshared(secondary.pid) / MEGABYTE
+        time.sleep(SETTLE)
+        return resident(secondary.pid) / MEGABYTE, unshared(secondary.pid) / MEGABYTE
     finally:
         secondary.close()
-
-
-@contextmanager
-def _settled() -> Iterator[None]:
-    import time
-
-    time.sleep(SETTLE)
-    yield
 
 
 def _imports() -> float:

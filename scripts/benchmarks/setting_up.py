@@ -61,5 +61,5 @@ async def _authorized(at: Server, config: configs.SecondaryConfig, mine: identit
 @contextmanager
 def one_key(key: ec.EllipticCurvePrivateKey) -> Iterator[None]:
     """Every server set up meanwhile makes this key."""
-    with mock.patch.object(certificates, "new_key", lambda: key):
+    with mock.patch.object(certificates, "new_key", return_value=key):
         yield

@@ -76,8 +76,6 @@ ADVICE: Mapping[Reason, str] = MappingProxyType(
         Reason.IDENTITY_CHANGED: "Do not go on before you know why: ask the primary's administrator. If it really has a new key, "
         "take its entry out of known-primaries.toml in the data folder, and set this server up again.",
         Reason.IDENTITY_NOT_CONFIRMED: "Compare the fingerprint with what `enlist-primary status` shows.",
-        Reason.API_KEY_REQUIRED: "Ask the account's administrator for an API key.",
-        Reason.TOO_MANY_ATTEMPTS: "Wait a few minutes before the next attempt.",
     }
 )
 """What to do about a reason where its own sentence cannot know; it follows that sentence."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enlist import certificates
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
-from enlist.runtime import files
+from enlist.runtime import files, standings
 from enlist.runtime.terminal import moment
 from enlist_secondary import api_key, checks, enrol, identity, meeting, state
 from enlist_secondary.checks import Clock, Primary
@@ -141,6 +141,8 @@ def _state(config: SecondaryConfig) -> Stage:
     )
     if problem is not None and (running or problem.reason in enrol.FINAL):
         return Stage("state", False, problem.reason, problem.message, checks.advice(problem.reason))
+    if f"SERVER_{told.state.upper()}" in enrol.FINAL:
+        return _failed("state", standings.not_trusted(told.state, told.since or 0, told.reason))
     if not running:
         return _failed("state", Refused(Reason.NOT_RUNNING, f"{where}, but enlist-secondary does not run."))
     return _passed("state", f"{where}, and {'connected' if told.connected else 'not connected'}.")

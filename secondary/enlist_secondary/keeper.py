@@ -88,6 +88,7 @@ class Keeper:
             except Refused as refused:
                 if not _about_us(refused):
                     raise
+                _LOG.warning("no link", primary=self._config.primary, reason=refused.reason, problem=refused.message)
             asked = time.monotonic()
             mine = await resume(self._config, mine, self._now)
             if time.monotonic() - asked < CONTRADICTION:

@@ -45,7 +45,7 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         ('name = "a"\nports = [1, "2"]', "x.toml: line 2: ports[1]: expected `int`, got `str`."),
         ('name = "a"\nnome = "b"', "x.toml: line 2: nome: this key is not known."),
         ('name = "a"\n[limits]\npendin = 1', "x.toml: line 3: limits.pendin: this key is not known."),
-        ("", "x.toml: object missing required field `name`."),
+        ("", "x.toml: this key is expected and missing: `name`."),
         ('name = "a"\nname = "b"', "x.toml: line 2, at its end: Cannot overwrite a value."),
         ('name = "a', "x.toml: line 1, at its end: Unterminated string."),
         ('name = "a"\nb =', "x.toml: line 2, at its end: Invalid value."),

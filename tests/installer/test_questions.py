@@ -33,6 +33,16 @@ async def test_the_default_is_typed_already(keys: PipeInput) -> None:
     assert await questions.ask(questions.ACCOUNT, "acme.example") == "other.example"
 
 
+async def test_typing_replaces_the_default_and_editing_keeps_it(keys: PipeInput) -> None:
+    """Whoever sees a wrong answer again and types the right one means that one alone."""
+    keys.send_text("other.example" + ENTER)
+    assert await questions.ask(questions.ACCOUNT, "acme.example") == "other.example"
+    keys.send_text("\x7f\x7f" + "ing" + ENTER)
+    assert await questions.ask(questions.ACCOUNT, "acme.example") == "acme.examping"
+    keys.send_text("\x1b[200~pasted.example\x1b[201~" + ENTER)
+    assert await questions.ask(questions.ACCOUNT, "acme.example") == "pasted.example"
+
+
 async def test_a_hidden_question_has_no_default(keys: PipeInput) -> None:
     keys.send_text(ENTER)
     assert await questions.ask(questions.API_KEY, "enl_old") == ""

@@ -19,6 +19,16 @@ from tests.installer.in_between import new_signer
 from tests.installer.person import tree
 
 
+@pytest.fixture(autouse=True)
+def _nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the primary is made up: what it says is, and that it is still the one that was met."""
+
+    async def met_again(made: Setup, _: object) -> Setup:
+        return made
+
+    monkeypatch.setattr(setup, "_met_again", met_again)
+
+
 def a_setup(folder: Path, **changes: str) -> Setup:
     values = {"primary": "primary.example", "account": "acme.example", "name": "gw1", "data": str(folder / "data"), **changes}
     primary = Primary(Address("primary.example", 13299), new_signer().authority, b"", "Head office", 13000, "0.1.0", b"", 0)

@@ -164,6 +164,20 @@ def test_the_wait_outlasts_a_primary_that_goes_and_comes_back(tmp_path: Path, pl
     assert len(said) == len(set(said)), "each reason once"
 
 
+def test_a_primary_that_restarted_while_the_summary_was_read_is_met_again(tmp_path: Path, place: Path) -> None:
+    """It serves another certificate since; what was verified before says nothing about it."""
+    with serving(tmp_path, "") as primary, sitting(place) as person:
+        reaches(person, primary.address)
+        person.answers(ACCOUNT, "acme.example")
+        goes_on(person, "a slow reader")
+        person.sees(WRITE)
+        primary.end()
+        primary.start()
+        person.types()
+        person.sees("Ctrl-C leaves")
+        assert primary.server("a slow reader")["state"] == "pending"
+
+
 def test_a_denial_while_waiting_ends_the_wizard_with_its_reason(primary: PrimaryProcess, place: Path) -> None:
     with sitting(place) as person:
         reaches(person, primary.address)

@@ -45,7 +45,7 @@ def test_only_the_name_must_be_said(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"object missing required field `name`"),
+        ("", r"this key is expected and missing: `name`"),
         ("name = 7\n", r"line 1: name: expected `str`, got `int`"),
         (f"{GOOD}nmae = 7\n", r"line 2: nmae: this key is not known"),
         (f'{GOOD}\nssl_port = "13000"\n', r"line 3: ssl_port: expected `int`, got `str`"),

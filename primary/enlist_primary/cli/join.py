@@ -95,18 +95,28 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         lines = [(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
         raise Refused(Reason.INVALID_ARGUMENT, f"{path} cannot be read as CSV: {error}.") from None
+    header, lines = _header(lines)
     rows = []
     for number, cells in lines:
-        cells = [cell.strip() for cell in cells]
-        if not any(cells) or (number == 1 and cells[0].lower() == COLUMNS[0]):
+        if not any(cells):
             continue
-        if len(cells) > len(COLUMNS):
-            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: a name and, if wanted, a group were expected.")
+        if len(cells) > len(header):
+            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: only {' and '.join(header)} were expected.")
+        given = dict(zip(header, cells, strict=False))
         try:
-            rows.append((names.display_name(cells[0]), names.show_group(names.group_path("".join(cells[1:])))))
-        except Refused as refused:
-            raise Refused(refused.reason, f"{path}: line {number}: {refused.message}") from None
+            rows.append((names.display_name(given["name"]), names.show_group(names.group_path(given.get("group", "")))))
+        except (Refused, KeyError) as error:
+            problem = error.message if isinstance(error, Refused) else "a name was expected."
+            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: {problem}") from None
     return rows
+
+
+def _header(lines: list[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """The columns in their order, and the lines below a header; without a header they are name and group."""
+    lines = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
+    first = tuple(cell.lower() for cell in lines[0][1]) if lines else ()
+    named = "name" in first and len(set(first)) == len(first) and set(first) <= set(COLUMNS)
+    return (first, lines[1:]) if named else (COLUMNS, lines)
 
 
 def file_name(name: str, id: str) -> str:

@@ -70,6 +70,7 @@ def _where(text: str, problem: str) -> str:
     unknown = re.search(r"unknown field `([^`]*)`", what)
     key = ".".join(filter(None, [path, unknown[1] if unknown else ""]))
     what = "this key is not known" if unknown else what[:1].lower() + what[1:]
+    what = what.replace("object missing required field", "this key is expected and missing:")
     line = line_of(text, re.sub(r"\[.*?\]", "", key))
     return ": ".join(filter(None, [f"line {line}" if line else "", key, what]))
 

@@ -26,7 +26,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
 _ASK_AGAIN = "Run enlist-setup to ask again."
 _WAY_BACK: Mapping[str, str] = MappingProxyType(
     {
-        "denied": "Ask the account's contact, and run enlist-setup with an API key to ask again.",
+        "denied": "Ask the account's contact. To ask again, run enlist-setup with an API key, or wait for seven days.",
         "revoked": "Only a new key may ask again: run enlist-secondary reset-identity, then enlist-setup.",
         "withdrawn": _ASK_AGAIN,
         "departed": _ASK_AGAIN,
