@@ -12,7 +12,9 @@ from cryptography import x509
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
+from enlist.runtime import memory
 from enlist.runtime.logs import Log
+from enlist.v1.registration_pb2 import Enrolment
 from enlist_secondary import api_key, dialling, state
 from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
@@ -41,6 +43,11 @@ _LOG = Log("enlist.secondary")
 def _about_us(refused: Refused) -> bool:
     """Whether the primary, rather than the way to it, is why there is no link: then it is asked where this server stands."""
     return refused.reason in _ABOUT_US or refused.reason.startswith("SERVER_")
+
+
+def _settle(_: Enrolment) -> None:
+    """The primary has said where this server stands, and now there is nothing to do but wait."""
+    memory.give_back()
 
 
 def renewal_due(certificate: x509.Certificate, chance: float) -> float:
@@ -74,13 +81,13 @@ class Keeper:
     async def _certified(self) -> None:
         mine = await prepare(self._config, self._now)
         if not mine.usable(int(self._now())):
-            await resume(self._config, mine, self._now)
+            await resume(self._config, mine, self._now, _settle)
 
     async def _attempt(self) -> NoReturn:
         """From wherever things stand to a link, and on over whatever the primary decides; raises what else comes between."""
         mine = await prepare(self._config, self._now)
         if not mine.usable(int(self._now())):
-            mine = await resume(self._config, mine, self._now)
+            mine = await resume(self._config, mine, self._now, _settle)
         api_key.erase(self._config.folder)  # a crash may have come between certificate and erasure
         while True:
             try:
@@ -90,13 +97,14 @@ class Keeper:
                     raise
                 _LOG.warning("no link", primary=self._config.primary, reason=refused.reason, problem=refused.message)
             asked = time.monotonic()
-            mine = await resume(self._config, mine, self._now)
+            mine = await resume(self._config, mine, self._now, _settle)
             if time.monotonic() - asked < CONTRADICTION:
                 await asyncio.sleep(self._backoff.next())
 
     async def _link(self, mine: Identity) -> NoReturn:
         """Opens the link and stays; raises why it did not open, or why it ended."""
         link = await dialling.connect(self._config, mine, self._now)
+        memory.give_back()
         opened = time.monotonic()
         try:
             while True:

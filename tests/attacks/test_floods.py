@@ -204,7 +204,8 @@ async def test_a_request_that_never_comes_to_its_end_is_refused_and_its_slot_is_
         await eventually(lambda: len(asyncio.all_tasks()) > tasks + 90, what="the slots to be taken")
         async with impatient.running.stranger() as stub:
             await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1), timeout=5)
-        refused: list[Refused] = await asyncio.gather(*[refused_by(call.read()) for call in calls])
+        async with asyncio.timeout(20):
+            refused: list[Refused] = await asyncio.gather(*[refused_by(call.read()) for call in calls])
         assert {each.reason for each in refused} == {Reason.TIMED_OUT}
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 2, what="the slots to be free")
 

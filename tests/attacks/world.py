@@ -58,16 +58,16 @@ class Records(logging.Handler):
 def recorded() -> Iterator[Records]:
     """Keeps what any logger says, and what Enlist's own say from their debugging up."""
     records, root = Records(), logging.getLogger()
-    own = [logging.getLogger(name) for name in LOGGERS]
+    before = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
     root.addHandler(records)
-    for logger in own:
+    for logger in before:
         logger.setLevel(logging.DEBUG)
     try:
         yield records
     finally:
         root.removeHandler(records)
-        for logger in own:
-            logger.setLevel(logging.NOTSET)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 @dataclass
