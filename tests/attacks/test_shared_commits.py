@@ -8,8 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import grpc.aio
+import pytest
 
 from enlist.channel import refusal
 from enlist.reasons import Reason
@@ -53,19 +55,22 @@ class Line:
 
 @asynccontextmanager
 async def held(world: World) -> AsyncIterator[Line]:
-    """Holds the database up."""
+    """Holds the database up; observations, which would stand in the same line, are written later."""
+    own, patch = world.running.primary.context, pytest.MonkeyPatch()
+    patch.setattr(own.observations, "flush", AsyncMock())
     gate, begun = threading.Event(), threading.Event()
 
     def hold(tx: Transaction) -> None:
         begun.set()
         assert gate.wait(20)
 
-    holding = asyncio.create_task(world.running.primary.context.database.write(PRIMARY, hold))
+    holding = asyncio.create_task(own.database.write(PRIMARY, hold))
     await eventually(begun.is_set)
     try:
         yield Line(world)
     finally:
         gate.set()
+        patch.undo()
         await holding
 
 

@@ -7,14 +7,9 @@ from enlist.reasons import Reason, Refused
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.store.database import Row, Transaction
-from enlist_primary.store.groups import PATHS
+from enlist_primary.store.groups import path_of
 
-_SELECT = f"""
-{PATHS}
-SELECT api_key.*, group_path.path AS group_path FROM api_key
-LEFT JOIN group_path ON group_path.account = api_key.account AND group_path.id = api_key.group_id
-WHERE api_key.account = $1
-"""
+_SELECT = f"SELECT api_key.*, {path_of('api_key')} AS group_path FROM api_key WHERE api_key.account = $1"
 
 
 def insert(tx: Transaction, key: ApiKey) -> None:

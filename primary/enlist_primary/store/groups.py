@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from enlist.names import ROOT_GROUP
 from enlist_primary.store.database import Transaction
 
-PATHS = """
-WITH RECURSIVE group_path (account, id, path) AS (
-    SELECT account, id, '/' FROM server_group WHERE parent IS NULL AND account = $1
-    UNION ALL
-    SELECT child.account, child.id, CASE above.path WHEN '/' THEN child.name ELSE above.path || '/' || child.name END
-    FROM server_group child JOIN group_path above ON child.account = above.account AND child.parent = above.id
-)
-"""
-"""Opens a statement about account `$1` that wants the paths of its groups: `group_path (account, id, path)`."""
+
+def path_of(table: str) -> str:
+    """The SQL expression for the path of the group that a row of this table stands in; NULL if it stands in none.
+
+    It walks up from the group, so that it costs what the tree is deep, and not what it is large.
+    """
+    return f"""(
+        WITH RECURSIVE above (parent, path) AS (
+            SELECT parent, name FROM server_group WHERE account = {table}.account AND id = {table}.group_id
+            UNION ALL
+            SELECT node.parent, CASE WHEN node.parent IS NULL THEN above.path ELSE node.name || '/' || above.path END
+            FROM above JOIN server_group node ON node.account = {table}.account AND node.id = above.parent
+        )
+        SELECT path FROM above WHERE parent IS NULL
+    )"""
 
 
 @dataclass(frozen=True)
@@ -53,5 +59,16 @@ def child(tx: Transaction, account: str, parent: str, name: str) -> str | None:
 
 def listed(tx: Transaction, account: str) -> list[Group]:
     """All groups of an account, parents before children, siblings by name."""
-    rows = tx.rows(f"{PATHS} SELECT id, path FROM group_path", account)
+    rows = tx.rows(
+        """
+        WITH RECURSIVE group_path (account, id, path) AS (
+            SELECT account, id, '/' FROM server_group WHERE parent IS NULL AND account = $1
+            UNION ALL
+            SELECT child.account, child.id, CASE above.path WHEN '/' THEN child.name ELSE above.path || '/' || child.name END
+            FROM server_group child JOIN group_path above ON child.account = above.account AND child.parent = above.id
+        )
+        SELECT id, path FROM group_path
+        """,
+        account,
+    )
     return sorted((Group(account, row["id"], row["path"]) for row in rows), key=lambda g: g.path.strip("/").split("/"))

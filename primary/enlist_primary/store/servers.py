@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from enlist.reasons import Reason, Refused
 from enlist_primary.model.servers import REQUEST_LIFETIME, TOMBSTONE_LIFETIME, Server, State
 from enlist_primary.store.database import Row, Transaction
-from enlist_primary.store.groups import PATHS
+from enlist_primary.store.groups import path_of
 
-_SELECT = f"""
-{PATHS}
-SELECT server.*, group_path.path AS group_path
-FROM server JOIN group_path ON group_path.account = server.account AND group_path.id = server.group_id
-WHERE server.account = $1
-"""
+_SELECT = f"SELECT server.*, {path_of('server')} AS group_path FROM server WHERE server.account = $1"
 
 _OVERDUE = "state IN ('pending', 'invited')"
 _UNDECIDED = "state IN ('expired', 'withdrawn') AND revision = 0"  # requests that ended by themselves, or were taken back
