@@ -14,7 +14,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from enlist.certificates import load_public_key
 from enlist.reasons import Reason, Refused
 
 CHALLENGE_LIFETIME = 120
@@ -37,10 +36,12 @@ def sign(key: ec.EllipticCurvePrivateKey, rpc: str, challenge: bytes, authority_
     return key.sign(_message(rpc, challenge, authority_key, request), _SIGNATURE)
 
 
-def verify(public_key: bytes, rpc: str, challenge: bytes, authority_key: bytes, request: bytes, signature: bytes) -> None:
-    """Refuses a signature that `public_key` (SubjectPublicKeyInfo, DER) did not make for exactly this."""
+def verify(
+    key: ec.EllipticCurvePublicKey, rpc: str, challenge: bytes, authority_key: bytes, request: bytes, signature: bytes
+) -> None:
+    """Refuses a signature that `key` did not make for exactly this."""
     try:
-        load_public_key(public_key).verify(signature, _message(rpc, challenge, authority_key, request), _SIGNATURE)
+        key.verify(signature, _message(rpc, challenge, authority_key, request), _SIGNATURE)
     except InvalidSignature:
         raise Refused(Reason.PROOF_INVALID, "The request is not signed by the key it names.") from None
 

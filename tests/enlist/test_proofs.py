@@ -1,6 +1,7 @@
 """Proofs of possession: attacks rows 7 (bad proof) and 47 (another server's proof replayed, also into another account)."""
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,30 +18,30 @@ SIGNATURE = proofs.sign(KEY, "Register", CHALLENGE, AUTHORITY, b"request")
 
 
 def test_a_proof_holds_for_exactly_what_was_signed() -> None:
-    proofs.verify(PUBLIC, "Register", CHALLENGE, AUTHORITY, b"request", SIGNATURE)
+    proofs.verify(KEY.public_key(), "Register", CHALLENGE, AUTHORITY, b"request", SIGNATURE)
 
 
 @pytest.mark.parametrize(
-    ("public", "rpc", "challenge", "authority", "request_", "signature"),
+    ("key", "rpc", "challenge", "authority", "request_", "signature"),
     [
-        (OTHER_PUBLIC, "Register", CHALLENGE, AUTHORITY, b"request", SIGNATURE),
-        (PUBLIC, "Leave", CHALLENGE, AUTHORITY, b"request", SIGNATURE),
-        (PUBLIC, "Register", CHALLENGE[:-1] + b"x", AUTHORITY, b"request", SIGNATURE),
-        (PUBLIC, "Register", CHALLENGE, OTHER_PUBLIC, b"request", SIGNATURE),
-        (PUBLIC, "Register", CHALLENGE, AUTHORITY, b"request ", SIGNATURE),
-        (PUBLIC, "Register", CHALLENGE, AUTHORITY, b"request", SIGNATURE[:-1]),
-        (PUBLIC, "Register", CHALLENGE, AUTHORITY, b"request", b""),
-        (PUBLIC, "Register", CHALLENGE, AUTHORITY, b"request", b"\0" * 10_000),
-        (PUBLIC, "RegisterX", CHALLENGE[1:], AUTHORITY, b"request", SIGNATURE),
+        (OTHER, "Register", CHALLENGE, AUTHORITY, b"request", SIGNATURE),
+        (KEY, "Leave", CHALLENGE, AUTHORITY, b"request", SIGNATURE),
+        (KEY, "Register", CHALLENGE[:-1] + b"x", AUTHORITY, b"request", SIGNATURE),
+        (KEY, "Register", CHALLENGE, OTHER_PUBLIC, b"request", SIGNATURE),
+        (KEY, "Register", CHALLENGE, AUTHORITY, b"request ", SIGNATURE),
+        (KEY, "Register", CHALLENGE, AUTHORITY, b"request", SIGNATURE[:-1]),
+        (KEY, "Register", CHALLENGE, AUTHORITY, b"request", b""),
+        (KEY, "Register", CHALLENGE, AUTHORITY, b"request", b"\0" * 10_000),
+        (KEY, "RegisterX", CHALLENGE[1:], AUTHORITY, b"request", SIGNATURE),
     ],
     ids=["key", "rpc", "challenge", "primary", "request", "cut", "empty", "huge", "shifted"],
 )
 def test_a_proof_is_good_for_nothing_else(
-    public: bytes, rpc: str, challenge: bytes, authority: bytes, request_: bytes, signature: bytes
+    key: EllipticCurvePrivateKey, rpc: str, challenge: bytes, authority: bytes, request_: bytes, signature: bytes
 ) -> None:
     """Attacks row 47: not by another key, for another RPC, again later, at another primary, or for another request."""
     with pytest.raises(Refused) as caught:
-        proofs.verify(public, rpc, challenge, authority, request_, signature)
+        proofs.verify(key.public_key(), rpc, challenge, authority, request_, signature)
     assert caught.value.reason is Reason.PROOF_INVALID
 
 

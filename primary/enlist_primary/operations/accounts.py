@@ -9,7 +9,7 @@ from enlist.reasons import Reason, Refused
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor, User
 from enlist_primary.operations.journalling import record
-from enlist_primary.store import accounts, groups, journal, users
+from enlist_primary.store import accounts, groups, users
 from enlist_primary.store.database import Transaction
 
 NewId = Callable[[], str]
@@ -35,8 +35,7 @@ def create(tx: Transaction, domain: str, contact: str, by: Actor, new_id: NewId,
 
 def update(tx: Transaction, domain: str, contact: str | None, default_api_key: bool | None, by: Actor, now: int) -> Account:
     """Changes what is given (None: leave it), or returns the account as it is if all of it holds already."""
-    journal.lock(tx, domain)
-    account = accounts.load(tx, domain)
+    account = accounts.lock(tx, domain)
     wanted = account.contact if contact is None else names.note(contact, "contact") or None
     switch = account.default_api_key if default_api_key is None else default_api_key
     if (wanted, switch) == (account.contact, account.default_api_key):

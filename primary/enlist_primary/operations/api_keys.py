@@ -14,7 +14,7 @@ from enlist_primary.model.servers import Event, State, after
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import groups
 from enlist_primary.operations.journalling import about_server, record
-from enlist_primary.store import api_keys, journal, servers
+from enlist_primary.store import accounts, api_keys, servers
 from enlist_primary.store.database import Transaction
 
 LONGEST = 100 * 365 * 86400
@@ -36,7 +36,7 @@ def create(
     tx: Transaction, account: str, wanted: Wanted, id: str, secret: str, by: Actor, new_id: Callable[[], str], now: int
 ) -> ApiKey:
     """Makes an API key; `secret` is its secret part alone, of which the hash is kept."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     if wanted.max_uses < 0 or not 0 <= wanted.lifetime <= LONGEST:
         raise Refused(Reason.INVALID_ARGUMENT, "A number of uses is above zero, and so is a lifetime, of at most 100 years.")
     if account == PRIMARY and names.group_path(wanted.group):
@@ -59,7 +59,7 @@ def create(
 
 def revoke(tx: Transaction, account: str, id: str, by: Actor, now: int) -> ApiKey:
     """Ends an API key; an invitation that stood on it is withdrawn."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     key = api_keys.load(tx, account, id)
     if key.revoked_at is not None:
         return key

@@ -15,7 +15,7 @@ from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State,
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import api_keys, groups
 from enlist_primary.operations.journalling import about_server, record
-from enlist_primary.store import accounts, journal, servers
+from enlist_primary.store import accounts, servers
 from enlist_primary.store import api_keys as key_rows
 from enlist_primary.store import groups as group_rows
 from enlist_primary.store.database import Transaction
@@ -58,7 +58,7 @@ def invite(
     tx: Transaction, account: str, name: str | None, group: str, secret: tuple[str, str], by: Actor, new_id: NewId, now: int
 ) -> Server:
     """Keeps a place for a server; `secret` is id and secret part of the single-use full API key in its join line."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     if account == PRIMARY:
         raise Refused(Reason.INVALID_ARGUMENT, "Servers are invited to an account; the primary's own has none.")
     group_id = groups.ensure(tx, account, group, by, new_id, now)
@@ -92,17 +92,16 @@ def validate(tx: Transaction, domain: str, api_key: str, source: str, now: int) 
     return Place(state, group, invited.name if invited else None, account.contact or "")
 
 
-def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: NewId, now: int) -> Server:
-    """A server asks to join. The same key asking again gets the same answer and uses nothing up.
+def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: NewId, now: int) -> tuple[Server, Account]:
+    """A server asks to join an account. The same key asking again gets the same answer and uses nothing up.
 
     Refused besides what an API key is refused for: SERVER_DENIED, SERVER_REVOKED, TOO_MANY_PENDING.
     """
-    journal.lock(tx, domain)
-    account = accounts.load(tx, domain)
+    account = accounts.lock(tx, domain)
     row = servers.by_key(tx, domain, asked.key)
     known = row.at(now) if row else None
     if known is not None and _stands(tx, account, known, asked.api_key):
-        return known
+        return known, account
     key = api_keys.presented(tx, account, asked.api_key, asked.source, now)
     invited = _invitation(tx, account, key)
     state = _led_to(known, invited, key, now)
@@ -114,7 +113,7 @@ def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: New
     if known is not None and invited is not None:  # the key had a row of its own: it takes the invitation's name and group
         api_keys.withdraw_invitation(tx, domain, invited.id, _itself(server), now)
     _write(tx, server, key, now, new=known is None and invited is None)
-    return server
+    return server, account
 
 
 def _stands(tx: Transaction, account: Account, known: Server, api_key: str) -> bool:
@@ -222,7 +221,7 @@ def _check_caps(tx: Transaction, asked: Asked, domain: str, caps: Caps, now: int
 
 def leave(tx: Transaction, domain: str, key: str, source: str, now: int) -> Server:
     """A server takes its request back, or leaves the account; what holds already is returned as it is."""
-    journal.lock(tx, domain)
+    accounts.lock(tx, domain)
     row = servers.by_key(tx, domain, key)
     if row is None:
         raise unknown_key()

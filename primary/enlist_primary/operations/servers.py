@@ -9,7 +9,7 @@ from enlist.reasons import Reason, Refused
 from enlist_primary.model.servers import Event, Server, State, after
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations.journalling import about_server, record
-from enlist_primary.store import api_keys, journal, servers
+from enlist_primary.store import accounts, api_keys, servers
 from enlist_primary.store.database import Transaction
 
 
@@ -17,7 +17,7 @@ def decide(
     tx: Transaction, account: str, id: str, event: Event, by: Actor, now: int, evidence: str = "", reason: str = ""
 ) -> Server:
     """Applies what somebody decided; what holds already is returned as it is."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     server = servers.load(tx, account, id).at(now)
     state = after(server.state, event)
     if state is server.state:
@@ -51,7 +51,7 @@ def authorize(tx: Transaction, account: str, id: str, code_matches: bool | None,
 
 def rename(tx: Transaction, account: str, id: str, name: str, by: Actor, now: int) -> Server:
     """Gives a server another name for people."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     server = servers.load(tx, account, id)
     if server.name == names.display_name(name):
         return server
@@ -64,7 +64,7 @@ def rename(tx: Transaction, account: str, id: str, name: str, by: Actor, now: in
 def expire(tx: Transaction, account: str, now: int, limit: int = 1000) -> list[str]:
     """Ends requests and invitations past their time, at most so many, and says which; forgets those long ended. An invitation
     was a decision, so its end is journalled; a stranger's request was none, so its end is not."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     overdue = servers.overdue(tx, account, now, limit)
     for server in overdue:
         late = server.at(now)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError, Message
 
 from enlist import __version__, certificates, names, proofs
@@ -72,7 +73,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
             domain = names.account_domain(registration.account_domain)
             asked = self._asked(registration, request)
             own = self._context
-            server, account = await own.database.write(domain, _register, domain, asked, self._caps, own.new_id, own.now())
+            server, account = await own.database.write(domain, enrolment.register, domain, asked, self._caps, own.new_id, own.now())
         return self._enrolment(server, account)
 
     async def AwaitAuthorization(self, request: pb.AwaitAuthorizationRequest, context: Any) -> AsyncIterator[pb.Enrolment]:
@@ -110,13 +111,14 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
     def _asked(self, registration: pb.Registration, request: pb.RegisterRequest) -> Asked:
         if len(registration.certification_request) > REQUEST_LIMIT:
             raise Refused(Reason.KEY_UNSUITABLE, "The certification request is too large.")
-        key = certificates.spki(certificates.key_of_request(registration.certification_request))
+        key = certificates.key_of_request(registration.certification_request)
+        public_key = certificates.spki(key)
         self._prove(key, "Register", request.registration, request.proof)
         return Asked(
             name=names.display_name(registration.display_name),
             api_key=registration.api_key,
-            key=certificates.fingerprint(key),
-            public_key=key,
+            key=certificates.fingerprint(public_key),
+            public_key=public_key,
             server_address=names.host(registration.server_address) if registration.server_address else "",
             version=registration.version,
             source=caller().source,
@@ -125,10 +127,10 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
     def _claimed(self, claim: pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> tuple[str, str]:
         """Account and key's fingerprint of a claim whose proof holds."""
         domain = names.account_domain(claim.account_domain)
-        self._prove(claim.public_key, rpc, signed, proof)
+        self._prove(certificates.load_public_key(claim.public_key), rpc, signed, proof)
         return domain, certificates.fingerprint(claim.public_key)
 
-    def _prove(self, key: bytes, rpc: str, signed: bytes, proof: pb.Proof) -> None:
+    def _prove(self, key: ec.EllipticCurvePublicKey, rpc: str, signed: bytes, proof: pb.Proof) -> None:
         signer = self._context.signer
         proofs.check_challenge(signer.challenge_secret, proof.challenge, self._context.now())
         proofs.verify(key, rpc, proof.challenge, signer.authority.public_key, signed, proof.signature)
@@ -179,7 +181,3 @@ def _load(tx: Transaction, domain: str, key: str) -> tuple[Server, Account]:
     if server is None:
         raise enrolment.unknown_key()
     return server, account
-
-
-def _register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: enrolment.NewId, now: int) -> tuple[Server, Account]:
-    return enrolment.register(tx, domain, asked, caps, new_id, now), accounts.load(tx, domain)

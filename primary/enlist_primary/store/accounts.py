@@ -18,6 +18,17 @@ def insert(tx: Transaction, domain: str, contact: str | None, now: int) -> bool:
     return tx.run(sql, domain, genesis(domain), contact, now) == 1
 
 
+def lock(tx: Transaction, domain: str) -> Account:
+    """Takes the account's row lock, which lasts until the commit: what every decision begins with. Refuses as `load` does.
+
+    An update that changes nothing is a lock in every engine; SQLite writes no page for it.
+    """
+    row = tx.row(f"UPDATE account SET head = head WHERE domain = $1 RETURNING {_COLUMNS}", domain)
+    if row is None:
+        raise unknown(domain)
+    return _account(row)
+
+
 def load(tx: Transaction, domain: str) -> Account:
     """An account; refused with ACCOUNT_UNKNOWN if there is none of this domain."""
     row = tx.row(f"SELECT {_COLUMNS} FROM account WHERE domain = $1", domain)

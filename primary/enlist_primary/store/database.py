@@ -14,8 +14,10 @@ failure means (docs/adr/0002-group-commit-and-journal.md):
 from __future__ import annotations
 
 import asyncio
+import queue
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -179,7 +181,7 @@ class _Waiting:
 
 
 class GroupCommit:
-    """The loop that gathers waiting operations and commits them together, in the given thread. Made in the event loop.
+    """Gathers waiting operations and commits them together, in the given thread, which is its own until `close`.
 
     At most `waiting` operations stand in line (beyond that OVERLOADED), and at most `together` share a commit. A
     decision takes well under a millisecond, so a full line is cleared within a second on a healthy disk.
@@ -187,25 +189,28 @@ class GroupCommit:
 
     def __init__(self, engine: Engine, thread: ThreadPoolExecutor, *, waiting: int = 1024, together: int = 256) -> None:
         self._engine = engine
-        self._thread = thread
+        self._limit = waiting
         self._together = together
-        self._line: asyncio.Queue[_Waiting] = asyncio.Queue(waiting)
+        self._line: list[_Waiting] = []
+        self._batches: queue.SimpleQueue[Sequence[_Waiting] | None] = queue.SimpleQueue()  # for the thread; None: the end
+        self._busy = False
+        self._closing = False
         self._refusal: Refused | None = None
-        self._next_commit = _future()
-        self._failure: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(), name="group commit")
+        self._loop = asyncio.get_running_loop()
+        self._next_commit: asyncio.Future[None] = self._loop.create_future()
+        self._failure: asyncio.Future[Refused] = self._loop.create_future()
+        self._ended = self._loop.run_in_executor(thread, self._serve)
 
     async def write(
         self, account: str, operation: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """See `Database.write`."""
         self.check()
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(account, lambda transaction: operation(transaction, *args, **kwargs), answer)
-        try:
-            self._line.put_nowait(waiting)
-        except asyncio.QueueFull:
-            raise Refused(Reason.OVERLOADED, BUSY) from None
+        if len(self._line) >= self._limit:
+            raise Refused(Reason.OVERLOADED, BUSY)
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._line.append(_Waiting(account, lambda transaction: operation(transaction, *args, **kwargs), answer))
+        self._loop.call_soon(self._hand_over)  # behind whoever else is about to ask
         return await answer
 
     def changed(self) -> Awaitable[None]:
@@ -226,43 +231,49 @@ class GroupCommit:
         self._refusal = refusal
         if not self._failure.done():
             self._failure.set_result(refusal)
-        while not self._line.empty():
-            self._line.get_nowait().refuse(refusal)
-            self._line.task_done()
+        while self._line:
+            self._line.pop().refuse(refusal)
         self._wake()
 
     async def close(self) -> None:
-        """Finish what stands in line, refuse what comes, and end the loop. It takes as long as the disk takes."""
+        """Finish what stands in line, refuse what comes, and let go of the thread. It takes as long as the disk takes."""
         self._refusal = self._refusal or Refused(Reason.SHUTTING_DOWN, CLOSED)
-        await self._line.join()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closing = True
+        self._hand_over()
+        await self._ended
         self._wake()
 
-    async def _run(self) -> None:
-        while True:
-            gathered = [await self._line.get()]
-            while len(gathered) < self._together and not self._line.empty():
-                gathered.append(self._line.get_nowait())
-            try:
-                if batch := [waiting for waiting in gathered if not waiting.answer.done()]:
-                    # By account, so that every primary on the same database takes the row locks in the same order.
-                    await self._commit(sorted(batch, key=lambda waiting: waiting.account))
-            finally:
-                for _ in gathered:
-                    self._line.task_done()
+    def _hand_over(self) -> None:
+        """Give the thread its next batch, if it has none; or its end."""
+        if self._busy:
+            return
+        waiting = [each for each in self._line if not each.answer.done()]
+        batch, self._line = waiting[: self._together], waiting[self._together :]
+        if batch:
+            self._busy = True
+            # By account, so that every primary on the same database takes the row locks in the same order.
+            self._batches.put(sorted(batch, key=lambda each: each.account))
+        elif self._closing:
+            self._batches.put(None)
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Commit a batch, then answer its callers."""
-        operations = [waiting.operation for waiting in batch]
-        try:
-            loop = asyncio.get_running_loop()
-            outcomes = await loop.run_in_executor(self._thread, commit_together, self._engine, operations)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                outcome.settle(waiting.answer)
-            self._wake()
-        except Exception as error:  # whatever it is, nobody may be left waiting
-            self._lose(batch, error)
+    def _serve(self) -> None:
+        """The thread's work. Its way back is short: an executor's, with its futures, takes about as long as a decision does."""
+        for batch in iter(self._batches.get, None):
+            try:
+                outcomes = commit_together(self._engine, [each.operation for each in batch])
+                self._tell(self._settle, batch, outcomes)
+            except Exception as error:  # whatever it is, nobody may be left waiting
+                self._tell(self._lose, batch, error)
+
+    def _tell(self, answer: Callable[[Sequence[_Waiting], T], None], batch: Sequence[_Waiting], came_to: T) -> None:
+        with suppress(RuntimeError):  # the event loop is gone, and whoever asked with it
+            self._loop.call_soon_threadsafe(answer, batch, came_to)
+
+    def _settle(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            outcome.settle(waiting.answer)
+        self._wake()
+        self._go_on()
 
     def _lose(self, batch: Sequence[_Waiting], error: Exception) -> None:
         lost = error if isinstance(error, BatchLost) else BatchLost(Refused(Reason.STORAGE_FAILED, FAILED))
@@ -271,10 +282,15 @@ class GroupCommit:
             waiting.refuse(lost.refusal)
         if lost.fatal:
             self.fail(lost.refusal)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._busy = False
+        self._loop.call_soon(self._hand_over)  # behind those who were just answered: they may ask again
 
     def _wake(self) -> None:
         self._next_commit.set_result(None)
-        self._next_commit = _future()
+        self._next_commit = self._loop.create_future()
 
 
 def _copy(refusal: Refused) -> Refused:
@@ -282,7 +298,3 @@ def _copy(refusal: Refused) -> Refused:
     copy = Refused(refusal.reason, refusal.message)
     copy.__cause__ = refusal.__cause__
     return copy
-
-
-def _future() -> asyncio.Future[None]:
-    return asyncio.get_running_loop().create_future()

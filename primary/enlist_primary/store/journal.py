@@ -1,6 +1,6 @@
-"""The journal of each account: the lock that puts its decisions in a row, and the hash-chained list of them.
+"""The journal of each account: the hash-chained list of its decisions.
 
-A decision's operation calls `lock` as its first statement, decides, writes, and calls `append` for what it decided. The
+A decision's operation calls `accounts.lock` as its first statement, decides, writes, and calls `append` for what it decided. The
 number is taken by `append`, so a decision that already holds leaves no gap (docs/adr/0002-group-commit-and-journal.md).
 """
 
@@ -22,14 +22,6 @@ class Head:
 
     number: int
     hash: bytes
-
-
-def lock(tx: Transaction, account: str) -> Head:
-    """Take the account's row lock, which lasts until the commit, and return the journal's head.
-
-    Raises `ACCOUNT_UNKNOWN`. An update that changes nothing is a lock in every engine; SQLite writes no page for it.
-    """
-    return _head(tx, "UPDATE account SET head = head WHERE domain = $1 RETURNING head, head_hash", account)
 
 
 def append(tx: Transaction, account: str, entry: JournalEntry) -> int:

@@ -126,7 +126,7 @@ class Desk:
     ) -> Server:
         """A server registers; its key goes by a word here."""
         asked = Asked(name, api_key, fingerprint(key), key.encode(), server_address, version, source)
-        return self.do(enrolment.register, account, asked, caps, self.new_id, self.now)
+        return self.do(enrolment.register, account, asked, caps, self.new_id, self.now)[0]
 
     def leave(self, key: str = "one", account: str = ACME, source: str = HOME) -> Server:
         """A server leaves, or takes its request back."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from enlist_primary.model.journal import JournalEntry, genesis
-from enlist_primary.store import journal
+from enlist_primary.store import accounts, journal
 from enlist_primary.store.database import Transaction
 
 ACME, BETA = "acme.example", "beta.example"
@@ -50,7 +50,7 @@ def add_account(tx: Transaction, domain: str) -> None:
 
 def decide(tx: Transaction, account: str = ACME) -> int:
     """A decision that changes nothing but the journal."""
-    journal.lock(tx, account)
+    accounts.lock(tx, account)
     return journal.append(tx, account, entry(account))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -78,12 +78,17 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-async def commits(engine: Engine) -> AsyncIterator[GroupCommit]:
+def thread() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as thread:
-        commits = GroupCommit(engine, thread, waiting=8, together=5)
-        yield commits
-        engine.may_commit.set()
-        await commits.close()
+        yield thread
+
+
+@pytest.fixture
+async def commits(engine: Engine, thread: ThreadPoolExecutor) -> AsyncIterator[GroupCommit]:
+    commits = GroupCommit(engine, thread, waiting=8, together=5)
+    yield commits
+    engine.may_commit.set()
+    await commits.close()
     engine.connection.close()
 
 
@@ -285,13 +290,9 @@ async def test_a_full_line_refuses_who_comes_and_serves_who_waits(engine: Engine
     assert engine.kept() == list("01234567")
 
 
-def _loops() -> set[asyncio.Task[Any]]:
-    """The loops of all group commits, those of other tests' primaries included."""
-    return {task for task in asyncio.all_tasks() if task.get_name() == "group commit"}
-
-
-async def test_closing_finishes_what_waits_and_refuses_what_comes(engine: Engine, commits: GroupCommit) -> None:
-    before = _loops()
+async def test_closing_finishes_what_waits_and_refuses_what_comes(
+    engine: Engine, thread: ThreadPoolExecutor, commits: GroupCommit
+) -> None:
     (first, *waiting), go = await line_up(commits, ("a", keep("x")), ("a", keep("y")))
     alarm = asyncio.ensure_future(commits.changed())
     closing = asyncio.ensure_future(commits.close())
@@ -303,7 +304,7 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes(engine: Engine
         assert await asyncio.gather(*waiting) == ["x", "y"]
         await asyncio.gather(closing, alarm)
     assert engine.kept() == ["x", "y"]
-    assert before - _loops(), "its own loop has ended"
+    assert thread.submit(lambda: "free").result(DEADLINE) == "free"
 
 
 async def test_no_commit_between_the_call_of_changed_and_its_await_is_missed(commits: GroupCommit) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.model.journal import chained, genesis
-from enlist_primary.store import journal
+from enlist_primary.store import accounts, journal
 from enlist_primary.store.database import Transaction
-from enlist_primary.store.journal import Head
 from enlist_primary.store.sqlite import SqliteDatabase
 from tests.primary.store.helpers import ACME, BETA, decide, entry, together
 
@@ -37,11 +36,12 @@ async def test_entries_are_read_onward_from_a_number(database: SqliteDatabase) -
     assert await database.read(journal.entries, ACME, 5, 2) == []
 
 
-async def test_the_head_is_what_the_lock_returns(database: SqliteDatabase) -> None:
-    assert await database.write(ACME, journal.lock, ACME) == Head(0, genesis(ACME))
-    await database.write(ACME, decide)
-    [first] = await database.read(journal.entries, ACME, 0, 1)
-    assert await database.write(ACME, journal.lock, ACME) == Head(1, chained(genesis(ACME), first.body()))
+async def test_the_lock_returns_the_account_as_it_is(database: SqliteDatabase) -> None:
+    for number in range(2):
+        locked = await database.write(ACME, accounts.lock, ACME)
+        assert locked == await database.read(accounts.load, ACME)
+        assert locked.head == number
+        await database.write(ACME, decide)
 
 
 async def test_a_decision_that_already_holds_or_fails_leaves_no_gap(database: SqliteDatabase) -> None:
@@ -50,14 +50,14 @@ async def test_a_decision_that_already_holds_or_fails_leaves_no_gap(database: Sq
         raise Refused(Reason.STATE_FORBIDS, "no")
 
     def holds_already(tx: Transaction) -> None:
-        journal.lock(tx, ACME)
+        accounts.lock(tx, ACME)
 
     outcomes = await together(database, (ACME, decide), (ACME, fail), (ACME, holds_already), (ACME, decide))
     assert [outcomes[0], outcomes[3]] == [1, 2]
     assert await database.read(journal.verify, ACME) == 2
 
 
-@pytest.mark.parametrize("operation", [journal.lock, journal.verify])
+@pytest.mark.parametrize("operation", [accounts.lock, journal.verify])
 async def test_an_unknown_account_is_refused(database: SqliteDatabase, operation: Callable[[Transaction, str], object]) -> None:
     with pytest.raises(Refused) as refused:
         await database.write("nobody.example", operation, "nobody.example")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.store import journal
+from enlist_primary.store import accounts, journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.schema import STEPS, Step
 from enlist_primary.store.sqlite import Readers, SqliteDatabase, open_sqlite
@@ -189,7 +189,7 @@ async def test_fifty_callers_pass_a_limit_of_ten_exactly_ten_times(database: Sql
     """Attacks rows 13 and 30: count, refuse above ten, insert, under the account's lock."""
 
     def register(tx: Transaction, id: str) -> None:
-        journal.lock(tx, ACME)
+        accounts.lock(tx, ACME)
         if len(servers(tx)) >= 10:
             raise Refused(Reason.TOO_MANY_PENDING, "full")
         add_server(tx, id)
@@ -226,7 +226,7 @@ async def test_taking_the_lock_alone_writes_nothing(path: Path) -> None:
         log = path.with_name(path.name + "-wal")
         before = log.stat().st_size
         for _ in range(10):
-            await database.write(ACME, journal.lock, ACME)
+            await database.write(ACME, accounts.lock, ACME)
         assert log.stat().st_size == before
 
 
