@@ -65,8 +65,9 @@ CREATE TABLE server (
 );
 CREATE UNIQUE INDEX server_key ON server (account, key);
 CREATE INDEX server_state ON server (account, state);
-CREATE INDEX server_source ON server (account, source, state);
-CREATE INDEX server_expiry ON server (state, expires_at);
+-- Only the few that somebody has yet to decide about, or nobody ever did: the many that are trusted cost neither index anything.
+CREATE INDEX server_overdue ON server (expires_at) WHERE state IN ('pending', 'invited');
+CREATE INDEX server_undecided ON server (since) WHERE state IN ('expired', 'withdrawn') AND revision = 0;
 
 -- The vendor's API keys stand under the account '.'.
 CREATE TABLE api_key (

@@ -91,7 +91,7 @@ def undecided_sources(tx: Transaction, account: str, key: str, now: int) -> dict
     asks with a new key would fill the database.
     """
     sql = """
-        SELECT source, count(*) AS n FROM server WHERE account = $1 AND key <> $2
+        SELECT source, count(*) AS n FROM server WHERE account = $1 AND key <> $2 AND state IN ('pending', 'withdrawn')
         AND (state = 'pending' AND expires_at > $3 OR state = 'withdrawn' AND revision = 0 AND since > $4)
         GROUP BY source
     """
@@ -128,8 +128,11 @@ def standings(tx: Transaction, account: str | None = None, ids: tuple[str, ...] 
 
 def accounts_to_sweep(tx: Transaction, now: int) -> list[str]:
     """Accounts with requests or invitations that are past their end, or with undecided requests to be forgotten."""
-    sql = f"SELECT DISTINCT account FROM server WHERE {_OVERDUE} AND expires_at <= $1 OR {_UNDECIDED} AND since <= $2"
-    return [row["account"] for row in tx.rows(f"{sql} ORDER BY account", now, now - TOMBSTONE_LIFETIME)]
+    sql = f"""
+        SELECT account FROM server WHERE {_OVERDUE} AND expires_at <= $1
+        UNION ALL SELECT account FROM server WHERE {_UNDECIDED} AND since <= $2
+    """  # each half reads an index of the few rows it is about; together, sorted by SQL, they would read all rows
+    return sorted({row["account"] for row in tx.rows(sql, now, now - TOMBSTONE_LIFETIME)})
 
 
 def overdue(tx: Transaction, account: str, now: int, limit: int) -> list[Server]:

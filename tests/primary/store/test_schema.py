@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from enlist_primary.model.journal import genesis
-from enlist_primary.store.database import Transaction
+from enlist_primary.store import servers as server_rows
+from enlist_primary.store.database import Row, Transaction, Value
 from enlist_primary.store.schema import STEPS
 from enlist_primary.store.sqlite import SqliteDatabase
 from tests.primary.store.helpers import ACME, NOW, add_server, servers
@@ -122,3 +123,41 @@ async def test_invitations_have_no_key_yet_and_do_not_collide(database: SqliteDa
         return tx.run("UPDATE server SET key = NULL, public_key = NULL")
 
     assert await database.write(ACME, invite) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "how"),
+    [
+        (lambda tx: server_rows.undecided_sources(tx, ACME, "key", NOW), ["server_state (account=? AND state=?)"]),
+        (lambda tx: server_rows.accounts_to_sweep(tx, NOW), ["server_overdue (expires_at<?)", "server_undecided (since<?)"]),
+        (lambda tx: server_rows.overdue(tx, ACME, NOW, 10), ["server_state (account=? AND state=?)"]),
+        (lambda tx: server_rows.by_key(tx, ACME, "key"), ["server_key (account=? AND key=?)"]),
+    ],
+    ids=["caps of pending servers", "sweep", "sweep of an account", "a server by its key"],
+)
+async def test_a_stranger_and_the_clock_make_the_primary_read_only_rows_that_matter(
+    database: SqliteDatabase, query: Callable[[Transaction], object], how: list[str]
+) -> None:
+    """Not the ten thousand servers of the account that have long been trusted."""
+    plans = await database.read(lambda tx: _plans(tx, query))
+    assert [found[1] for found in re.finditer(r"SEARCH server USING INDEX ([^\n]+)", plans)] == how
+    assert "SCAN server\n" not in plans + "\n"
+
+
+def _plans(tx: Transaction, query: Callable[[Transaction], object]) -> str:
+    """What SQLite says it would do, of every statement."""
+
+    class Explained:
+        def rows(self, sql: str, *values: Value) -> list[Row]:
+            said.extend(str(row["detail"]) for row in tx.rows(f"EXPLAIN QUERY PLAN {sql}", *values))
+            return []
+
+        def row(self, sql: str, *values: Value) -> Row | None:
+            return next(iter(self.rows(sql, *values)), None)
+
+        def run(self, sql: str, *values: Value) -> int:
+            return len(self.rows(sql, *values))
+
+    said: list[str] = []
+    query(Explained())
+    return "\n".join(said)
