@@ -15,6 +15,8 @@ from enlist_primary.store.servers import Standing
 
 PAGE = 1000
 RETRY_SECONDS = 0.5
+GATHER_SECONDS = 0.025
+"""How soon after a read the next may follow: a lone decision is heard of at once, and of many in a row all but the first together."""
 
 log = Log("feed")
 
@@ -48,8 +50,10 @@ class Feed:
 
     async def run(self) -> None:
         """Reads on after every commit until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             changed = self._database.changed()  # before reading, so that no commit is missed
+            earliest = loop.time() + GATHER_SECONDS
             try:
                 await self._read_on()
             except Refused as refused:  # too much to do just now; a storage that failed for good ends the process elsewhere
@@ -57,6 +61,7 @@ class Feed:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             await changed
+            await asyncio.sleep(earliest - loop.time())
 
     async def _read_on(self) -> None:
         """One read for each page of news: it follows every commit, and a way to the database's threads costs more than its SQL."""
