@@ -40,13 +40,13 @@ class Line:
     """The line of decisions while the database is held up: those in it when it goes on share a commit."""
 
     def __init__(self, world: World) -> None:
-        self._queue = world.running.primary.context.database._commits._line  # type: ignore[attr-defined]  # nothing else tells
+        self._commits = world.running.primary.context.database._commits  # type: ignore[attr-defined]  # nothing else tells
         self._running: list[asyncio.Task[Any]] = []
 
     async def add(self, *decisions: Callable[[], Awaitable[Any]]) -> None:
         """Starts decisions, and returns when they stand in line."""
         self._running += [asyncio.create_task(_outcome(decision)) for decision in decisions]
-        await eventually(lambda: self._queue.qsize() == len(self._running), what="the decisions to stand in line")
+        await eventually(lambda: len(self._commits._line) == len(self._running), what="the decisions to stand in line")
 
     async def outcomes(self) -> list[Any]:
         """Results, or the reasons of refusals, in the order in which they were added."""

@@ -16,7 +16,7 @@ from enlist_primary.store.servers import Standing
 PAGE = 1000
 RETRY_SECONDS = 0.5
 GATHER_SECONDS = 0.025
-"""How soon after a read the next may follow: a lone decision is heard of at once, and of many in a row all but the first together."""
+"""Seconds from one read to the next: a lone decision is heard of at once, and of many in a row all but the first together."""
 
 log = Log("feed")
 
