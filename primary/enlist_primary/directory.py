@@ -18,6 +18,8 @@ class Directory:
         self._database = database
         self.reading = asyncio.Lock()
         """Held from before a read to after `keep`, or an older answer could overtake a newer one."""
+        self.behind = False
+        """Whether the feed could not read what was decided last: then memory answers for nobody."""
         self._standings: dict[tuple[str, str], Standing] = {}
 
     async def load(self) -> None:
@@ -36,11 +38,11 @@ class Directory:
     async def find(self, account: str, id: str, key: str) -> Standing | None:
         """The standing of the server that holds this key under this account and id, or None if there is none such.
 
-        One that memory does not have as trusted is asked for: it may have been authorized a moment ago, and that it asked again,
+        One that memory does not have as trusted is looked up: it may have been authorized a moment ago, and that it asked again,
         or took that back, stands in no journal.
         """
         standing = self._standings.get((account, id))
-        if standing is None or standing.state is not State.TRUSTED:
+        if self.behind or standing is None or standing.state is not State.TRUSTED:
             standing = await self._look(account, id)
         return standing if standing is not None and standing.key == key else None
 

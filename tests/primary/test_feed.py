@@ -19,6 +19,7 @@ from enlist_primary.model.servers import State
 from enlist_primary.model.users import Actor
 from enlist_primary.operations.journalling import record
 from enlist_primary.store.database import Database, Transaction
+from enlist_primary.store.servers import Standing
 from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by, running_primary
 from tests.support.waiting import eventually
 
@@ -125,6 +126,26 @@ async def test_the_link_of_a_server_revoked_during_an_overload_is_closed(running
         await revoke(running, id)
         async with asyncio.timeout(10):
             assert (await refused_by(link.read())).reason is Reason.SERVER_REVOKED
+
+
+async def test_while_the_feed_is_behind_the_directory_asks_the_database(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a server revoked in that time would be trusted for as long as the feed cannot read."""
+    monkeypatch.setattr(feeds, "RETRY_SECONDS", 60)
+    flaky = Flaky(running.primary.context.database)
+    asker, id = await enrolled(running)
+    async with following(flaky) as (_, directory, _):
+        assert (await found(directory, id, asker)).state is State.TRUSTED
+        flaky.failures = 1
+        await revoke(running, id)
+        await eventually(lambda: directory.behind)
+        assert (await found(directory, id, asker)).state is State.REVOKED
+
+
+async def found(directory: Directory, id: str, asker: Asker) -> Standing:
+    """What the directory says of the server."""
+    standing = await directory.find(ACCOUNT, id, certificates.fingerprint(certificates.spki(asker.key.public_key())))
+    assert standing is not None
+    return standing
 
 
 async def test_more_news_than_fit_a_page_are_told_page_by_page(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

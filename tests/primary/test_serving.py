@@ -160,7 +160,7 @@ def test_a_malformed_configuration_is_named_with_file_line_and_key(process: Prim
     (data / "primary.toml").write_text('name = "Primary"\nssl_port = "13000"\n')
     (data / "primary.toml").chmod(0o600)
     done = run("enlist-primary", "--data", str(data), "serve", expect=1)
-    assert done.stderr == f"CONFIG_INVALID: {data}/primary.toml: line 2: ssl_port: expected `int`, got `str`.\n"
+    assert done.stderr == f"CONFIG_INVALID: {data}/primary.toml: line 2: ssl_port: expected a whole number, got text in quotes.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -56,7 +56,9 @@ class Feed:
             earliest = loop.time() + GATHER_SECONDS
             try:
                 await self._read_on()
+                self._directory.behind = False
             except Refused as refused:  # too much to do just now; a storage that failed for good ends the process elsewhere
+                self._directory.behind = True
                 log.warning("the feed is behind", reason=refused.reason)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

@@ -106,10 +106,12 @@ def check(key: ApiKey, source: str, now: int) -> None:
 
 
 def network(text: str) -> str:
-    """A source network in its one form, CIDR."""
+    """A source network in its one form, CIDR; one of IPv4 addresses seen through IPv6 as what it is, for so are sources."""
     with suppress(ValueError):
         if "%" not in text:  # an IPv6 zone names one machine's interface, and may hold any character
-            return str(ipaddress.ip_network(text.strip(), strict=False))
+            given = ipaddress.ip_network(text.strip(), strict=False)
+            mapped = getattr(given.network_address, "ipv4_mapped", None)
+            return str(ipaddress.ip_network((mapped, given.prefixlen - 96)) if mapped and given.prefixlen >= 96 else given)
     raise Refused(Reason.INVALID_ARGUMENT, 'A network is written as CIDR, such as "10.0.0.0/8".')
 
 

@@ -18,6 +18,16 @@ T = TypeVar("T", bound=msgspec.Struct)
 DOTS = 2000
 """Dots in a file, at most, wherever they stand: no configuration has as many."""
 
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number with a point",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list in brackets",
+    "object": "a table",
+}
+"""What msgspec calls a value, and what somebody who edits the file would."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -45,7 +55,7 @@ def parse(data: bytes, kind: type[T], source: str) -> T:
     except RecursionError:
         raise _refuse(source, "the file is nested too deeply") from None
     except msgspec.ValidationError as error:
-        raise _refuse(source, _where(text, str(error))) from None
+        raise _refuse(source, _where(text, str(error), kind)) from None
     except ValueError:  # Python refuses to read a number of more than 4,300 digits
         raise _refuse(source, "a number is too long") from None
 
@@ -63,16 +73,30 @@ def _syntax(text: str, problem: str) -> str:
     return f"{place}: {found[1]}"
 
 
-def _where(text: str, problem: str) -> str:
+def _where(text: str, problem: str, kind: type[msgspec.Struct]) -> str:
     """Puts line and key before what msgspec found: "Expected `int`, got `str` - at `$.limits.pending`"."""
     found = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", problem, re.DOTALL)
     what, path = (found[1], found[2] or "") if found else (problem, "")
     unknown = re.search(r"unknown field `([^`]*)`", what)
     key = ".".join(filter(None, [path, unknown[1] if unknown else ""]))
-    what = "this key is not known" if unknown else what[:1].lower() + what[1:]
-    what = what.replace("object missing required field", "this key is expected and missing:")
+    what = f"this key is not known; expected {_known(kind, path)}" if unknown else _plainly(what)
     line = line_of(text, re.sub(r"\[.*?\]", "", key))
     return ": ".join(filter(None, [f"line {line}" if line else "", key, what]))
+
+
+def _plainly(what: str) -> str:
+    """What msgspec says of a value, in the words of `_TYPES`."""
+    what = what[:1].lower() + what[1:]
+    what = what.replace("object missing required field", "this key is expected and missing:")
+    return re.sub(r"`(\w+)`", lambda found: _TYPES.get(found[1], found[0]), what)
+
+
+def _known(kind: type[msgspec.Struct], path: str) -> str:
+    """The keys of the table at this path."""
+    for name in filter(None, path.split(".")):
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+    names = sorted(field.encode_name for field in msgspec.structs.fields(kind))
+    return f"one of {', '.join(names)}"
 
 
 def line_of(text: str, key: str) -> int | None:

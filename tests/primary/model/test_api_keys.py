@@ -227,6 +227,9 @@ def test_networks_hold_for_every_kind(kind: Kind, source: str) -> None:
         ("2001:db8::1/32", "2001:db8::/32"),
         ("2001:DB8:0::", "2001:db8::/128"),
         ("::/0", "::/0"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
     ],
 )
 def test_a_network_has_one_form(text: str, form: str) -> None:
