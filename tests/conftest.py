@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -13,3 +14,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # The same examples in every run: a failure is this change's, and can be run again. Two shared cores make no deadline true.
 settings.register_profile("enlist", derandomize=True, deadline=None)
 settings.load_profile("enlist")
+
+# A shell without job control starts what stands before `&` with Ctrl-C ignored, and programs inherit that: those that tests
+# interrupt would go on.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,10 +16,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pending: int = 500
 
 
+class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    number: int
+    limits: Limits = Limits()
+
+
 class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     ports: tuple[int, ...] = ()
     limits: Limits = Limits()
+    listen: tuple[Port, ...] = ()
 
 
 def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
@@ -43,14 +49,18 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         ('\n\nname = "a"\nlimits = 3', "x.toml: line 4: limits: expected a table, got a whole number."),
         ('name = "a"\n[limits]\n\npending = "3"', "x.toml: line 4: limits.pending: expected a whole number, got text in quotes."),
         ('name = "a"\nports = [1, "2"]', "x.toml: line 2: ports[1]: expected a whole number, got text in quotes."),
-        ('name = "a"\nnome = "b"', "x.toml: line 2: nome: this key is not known; expected one of limits, name, ports."),
+        ('name = "a"\nnome = "b"', "x.toml: line 2: nome: this key is not known; expected one of limits, listen, name, ports."),
         ('name = "a"\n[limits]\npendin = 1', "x.toml: line 3: limits.pendin: this key is not known; expected one of pending."),
+        (
+            'name = "a"\n[[listen]]\nnumber = 1\n[[listen]]\nnmber = 2',
+            "x.toml: line 5: listen[1].nmber: this key is not known; expected one of limits, number.",
+        ),
         ("", "x.toml: this key is expected and missing: `name`."),
         ('name = "a"\nname = "b"', "x.toml: line 2, at its end: Cannot overwrite a value."),
         ('name = "a', "x.toml: line 1, at its end: Unterminated string."),
         ('name = "a"\nb =', "x.toml: line 2, at its end: Invalid value."),
         ("name = \x1b[31m", "x.toml: line 1, column 8: Invalid value."),
-        ('"\\u001b" = 1', "x.toml: \\x1b: this key is not known; expected one of limits, name, ports."),
+        ('"\\u001b" = 1', "x.toml: \\x1b: this key is not known; expected one of limits, listen, name, ports."),
     ],
 )
 def test_a_malformed_one_is_refused_with_file_line_and_key(text: str, said: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 
@@ -92,11 +93,11 @@ def _plainly(what: str) -> str:
 
 
 def _known(kind: type[msgspec.Struct], path: str) -> str:
-    """The keys of the table at this path."""
-    for name in filter(None, path.split(".")):
-        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
-    names = sorted(field.encode_name for field in msgspec.structs.fields(kind))
-    return f"one of {', '.join(names)}"
+    """The keys of the table at this path, which may lead through lists: `primary[1]`."""
+    for name in re.findall(r"\w+", re.sub(r"\[.*?\]", "", path)):
+        type = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+        kind = next(each for each in (type, *get_args(type)) if inspect.isclass(each) and issubclass(each, msgspec.Struct))
+    return f"one of {', '.join(sorted(field.encode_name for field in msgspec.structs.fields(kind)))}"
 
 
 def line_of(text: str, key: str) -> int | None:
