@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_what_nobody_foresaw_is_a_refusal_without_its_details() -> None:
     assert refusals[0].reason is Reason.INTERNAL
     assert "ValueError in test_commands.py" in refusals[0].message
     assert "enl_abc" not in refusals[0].message
+
+
+def test_what_an_output_cannot_encode_is_shown_as_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+
+    def work() -> int:
+        print("├── Zürich")
+        sys.stdout.flush()
+        return 0
+
+    assert commands.run(work, lambda refused: 1) == 0
+    assert printed.getvalue() == b"\\u251c\\u2500\\u2500 Z\\xfcrich\n"
 
 
 def test_an_interrupted_command_says_so() -> None:

@@ -11,9 +11,16 @@ import pexpect
 ROOT = Path(__file__).parent.parent
 
 
-def test_without_a_terminal_it_ends_by_itself_and_says_where_each_server_stands() -> None:
+def test_without_a_terminal_it_ends_by_itself_and_says_where_each_server_stands(tmp_path: Path) -> None:
+    """From any folder."""
     done = subprocess.run(
-        [ROOT / "scripts" / "demo"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False
+        [ROOT / "scripts" / "demo"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -63,6 +63,8 @@ def main() -> None:
         asyncio.run(list_tree(names.address(sys.argv[1]), names.fingerprint(sys.argv[2]), os.environ["ENLIST_TOKEN"]))
     except Refused as refused:
         sys.exit(f"{refused.reason}: {refused}")
+    except BrokenPipeError:  # whoever reads what is printed has seen enough
+        sys.stderr.close()
 
 
 if __name__ == "__main__":

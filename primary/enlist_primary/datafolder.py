@@ -51,7 +51,12 @@ class DataFolder:
         """Where the local administrator's commands reach `serve`."""
         return self.sockets / "admin.sock"
 
+    @property
+    def lock_file(self) -> Path:
+        """Held by whoever works in the folder."""
+        return self.path / "lock"
+
     def lock(self) -> AbstractContextManager[None]:
         """Holds the folder for this process; refused with FOLDER_IN_USE if another one does."""
         message = f"Another enlist-primary works in {self.path}. Stop it first, or name another folder with --data."
-        return files.lock(self.path / "lock", Reason.FOLDER_IN_USE, message)
+        return files.lock(self.lock_file, Reason.FOLDER_IN_USE, message)

@@ -44,17 +44,19 @@ async def found(folder: DataFolder, config: Config, now: int) -> Signer:
 
 def _prepare(folder: DataFolder) -> None:
     """An empty folder of ours; what a founding that crashed left behind is cleared away."""
-    files.make_folder(folder.path)
     if folder.config.exists():
         raise Refused(Reason.FOLDER_IN_USE, f"{folder.path} holds a primary already. Name another folder with --data.")
-    leftovers = {folder.authority_key, folder.authority_certificate, folder.database, folder.owner_token, folder.path / "lock"}
+    leftovers = {folder.authority_key, folder.authority_certificate, folder.database, folder.owner_token, folder.lock_file}
     leftovers |= {folder.path / f"{folder.database.name}{suffix}" for suffix in ("-wal", "-shm", "-journal")}
     leftovers |= {path.with_name(f".{path.name}.new") for path in (*leftovers, folder.config)}
-    foreign = sorted(entry.name for entry in folder.path.iterdir() if entry not in leftovers)
-    if foreign:
-        raise Refused(Reason.FOLDER_IN_USE, f"{folder.path} is not empty (it holds {foreign[0]}). Name an empty or a new folder.")
+    for foreign in files.entries(folder.path):
+        if foreign not in leftovers:
+            raise Refused(
+                Reason.FOLDER_IN_USE, f"{folder.path} is not empty (it holds {foreign.name}). Name an empty or a new folder."
+            )
+    files.make_folder(folder.path)
     with folder.lock():
-        for path in leftovers - {folder.path / "lock"}:
+        for path in leftovers - {folder.lock_file}:
             files.remove(path)
 
 

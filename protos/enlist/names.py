@@ -48,11 +48,13 @@ def account_domain(text: str) -> str:
 
 
 def display_name(text: str) -> str:
-    """A name for people: 1 to 63 printable characters in Unicode's NFC form, no slash, not beginning like a flag."""
+    """A name for people: 1 to 63 printable characters in Unicode's NFC form, no slash, not beginning like a flag, no `..`."""
     if not text or len(text) > NAME_LIMIT:
         raise _refuse(f"A name has 1 to {NAME_LIMIT} characters.")
     if text != text.strip() or text.startswith("-") or "/" in text:
         raise _refuse("A name has no slash, does not begin with a hyphen, and has no space at either end.")
+    if not text.strip("."):
+        raise _refuse("A name is more than dots.")
     if not printable(text):
         raise _refuse("A name holds printable characters only, in Unicode's NFC form.")
     return text

@@ -13,10 +13,17 @@ import grpc.aio
 
 from enlist.channel import MESSAGE_LIMIT, RPC_TIMEOUT, refusal
 from enlist.reasons import Reason, Refused
-from enlist.runtime import sockets
+from enlist.runtime import files, sockets
 from enlist_primary.datafolder import DataFolder
 
 T = TypeVar("T")
+
+BEGIN_TIMEOUT = 3.0
+"""Seconds for which a command waits for a `serve` that somebody started right before it to take the folder."""
+READY_TIMEOUT = 30.0
+"""Seconds for which it waits for whoever holds the folder to answer."""
+LOOK = 0.05
+"""Seconds between two looks."""
 
 
 class _Deadline(grpc.aio.UnaryUnaryClientInterceptor):
@@ -42,12 +49,34 @@ def _user() -> str:
 async def _channel(folder: DataFolder) -> AsyncIterator[grpc.aio.Channel]:
     if not folder.config.exists():
         raise Refused(Reason.CONFIG_MISSING, f"{folder.path} holds no primary. Make one with init, or name its folder with --data.")
-    if not folder.admin_socket.exists():
-        raise Refused(Reason.NOT_RUNNING, f"No primary is running in {folder.path}. Start it with: serve")
+    await _running(folder)
     options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.enable_http_proxy", 0)]
     with sockets.target(folder.admin_socket) as target:
         async with grpc.aio.insecure_channel(target, options=options, interceptors=[_Deadline()]) as channel:
             yield channel
+
+
+async def _running(folder: DataFolder) -> None:
+    """Returns once a primary answers in this folder; refused with NOT_RUNNING if none does, or is about to."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while not await _answers(folder):
+        held = files.locked(folder.lock_file)
+        if loop.time() - begun > (READY_TIMEOUT if held else BEGIN_TIMEOUT):
+            raise Refused(Reason.NOT_RUNNING, f"No primary is running in {folder.path}. Start it with: serve")
+        await asyncio.sleep(LOOK)
+
+
+async def _answers(folder: DataFolder) -> bool:
+    try:
+        with sockets.target(folder.admin_socket) as target:
+            _, writer = await asyncio.open_unix_connection(target.removeprefix("unix:"))
+    except PermissionError:
+        raise Refused(Reason.FILE_FAILED, f"{folder.path} is another user's. Run this as whoever runs the primary.") from None
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def call(arguments: argparse.Namespace, work: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:

@@ -66,7 +66,8 @@ def _many(arguments: argparse.Namespace) -> int:
         output.print_json(made)
     else:
         output.print_table(("NAME", "ID", "FILE"), [(str(m["name"]), str(m["id"]), str(m["file"])) for m in made], "")
-        output.say(f"{len(made)} servers are invited. Each file is a secret, and good for one server.")
+        invited = "1 server is" if len(made) == 1 else f"{len(made)} servers are"
+        output.say(f"{invited} invited. Each file is a secret, and good for one server.")
     return 0
 
 
@@ -74,14 +75,13 @@ def _prepare(folder: Path) -> None:
     """The folder for the join files, 0700 and empty, before anybody is invited."""
     from enlist.runtime import files
 
-    files.make_folder(folder)
-    if any(folder.iterdir()):
+    if files.entries(folder):
         raise Refused(Reason.FOLDER_IN_USE, f"{folder} is not empty. Name an empty or a new folder.")
+    files.make_folder(folder)
 
 
 def read_csv(path: Path) -> list[tuple[str, str]]:
     """(name, group) of every line; a header line `name,group` may stand first. Refused as a whole, with the line's number."""
-    from enlist import names
     from enlist.runtime import files
 
     try:
@@ -95,28 +95,39 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         lines = [(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
         raise Refused(Reason.INVALID_ARGUMENT, f"{path} cannot be read as CSV: {error}.") from None
-    header, lines = _header(lines)
     rows = []
+    header, lines = _header(path, lines)
     for number, cells in lines:
-        if not any(cells):
-            continue
-        if len(cells) > len(header):
-            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: only {' and '.join(header)} were expected.")
-        given = dict(zip(header, cells, strict=False))
         try:
-            rows.append((names.display_name(given["name"]), names.show_group(names.group_path(given.get("group", "")))))
-        except (Refused, KeyError) as error:
-            problem = error.message if isinstance(error, Refused) else "a name was expected."
-            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: {problem}") from None
+            if any(cells):
+                rows.append(_row(header, cells))
+        except Refused as refused:
+            raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {number}: {refused.message}") from None
     return rows
 
 
-def _header(lines: list[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-    """The columns in their order, and the lines below a header; without a header they are name and group."""
+def _row(header: tuple[str, ...], cells: list[str]) -> tuple[str, str]:
+    from enlist import names
+
+    if len(cells) > len(header):
+        raise Refused(Reason.INVALID_ARGUMENT, f"Only {' and '.join(header)} were expected.")
+    if len(cells) == 1 and ";" in cells[0]:
+        raise Refused(Reason.INVALID_ARGUMENT, "Columns are separated by commas, not semicolons.")
+    given = dict(zip(header, cells, strict=False))
+    if "name" not in given:
+        raise Refused(Reason.INVALID_ARGUMENT, "A name was expected.")
+    return names.display_name(given["name"]), names.show_group(names.group_path(given.get("group", "")))
+
+
+def _header(path: Path, lines: list[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """The columns in their order, and the lines below a header, which has a column `name`; without one they are name and group."""
     lines = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
     first = tuple(cell.lower() for cell in lines[0][1]) if lines else ()
-    named = "name" in first and len(set(first)) == len(first) and set(first) <= set(COLUMNS)
-    return (first, lines[1:]) if named else (COLUMNS, lines)
+    if "name" not in first:
+        return COLUMNS, lines
+    if sorted(first) not in (["name"], sorted(COLUMNS)):
+        raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {lines[0][0]}: The columns are {' and '.join(COLUMNS)}, each once.")
+    return first, lines[1:]
 
 
 def file_name(name: str, id: str) -> str:

@@ -28,6 +28,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str
     print(table(header, rows) if rows else empty)
 
 
+def shown(value: object) -> str:
+    """A value of `--json` as people read it: yes and no, and a hyphen for nothing."""
+    words = {None: "-", "": "-", True: "yes", False: "no"}
+    return words[value] if value is None or value == "" or isinstance(value, bool) else str(value)
+
+
 def say(text: str) -> None:
     """Prints a sentence; text from outside in it is made harmless."""
     print(_harmless(text))

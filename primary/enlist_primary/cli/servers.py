@@ -165,7 +165,7 @@ def _print(server: Server, arguments: argparse.Namespace, sentence: str = "") ->
         output.say(sentence)
     else:
         for key, value in as_json(server).items():
-            output.say(f"{key.replace('_', ' '):<16}  {'-' if value in (None, '') else value}")
+            output.say(f"{key.replace('_', ' '):<17}  {output.shown(value)}")
     return 0
 
 

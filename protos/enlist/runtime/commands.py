@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from enlist.reasons import Reason, Refused
 
 def run(work: Callable[[], int], refuse: Callable[[Refused], int]) -> int:
     """Runs a command's work and returns its exit status; whatever stopped it goes through `refuse`, which returns another."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what this output's encoding lacks is shown as its code, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return work()
     except Refused as refused:

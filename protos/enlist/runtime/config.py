@@ -119,7 +119,7 @@ def duration(text: str) -> int:
     """Seconds in `30s`, `10m`, `12h` or `7d`."""
     found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
     if not found:
-        raise Refused(Reason.INVALID_ARGUMENT, 'A duration is a number and a unit, such as "30s", "10m", "12h" or "7d".')
+        raise Refused(Reason.INVALID_ARGUMENT, 'A duration is a number above 0 and a unit, such as "30s", "10m", "12h" or "7d".')
     return int(found[1]) * _UNITS[found[2]]
 
 

@@ -32,6 +32,16 @@ def make_folder(path: Path) -> None:
         raise failed(path, error) from error
 
 
+def entries(path: Path) -> list[Path]:
+    """What stands in a folder, by name; nothing if there is no folder. For those who must know before they change anything."""
+    try:
+        return sorted(path.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise failed(path, error) from error
+
+
 def check_safe(path: Path, folder: bool = False, secret: bool = False) -> None:
     """Refuses what somebody else may have planted: a symbolic link, a foreign owner, writable by others, or - if it is to hold a
     secret - readable by them."""

@@ -153,3 +153,13 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_made(init: Run, data: Pat
     assert ran.err.startswith("CONFIG_INVALID: ")
     assert "\x1b" not in ran.err
     assert not data.exists()
+
+
+def test_a_folder_that_is_refused_stays_as_it_was(init: Run, data: Path) -> None:
+    data.mkdir(mode=0o755)
+    data.chmod(0o755)
+    (data / "letters").write_text("mine")
+    ran = init("--name", "main")
+    assert ran.err.startswith("FOLDER_IN_USE: ")
+    assert data.stat().st_mode & 0o777 == 0o755
+    assert contents(data) == {"letters": b"mine"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from enlist.reasons import Reason, Refused
 from enlist.v1.trust_pb2 import Invitation, InviteServersRequest, InviteServersResponse
-from enlist_primary.cli.join import file_name, read_csv
+from enlist_primary.cli.join import _prepare, file_name, read_csv
 from tests.primary.cli.conftest import Run
 from tests.primary.cli.fake import SHOWN, FakePrimary, moment, server
 from tests.primary.refusals import attempt, refused
@@ -67,6 +67,10 @@ BAD = {
     "a line end in a name": ('ok\n"Pa\nris",x\n', 3),
     "another kind of line end in a name": ("ok\none\u2028two\n", 2),
     "a form feed in a name": ("ok\none\x0ctwo\n", 2),
+    "semicolons": ("a;x\n", 1),
+    "a header of other columns": ("name,place\na,x\n", 1),
+    "a header twice the same": ("name,name\na,x\n", 1),
+    "a group upward": ("a,../x\n", 1),
     "not Unicode's NFC": ("e\u0301\n", 1),
 }
 
@@ -258,3 +262,13 @@ def test_nobody_is_invited_if_the_folder_is_a_planted_link(run: Run, table: Path
     ran = run("join", "acme.example", "--from", str(table), "--out", str(tmp_path / "out"), primary=primary)
     assert (ran.status, primary.asked) == (1, [])
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_for_join_files_that_is_refused_stays_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "occupied"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / "letters").write_text("mine")
+    with refused(Reason.FOLDER_IN_USE):
+        _prepare(folder)
+    assert folder.stat().st_mode & 0o777 == 0o755
