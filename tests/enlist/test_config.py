@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -26,6 +27,9 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ports: tuple[int, ...] = ()
     limits: Limits = Limits()
     listen: tuple[Port, ...] = ()
+    way: Literal["fast", "safe"] = "safe"
+    answer: Literal["yes", "no"] | None = None
+    title: str | None = None
 
 
 def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
@@ -49,18 +53,25 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         ('\n\nname = "a"\nlimits = 3', "x.toml: line 4: limits: expected a table, got a whole number."),
         ('name = "a"\n[limits]\n\npending = "3"', "x.toml: line 4: limits.pending: expected a whole number, got text in quotes."),
         ('name = "a"\nports = [1, "2"]', "x.toml: line 2: ports[1]: expected a whole number, got text in quotes."),
-        ('name = "a"\nnome = "b"', "x.toml: line 2: nome: this key is not known; expected one of limits, listen, name, ports."),
+        (
+            'name = "a"\nnome = "b"',
+            "x.toml: line 2: nome: this key is not known; expected one of answer, limits, listen, name, ports, title, way.",
+        ),
         ('name = "a"\n[limits]\npendin = 1', "x.toml: line 3: limits.pendin: this key is not known; expected one of pending."),
         (
             'name = "a"\n[[listen]]\nnumber = 1\n[[listen]]\nnmber = 2',
             "x.toml: line 5: listen[1].nmber: this key is not known; expected one of limits, number.",
         ),
+        ('name = "a"\nway = "slow"', 'x.toml: line 2: way: expected one of "fast", "safe".'),
+        ('name = "a"\nway = 3', 'x.toml: line 2: way: expected one of "fast", "safe".'),
+        ('name = "a"\nanswer = "maybe"', 'x.toml: line 2: answer: expected one of "yes", "no".'),
+        ('name = "a"\ntitle = 3', "x.toml: line 2: title: expected text in quotes, got a whole number."),
         ("", "x.toml: this key is expected and missing: `name`."),
         ('name = "a"\nname = "b"', "x.toml: line 2, at its end: Cannot overwrite a value."),
         ('name = "a', "x.toml: line 1, at its end: Unterminated string."),
         ('name = "a"\nb =', "x.toml: line 2, at its end: Invalid value."),
         ("name = \x1b[31m", "x.toml: line 1, column 8: Invalid value."),
-        ('"\\u001b" = 1', "x.toml: \\x1b: this key is not known; expected one of limits, listen, name, ports."),
+        ('"\\u001b" = 1', "x.toml: \\x1b: this key is not known; expected one of answer, limits, listen, name, ports, title, way."),
     ],
 )
 def test_a_malformed_one_is_refused_with_file_line_and_key(text: str, said: str) -> None:

@@ -79,10 +79,10 @@ def test_a_flag_goes_before_the_answers_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("name = 7", "line 1: name: expected `str"),
+        ("name = 7", "line 1: name: expected text in quotes"),
         ('\nnmae = "x"', "line 2: nmae: this key is not known"),
         ("name = [", "line 1"),
-        ('confirm_identity = "never"', "line 1: confirm_identity: invalid enum value"),
+        ('confirm_identity = "never"', 'line 1: confirm_identity: expected one of "auto", "always"'),
         ("api_key = 'enl_x'", "line 1: api_key: this key is not known"),
     ],
 )

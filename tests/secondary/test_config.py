@@ -48,7 +48,7 @@ def test_every_key_is_explained_in_the_file() -> None:
         ("enrolment", "", "letters and digits"),
         ("enrolment", "a/b", "letters and digits"),
         ("company_ca", "relative.pem", "beginning with a slash"),
-        ("confirm_identity", "never", "never"),
+        ("confirm_identity", "never", "auto"),
     ],
 )
 def test_a_wrong_value_is_refused_with_file_line_and_key(tmp_path: Path, key: str, value: str, expected: str) -> None:

@@ -6,7 +6,7 @@ import inspect
 import re
 import tomllib
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -80,24 +80,32 @@ def _where(text: str, problem: str, kind: type[msgspec.Struct]) -> str:
     what, path = (found[1], found[2] or "") if found else (problem, "")
     unknown = re.search(r"unknown field `([^`]*)`", what)
     key = ".".join(filter(None, [path, unknown[1] if unknown else ""]))
-    what = f"this key is not known; expected {_known(kind, path)}" if unknown else _plainly(what)
     line = line_of(text, re.sub(r"\[.*?\]", "", key))
-    return ": ".join(filter(None, [f"line {line}" if line else "", key, what]))
+    return ": ".join(filter(None, [f"line {line}" if line else "", key, _plainly(what, _type_at(kind, path))]))
 
 
-def _plainly(what: str) -> str:
-    """What msgspec says of a value, in the words of `_TYPES`."""
+def _plainly(what: str, type: Any) -> str:
+    """What msgspec says of a value, in the words of `_TYPES`; what may stand there instead, where that is a choice."""
+    if "unknown field" in what:
+        return f"this key is not known; expected one of {', '.join(sorted(_fields(type)))}"
+    if choices := [word for each in (type, *get_args(type)) if get_origin(each) is Literal for word in get_args(each)]:
+        return f"expected one of {', '.join(quote(word) for word in choices)}"
     what = what[:1].lower() + what[1:]
-    what = what.replace("object missing required field", "this key is expected and missing:")
+    what = what.replace("object missing required field", "this key is expected and missing:").replace(" | null`", "`")
     return re.sub(r"`(\w+)`", lambda found: _TYPES.get(found[1], found[0]), what)
 
 
-def _known(kind: type[msgspec.Struct], path: str) -> str:
-    """The keys of the table at this path, which may lead through lists: `primary[1]`."""
+def _type_at(kind: type[msgspec.Struct], path: str) -> Any:
+    """The type of what stands at a path, which may lead through lists: `primary[1].addresses`."""
+    type: Any = kind
     for name in re.findall(r"\w+", re.sub(r"\[.*?\]", "", path)):
-        type = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
-        kind = next(each for each in (type, *get_args(type)) if inspect.isclass(each) and issubclass(each, msgspec.Struct))
-    return f"one of {', '.join(sorted(field.encode_name for field in msgspec.structs.fields(kind)))}"
+        table = next(each for each in (type, *get_args(type)) if inspect.isclass(each) and issubclass(each, msgspec.Struct))
+        type = _fields(table)[name]
+    return next((each for each in get_args(type) if inspect.isclass(each) and issubclass(each, msgspec.Struct)), type)
+
+
+def _fields(table: type[msgspec.Struct]) -> dict[str, Any]:
+    return {field.encode_name: field.type for field in msgspec.structs.fields(table)}
 
 
 def line_of(text: str, key: str) -> int | None:
