@@ -85,7 +85,7 @@ def gather(flags: Given, answers_file: str | None, environment: Mapping[str, str
 
 
 def read_file(path: Path) -> Given:
-    """Reads an answers file: TOML, its keys named like the flags. A key or a value that does not fit is named, with its line."""
+    """Reads an answers file: TOML, its keys the flags with underscores. What does not fit, key or value, is named with its line."""
     return config.parse(_read(path), Given, str(path))
 
 

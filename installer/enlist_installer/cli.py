@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="enlist-setup",
         description="Makes this server a secondary of a primary server: asks, checks every answer, writes, and registers.",
-        epilog="Every question is a flag, and without the dashes a key of the answers file; a flag goes before the file. "
+        epilog="Every question is a flag and, but for --service, a key of the answers file, spelt with underscores: "
+        "--primary-fingerprint is primary_fingerprint there. A flag goes before the file. "
         "Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
         allow_abbrev=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from enlist_installer.answers import Answers, Given, MissingAnswer
 from enlist_installer.cli import parser
 from enlist_secondary.config import SecondaryConfig
 
+README = Path(__file__).parents[2] / "README.md"
 FINGERPRINT = "a" * 64
 KEY = "enl_aaaaaaaaaa_" + "s" * 32
 LINE = JoinLine(Address("primary.example", 13299), "acme.example", FINGERPRINT, KEY)
@@ -30,6 +32,24 @@ def gather(given: Given, file: Path | None = None, environment: dict[str, str] |
 def test_every_question_is_a_flag_and_a_key_of_the_answers_file() -> None:
     flags = {action.dest for group in parser()._action_groups if group.title == "answers" for action in group._group_actions}
     assert flags - {"answers", "service"} == set(Given.__struct_fields__)
+
+
+def test_the_help_spells_the_keys_of_the_answers_file_as_they_are_read(tmp_path: Path) -> None:
+    said = " ".join(parser().format_help().split())
+    flag, key = re.findall(r"(--[a-z-]+) is ([a-z_-]+) there", said)[0]
+    assert flag == "--" + key.replace("_", "-")
+    file = tmp_path / "answers.toml"
+    file.write_text(f'{key} = "{FINGERPRINT}"\n')
+    assert gather(Given(), file).primary_fingerprint == FINGERPRINT
+
+
+def test_the_answers_file_in_the_readme_is_good(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    file = tmp_path / "answers.toml"
+    file.write_text(shown)
+    found = gather(Given(), file)
+    assert (found.primary, found.account) == (Address("primary.example", 13299), "acme.example")
+    assert found.primary_fingerprint
 
 
 def test_nothing_given_is_nothing_answered() -> None:
