@@ -45,8 +45,8 @@ async def find(server_address: str, own: IpAddress | None, resolver: Resolver | 
     """
     if not server_address:
         return Finding(True, "Without an address, clients cannot send print jobs or use embedded terminals at this server.")
-    if _ip(server_address) is not None:
-        return Finding(False, "An IP address needs no DNS entry.")
+    if (ip := _ip(server_address)) is not None:
+        return _judge_ip(server_address, ip)
     if "." not in server_address.rstrip("."):
         return Finding(
             True, f'"{server_address}" is a short name, which clients in other networks cannot find. Give the full name.'
@@ -57,6 +57,16 @@ async def find(server_address: str, own: IpAddress | None, resolver: Resolver | 
             True, "The DNS did not answer, so nobody knows whether clients find this server.", record(server_address, own)
         )
     return _judge(server_address, found, own)
+
+
+def _judge_ip(shown: str, ip: IpAddress) -> Finding:
+    """An IP address needs no look-up, but some lead no client here."""
+    meant = getattr(ip, "ipv4_mapped", None) or ip
+    if meant.is_loopback or meant.is_unspecified:
+        return Finding(True, f"At {shown} every client finds itself, not this server. Give the address that others use.")
+    if meant.is_link_local:
+        return Finding(True, f"{shown} is a link-local address, which clients in other networks cannot reach.")
+    return Finding(False, "An IP address needs no DNS entry.")
 
 
 async def _look_up(name: str, resolver: Resolver | None) -> list[IpAddress] | None:

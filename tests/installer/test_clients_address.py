@@ -84,6 +84,21 @@ async def test_what_is_not_a_full_name_is_judged_without_a_look_up(address: str,
         assert (await find(address, OWN, resolver)).warning is warning
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"])
+async def test_an_address_at_which_every_client_finds_itself_is_a_warning(address: str) -> None:
+    found = await find(address, OWN)
+    assert found.warning
+    assert f"At {address} every client finds itself" in found.message
+    assert not found.record, "no DNS record would help"
+
+
+@pytest.mark.parametrize("address", ["169.254.7.8", "fe80::1", "fe80::1%eth0"])
+async def test_a_link_local_address_is_a_warning(address: str) -> None:
+    found = await find(address, OWN)
+    assert found.warning
+    assert f"{address} is a link-local address" in found.message
+
+
 def test_a_server_that_does_not_know_its_own_address_says_what_to_put_there() -> None:
     assert record(NAME, None) == "gw1.acme.example. IN A <the IP address of this server>"
 

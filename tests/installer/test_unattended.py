@@ -150,8 +150,11 @@ company_ca = "none"
         assert line in written
 
 
-def test_a_missing_dns_record_is_a_warning_and_no_refusal(primary: PrimaryProcess, place: Path) -> None:
-    done = run("enlist-setup", "--unattended", *flags(primary, place, "dns"), "--server-address", "short")
+@pytest.mark.parametrize("address", ["short", "127.0.0.1"])
+def test_an_address_that_clients_do_not_find_is_a_warning_and_no_refusal(
+    primary: PrimaryProcess, place: Path, address: str
+) -> None:
+    done = run("enlist-setup", "--unattended", *flags(primary, place, "dns"), "--server-address", address)
     assert "Note:" in done.stdout
     assert (place / "secondary.toml").exists()
 

@@ -515,6 +515,19 @@ def test_an_answer_about_this_machine_is_checked_as_well(
         person.ends(1)
 
 
+def test_an_address_that_leads_nobody_here_is_a_note_and_no_obstacle(primary: PrimaryProcess, place: Path) -> None:
+    with sitting(place) as person:
+        reaches(person, primary.address)
+        person.answers(ACCOUNT, "acme.example")
+        person.answers(API_KEY)
+        person.answers(NAME, "to itself", instead=True)
+        person.answers(CLIENTS, "127.0.0.1", instead=True)
+        person.sees("Note: At 127.0.0.1 every client finds itself")
+        person.sees(WRITE)
+        person.presses_ctrl_c()
+        person.ends(1)
+
+
 def test_a_name_that_the_dns_does_not_know_is_a_note_and_no_obstacle(primary: PrimaryProcess, place: Path) -> None:
     with sitting(place) as person:
         reaches(person, primary.address)
