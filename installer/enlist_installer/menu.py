@@ -92,9 +92,12 @@ async def _different(wizard: Wizard, given: Answers, path: Path, config: Seconda
 async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     """Leaves the primary, stops the service, and removes configuration, keys and state."""
     if not await questions.confirm(questions.REMOVE, default=False):
-        raise Refused(Reason.INTERRUPTED, "Stopped.")
+        wizard.say(words.NOTHING_CHANGED)
+        return
     wizard.written = True
-    await _leave(wizard, config)
+    if not await _left(wizard, config):
+        wizard.say(words.FILES_STAY)
+        return
     await service.remove(path)
     await waiting.ended(config)
     with files.lock(config.lock, Reason.ALREADY_RUNNING, "enlist-secondary is running. Stop it, and choose this again."):
@@ -102,13 +105,14 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     wizard.say("  Removed.")
 
 
-async def _leave(wizard: Wizard, config: SecondaryConfig) -> None:
+async def _left(wizard: Wizard, config: SecondaryConfig) -> bool:
+    """Whether the files may go: this server has left its primary, or the person says so all the same."""
     mine = identity.load(config.folder)
     if mine is None:
-        return
+        return True
     try:
         await enrol.leave(await meeting.meet(config, mine.authority, wizard.now), config, mine, wizard.now)
     except Refused as refused:
         wizard.say(words.told(refused))
-        if not await questions.confirm(questions.REMOVE_ALL_THE_SAME, default=False):
-            raise Refused(Reason.INTERRUPTED, "Stopped.") from None
+        return await questions.confirm(questions.REMOVE_ALL_THE_SAME, default=False)
+    return True

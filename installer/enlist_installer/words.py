@@ -34,6 +34,9 @@ DIFFERENT = """\
 The present primary stays in charge until the new one has authorized it.
 """
 
+NOTHING_CHANGED = f"{INDENT}Nothing was changed."
+FILES_STAY = f"{INDENT}The files here stay."  # what the primary heard of it, nobody knows
+
 _WAYS = {
     Way.JOIN_LINE: "the join line vouches for it",
     Way.FINGERPRINT: "the fingerprint you gave",

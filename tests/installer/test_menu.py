@@ -203,8 +203,9 @@ def test_removing_is_not_done_by_enter_alone(primary: PrimaryProcess, place: Pat
     with sitting(place) as person:
         chooses(person, REMOVE)
         person.answers("Leave the primary, and remove")
-        person.sees("Nothing was written.")
-        person.ends(1)
+        person.sees("Nothing was changed.")
+        person.ends(0)
+    assert "INTERRUPTED" not in person.screen, "a No is an answer, and no refusal"
     assert tree(place) == before
 
 
@@ -219,6 +220,20 @@ def test_removing_without_the_primary_asks_once_more(primary: PrimaryProcess, pl
         person.sees("Removed.")
         person.ends(0)
     assert tree(place) == {}
+
+
+def test_removing_without_the_primary_is_not_done_by_enter_alone(primary: PrimaryProcess, place: Path) -> None:
+    with in_between.both_ports("127.0.0.8", primary) as address:
+        set_up(*flags(primary, place, "cut off, and staying"), "--primary", address)
+    files_before = tree(place).keys()
+    with sitting(place) as person:
+        chooses(person, REMOVE)
+        person.answers("Leave the primary, and remove", "y")
+        person.sees("! UNREACHABLE")
+        person.answers("Remove the files here all the same?")
+        person.sees("The files here stay.")
+        person.ends(0)
+    assert tree(place).keys() == files_before
 
 
 def test_removing_a_running_server_ends_its_daemon_first(primary: PrimaryProcess, tmp_path: Path) -> None:
