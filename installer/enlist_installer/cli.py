@@ -107,7 +107,7 @@ def _unattended(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     from enlist_installer.answers import MissingAnswer
     from enlist_installer.unattended import Request, Unattended, Wait
 
-    run = Unattended(lambda text: print(text, file=sys.stderr if arguments.json else sys.stdout), time.time)
+    run = Unattended(lambda text: print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True), time.time)
 
     def work() -> None:
         wait = Wait(*arguments.wait) if arguments.wait else None

@@ -89,8 +89,9 @@ class Unattended:
         await self._carry_out(planned)
         if self._request.service:
             self._changed |= await service.install(self._request.path, planned.config.data_folder)
+        before = self._stands.state
         await self._wait(planned)
-        self._report(planned)
+        self._report(planned, self._changed or self._stands.state != before)
 
     def _check_service(self) -> None:
         if self._request.service and not service.available():
@@ -157,21 +158,27 @@ class Unattended:
         wait = self._request.wait
         if wait is None:
             return
+        if self._stands.state == "pending":
+            self._report(planned, changed=True)  # whoever is to authorize it needs the comparison code now
         try:
             async with asyncio.timeout(wait.seconds):
-                if self._stands.state != "trusted":
-                    await waiting.authorized(planned.config, self._now)
-                    setup.take_over_if_trusted(planned)
-                if wait.state == "connected":
-                    await waiting.connected(self._request.path, self._now)
+                await self._reach(wait.state, planned)
         except TimeoutError:
-            raise Refused(Reason.TIMED_OUT, f"After {wait.seconds} s this server is not {wait.state}.") from None
+            stands = state.load(planned.config.folder)
+            raise waiting.InVain(words.in_vain(wait.seconds, stands, self._request.path)) from None
         finally:
             self._stands = state.load(planned.config.folder)
 
-    def _report(self, planned: Setup) -> None:
+    async def _reach(self, wanted: str, planned: Setup) -> None:
+        if self._stands.state != "trusted":
+            await waiting.authorized(planned.config, self._now, waiting.once(lambda refused: self._say(words.refusal(refused))))
+            setup.take_over_if_trusted(planned)
+        if wanted == "connected":
+            await waiting.connected(self._request.path, self._now)
+
+    def _report(self, planned: Setup, changed: bool) -> None:
         mine = identity.load(planned.config.folder)
-        if not self._changed:
+        if not changed:
             self._say(words.unchanged(planned.config, self._stands.state))
         elif self._stands.state == "pending" and mine is not None:
             self._say(words.pending(self._stands, mine.comparison_code(planned.config.account)))

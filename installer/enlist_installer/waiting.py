@@ -27,11 +27,26 @@ END_TIMEOUT = 10.0
 Heed = Callable[[Refused], None]
 
 
-def _quiet(_: Refused) -> None:
-    return
+class InVain(Refused):
+    """A wait that took too long. Its sentence knows why, so that no advice about slow answers follows it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.TIMED_OUT, message)
 
 
-async def authorized(config: SecondaryConfig, now: Clock, heed: Heed = _quiet) -> None:
+def once(tell: Heed) -> Heed:
+    """Tells what interrupts a wait, each reason once: the attempts go on by themselves. What ends the wait is not among it."""
+    told: set[Reason] = set(enrol.FINAL)
+
+    def heed(refused: Refused) -> None:
+        if refused.reason not in told:
+            told.add(refused.reason)
+            tell(refused)
+
+    return heed
+
+
+async def authorized(config: SecondaryConfig, now: Clock, heed: Heed) -> None:
     """Waits, however long, until this server is trusted; `heed` hears of what interrupts the wait.
 
     Refuses with one of `enrol.FINAL` if the decision is a no. While enlist-secondary runs, asking is its affair: two processes must

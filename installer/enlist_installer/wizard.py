@@ -119,7 +119,8 @@ class Wizard:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         self.say(words.waiting(runs))
-        tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.now, self._heed()))]
+        heed = waiting.once(lambda refused: self.say(words.told(refused)))
+        tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.now, heed))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
@@ -133,21 +134,10 @@ class Wizard:
             await asyncio.gather(*tasks, return_exceptions=True)
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
-    def _heed(self) -> Callable[[Refused], None]:
-        """Says what interrupts the wait, each reason once: the attempts go on by themselves."""
-        said: set[Reason] = set()
-
-        def heed(refused: Refused) -> None:
-            if refused.reason not in said and refused.reason not in enrol.FINAL:
-                said.add(refused.reason)
-                self.say(words.told(refused))
-
-        return heed
-
     async def _see_connected(self, path: Path) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await waiting.connected(path, self.now)
                 self.say("  Connected to its primary.")
                 return
-        self.say(f"  Not connected yet. To see why: enlist-secondary --config {path} doctor")
+        self.say(f"  Not connected yet. {words.to_see_why(path)}")

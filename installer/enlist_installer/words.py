@@ -14,6 +14,7 @@ from enlist.v1 import registration_pb2 as pb
 from enlist_installer.clients_address import Finding
 from enlist_installer.plan import Change, Standing
 from enlist_installer.setup import Answered
+from enlist_installer.waiting import InVain
 from enlist_secondary.checks import ADVICE, Primary, Way
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.doctor import Stage
@@ -53,7 +54,8 @@ def refusal(refused: Refused) -> str:
 
 def advised(refused: Refused) -> str:
     """What is wrong and what to do."""
-    return escape(" ".join(filter(None, [refused.message, ADVICE.get(refused.reason)])))
+    advice = "" if isinstance(refused, InVain) else ADVICE.get(refused.reason)
+    return escape(" ".join(filter(None, [refused.message, advice])))
 
 
 def told(refused: Refused) -> str:
@@ -145,6 +147,20 @@ def waiting(runs: bool) -> str:
     """What happens now, and what Ctrl-C does."""
     after = "the service waits on" if runs else "the request stands"
     return f"{INDENT}Waiting until it is authorized. Ctrl-C leaves; {after}."
+
+
+def in_vain(seconds: int, stands: State, path: Path) -> str:
+    """Why a wait took too long, and what to do."""
+    if stands.state == "trusted":
+        return f"After {seconds} s this server is trusted, but not connected to its primary. {to_see_why(path)}"
+    decision = {"pending": ": an administrator has to authorize it", "suspended": ": an administrator has to resume it"}
+    whom = f" Ask {stands.contact}." if stands.contact else ""
+    return f"After {seconds} s this server is still {stands.state}{decision.get(stands.state, '')}.{whom}"
+
+
+def to_see_why(path: Path) -> str:
+    """What to look at where there is no link."""
+    return f"To see why: enlist-secondary --config {shlex.quote(str(path))} doctor"
 
 
 def standing(path: Path, now: Standing, staged: Standing | None) -> str:

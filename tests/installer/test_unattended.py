@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from enlist import certificates
+from enlist.reasons import Reason
 from enlist.runtime import files
 from tests.installer import in_between
 from tests.installer.conftest import serving
@@ -281,6 +284,39 @@ def test_a_wait_that_is_too_long_says_so_and_may_be_tried_again(primary: Primary
     outcome = set_up(*flags(primary, place, "impatient"), "--wait", "trusted:1", expect=1)
     assert (outcome["changed"], outcome["state"], outcome["reason"], outcome["retry"]) == (True, "pending", "TIMED_OUT", True)
     assert outcome["server_id"]
+
+
+def test_whom_to_ask_and_the_comparison_code_are_said_before_the_wait(primary: PrimaryProcess, place: Path) -> None:
+    done = run("enlist-setup", "--unattended", *flags(primary, place, "announced"), "--wait", "connected:1", expect=1)
+    server = primary.server("announced")
+    assert f"enlist-primary server authorize {server['id']} --code {server['comparison_code']}" in done.stdout
+    assert re.search(r"Whom to ask +ops@acme\.example\n +Expires +2", done.stdout)
+    assert done.stderr == (
+        "TIMED_OUT: After 1 s this server is still pending: an administrator has to authorize it. Ask ops@acme.example.\n"
+    )
+
+
+def test_whoever_reads_along_can_authorize_while_it_waits(primary: PrimaryProcess, place: Path) -> None:
+    argv = command("enlist-setup", "--unattended", *flags(primary, place, "read along"), "--wait", "trusted:60")
+    buffering = {**os.environ, "PYTHONUNBUFFERED": ""}  # as a script's pipe is
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=buffering) as waiting:
+        assert waiting.stdout
+        line = next(line for line in waiting.stdout if "enlist-primary server authorize" in line)
+        primary.do(*line.split()[1:])
+        assert "Done: this server is trusted" in waiting.stdout.read()
+    assert waiting.returncode == 0
+
+
+def test_a_trusted_server_that_does_not_connect_in_time_is_told_where_to_look(primary: PrimaryProcess, place: Path) -> None:
+    arguments = flags(primary, place, "speechless")
+    primary.do("server", "authorize", set_up(*arguments)["server_id"])
+    set_up(*arguments, "--wait", "trusted:60")
+    with files.lock(place / "data" / "lock", Reason.ALREADY_RUNNING, ""):  # a daemon that has no link
+        done = run("enlist-setup", "--unattended", *arguments, "--wait", "connected:1", expect=1)
+    assert done.stderr == (
+        "TIMED_OUT: After 1 s this server is trusted, but not connected to its primary. "
+        f"To see why: enlist-secondary --config {place}/secondary.toml doctor\n"
+    )
 
 
 def test_a_wait_ends_when_the_answer_is_no(primary: PrimaryProcess, place: Path) -> None:

@@ -15,6 +15,7 @@ from enlist_installer import questions, words
 from enlist_installer.clients_address import Finding
 from enlist_installer.plan import Standing
 from enlist_installer.setup import Answered
+from enlist_installer.waiting import InVain
 from enlist_secondary.checks import Primary, Way
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.doctor import Stage
@@ -79,6 +80,22 @@ def test_a_refusal_says_reason_sentence_and_what_to_do() -> None:
     said = words.refusal(Refused(Reason.SSL_PORT_UNREACHABLE, "It does not answer."))
     assert said.startswith("SSL_PORT_UNREACHABLE: It does not answer. ")
     assert "firewalls" in said
+
+
+@pytest.mark.parametrize(
+    ("stands", "said"),
+    [
+        (PENDING, "still pending: an administrator has to authorize it. Ask ops@acme.example."),
+        (State(state="pending"), "still pending: an administrator has to authorize it."),
+        (State(state="suspended", contact="ops"), "still suspended: an administrator has to resume it. Ask ops."),
+        (State(state="expired"), "still expired."),
+        (State(state="trusted"), "trusted, but not connected to its primary. To see why: enlist-secondary --config '/a b' doctor"),
+    ],
+)
+def test_a_wait_in_vain_says_what_it_waited_for_and_nothing_about_slow_answers(stands: State, said: str) -> None:
+    refused = InVain(words.in_vain(5, stands, Path("/a b")))
+    assert words.refusal(refused) == f"TIMED_OUT: After 5 s this server is {said}"
+    assert refused.retry
 
 
 def test_the_fingerprint_stands_whole_in_one_line() -> None:
