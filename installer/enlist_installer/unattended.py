@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime import files
 from enlist_installer import answers, clients_address, examine, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.setup import Answered, Setup
@@ -92,6 +93,8 @@ class Unattended:
         before = self._stands.state
         await self._wait(planned)
         self._report(planned, self._changed or self._stands.state != before)
+        if not (self._request.service or files.locked(planned.config.lock)):
+            self._say(words.run_by_hand(service.shown(self._request.path)))
 
     def _check_service(self) -> None:
         if self._request.service and not service.available():

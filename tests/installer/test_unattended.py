@@ -162,6 +162,17 @@ def test_an_address_that_clients_do_not_find_is_a_warning_and_no_refusal(
     assert (place / "secondary.toml").exists()
 
 
+def test_what_must_run_is_said_unless_it_runs(primary: PrimaryProcess, place: Path) -> None:
+    arguments = ["--unattended", *flags(primary, place, "to be run")]
+    for more in ([], ["--json"], []):
+        done = run("enlist-setup", *arguments, *more)
+        said = done.stderr if more else done.stdout
+        assert re.search(f"Keep this running; .*:\n +/.*/enlist-secondary --config {place}/secondary.toml run\n", said)
+    assert "Keep this running" not in run("enlist-setup", *arguments, "--check").stdout, "nothing was set up"
+    with files.lock(place / "data" / "lock", Reason.ALREADY_RUNNING, ""):
+        assert "Keep this running" not in run("enlist-setup", *arguments).stdout
+
+
 # --- A second run that wants something else -----------------------------------------------------------------------------------
 
 
@@ -276,6 +287,8 @@ def test_without_a_daemon_it_waits_until_a_link_could_be_opened(primary: Primary
     key.write_text(primary.last_line("api-key", "add", "acme.example", "--full", "--uses", "1"))
     outcome = secondary.set_up(primary, "--api-key-file", str(key), "--wait", "connected:60")
     assert (outcome["state"], outcome["reason"]) == ("trusted", "")
+    said = run("enlist-setup", "--unattended", "--config", str(secondary.config), "--wait", "connected:60").stdout
+    assert "Keep this running; it holds the connection to the primary:" in said, "for the link that was tried is closed again"
     assert not secondary.status()["connected"]
     assert primary.server("alone")["connected_changed"]
 
