@@ -13,6 +13,8 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
@@ -75,6 +77,19 @@ def planned(answered: Answered, person: str, ask_again: bool = False, stay: bool
     wanted = Wanted(config, answered.primary.authority.fingerprint, ask_again, stay)
     enrolment = "main" if not (config.data_folder / "main").exists() else names.new_id(secrets.token_bytes)
     return Setup(answered, plan(wanted, standing(path), standing(configs.next_path(path)), enrolment), person, ask_again)
+
+
+def invited_as(planned: Setup, name: str) -> Setup:
+    """The same under the name that an invitation keeps for the server; an enrolment that goes on has its name already."""
+    if not planned.plan.new_enrolment:
+        return planned
+    return replace(planned, plan=replace(planned.plan, config=msgspec.structs.replace(planned.config, name=name)))
+
+
+def name_before(planned: Setup) -> str | None:
+    """The display name that is written down for an enrolment that goes on; None for a new one."""
+    before = None if planned.plan.new_enrolment else standing(planned.target)
+    return before.config.name if before else None
 
 
 def standing(path: Path) -> Standing | None:

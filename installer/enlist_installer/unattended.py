@@ -90,6 +90,10 @@ class Unattended:
         await self._carry_out(planned)
         if self._request.service:
             self._changed |= await service.install(self._request.path, planned.config.data_folder)
+        await self._conclude(planned)
+
+    async def _conclude(self, planned: Setup) -> None:
+        """Waits as asked, and says where this server stands and what is left to do."""
         before = self._stands.state
         await self._wait(planned)
         self._report(planned, self._changed or self._stands.state != before)
@@ -120,7 +124,9 @@ class Unattended:
         self._stands = state.load(planned.config.folder)
         planned = self._asking(planned, given.api_key or "")
         if planned.ask_again:
-            await checks.validate(met.primary, wanted.account, planned.answered.api_key)
+            admission = await checks.validate(met.primary, wanted.account, planned.answered.api_key)
+            if admission.server_name and request.given.name is None:
+                planned = setup.invited_as(planned, admission.server_name)
         await self._note_address(wanted)
         return planned
 
@@ -148,10 +154,12 @@ class Unattended:
                 self._say(words.finding(found))
 
     async def _carry_out(self, planned: Setup) -> None:
-        before = self._stands.state
+        before, name = self._stands.state, setup.name_before(planned)
         try:
             self._stands = await setup.carry_out(planned, self._now)
             self._changed = planned.plan.changes or planned.ask_again or self._stands.state != before
+            if self._stands.server_id and planned.config.name not in (name, self._stands.display_name):
+                self._say(words.renamed(planned.config.name, self._stands.server_id))
         except Refused:
             self._changed = planned.plan.changes and planned.target.exists()
             self._stands = state.load(planned.config.folder)

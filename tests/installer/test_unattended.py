@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,16 @@ def test_a_join_line_is_enough_and_works_a_second_time(primary: PrimaryProcess, 
     assert (outcome["changed"], outcome["state"]) == (True, "trusted")
     assert primary.server(f"invited by {way}")["id"] == outcome["server_id"]
     assert "join-line" in (place / "data" / "known-primaries.toml").read_text()
+    assert f'name = "invited by {way}"' in (place / "secondary.toml").read_text(), "and not the machine's"
     assert set_up(*arguments, *places(place), **options) == {**outcome, "changed": False}
+
+
+def test_a_name_beside_an_invited_one_is_written_and_the_primary_keeps_its_own(primary: PrimaryProcess, place: Path) -> None:
+    line = primary.last_line("join", "acme.example", "--name", "as invited")
+    done = run("enlist-setup", "--unattended", "--join-file", "-", "--name", "as called here", *places(place), stdin=line)
+    server = primary.server("as invited")
+    assert f"enlist-primary server rename {server['id']} 'as called here'" in done.stdout
+    assert 'name = "as called here"' in (place / "secondary.toml").read_text()
 
 
 def test_an_api_key_comes_from_standard_input_or_the_environment_as_well(primary: PrimaryProcess, tmp_path: Path) -> None:
@@ -185,6 +195,19 @@ def test_changed_settings_keep_the_old_file_as_a_backup(primary: PrimaryProcess,
     assert 'server_address = "192.0.2.8"' in (place / "secondary.toml").read_text()
     assert (place / "secondary.toml.bak").read_bytes() == before
     assert (place / "data" / "main" / "server.key").read_bytes() == key
+
+
+def test_another_name_says_how_the_primary_learns_it_and_only_once(primary: PrimaryProcess, place: Path) -> None:
+    server_id = set_up(*flags(primary, place, "first name"))["server_id"]
+    renaming = ["enlist-setup", "--unattended", *flags(primary, place, "second name")]
+    said = run(*renaming).stdout
+    assert "The primary keeps the name it knows until an administrator changes it there:" in said
+    command = f"enlist-primary server rename {server_id} 'second name'"
+    assert command in said
+    assert "The primary keeps" not in run(*renaming).stdout
+    primary.do(*shlex.split(command)[1:])
+    assert primary.server("second name")["id"] == server_id
+    assert "The primary keeps" not in run("enlist-setup", "--unattended", *flags(primary, place / "new", "third name")).stdout
 
 
 def test_the_same_primary_at_a_new_address_keeps_the_enrolment(primary: PrimaryProcess, place: Path) -> None:
