@@ -86,7 +86,10 @@ async def _different(wizard: Wizard, given: Answers, path: Path, config: Seconda
     wizard.say(words.DIFFERENT)
     interview = Interview(wizard.say, wizard.now, given, path, config)
     await interview.join_line()
-    await wizard.finish(await wizard.agreed(interview.everything))
+    done = await wizard.agreed(interview.everything)
+    await wizard.finish(done)
+    if left := setup.left_behind(done):
+        wizard.say(words.left_behind(left, state.load(left.folder)))
 
 
 async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:

@@ -58,6 +58,8 @@ class Setup:
     person: str
     ask_again: bool
     """Whether the primary is asked even where it has decided before."""
+    present: SecondaryConfig | None = None
+    """The configuration that stood when this was planned."""
 
     @property
     def config(self) -> SecondaryConfig:
@@ -76,7 +78,9 @@ def planned(answered: Answered, person: str, ask_again: bool = False, stay: bool
     path, config = answered.path, answered.wanted
     wanted = Wanted(config, answered.primary.authority.fingerprint, ask_again, stay)
     enrolment = "main" if not (config.data_folder / "main").exists() else names.new_id(secrets.token_bytes)
-    return Setup(answered, plan(wanted, standing(path), standing(configs.next_path(path)), enrolment), person, ask_again)
+    current, staged = standing(path), standing(configs.next_path(path))
+    present = current.config if current else None
+    return Setup(answered, plan(wanted, current, staged, enrolment), person, ask_again, present)
 
 
 def invited_as(planned: Setup, name: str) -> Setup:
@@ -163,6 +167,12 @@ def take_over_if_trusted(setup: Setup) -> State:
     if setup.plan.staged and stands.state == "trusted":
         configs.switch(setup.answered.path)
     return stands
+
+
+def left_behind(done: Setup) -> SecondaryConfig | None:
+    """The enrolment at a primary that knew of this server, and was not told, when a different one took over."""
+    took_over = done.plan.staged and state.load(done.config.folder).state == "trusted"
+    return done.present if took_over and done.present and state.load(done.present.folder).server_id else None
 
 
 def write(setup: Setup, now: int) -> Identity:

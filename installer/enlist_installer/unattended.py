@@ -99,6 +99,8 @@ class Unattended:
         self._report(planned, self._changed or self._stands.state != before)
         if not (self._request.service or files.locked(planned.config.lock)):
             self._say(words.run_by_hand(service.shown(self._request.path)))
+        if left := setup.left_behind(planned):
+            self._say(words.left_behind(left, state.load(left.folder)))
 
     def _check_service(self) -> None:
         if self._request.service and not service.available():

@@ -198,6 +198,13 @@ def renamed(name: str, server_id: str) -> str:
     return f"{INDENT}The primary keeps the name it knows until an administrator changes it there:\n{INDENT * 2}{escape(command)}\n"
 
 
+def left_behind(config: SecondaryConfig, stands: State) -> str:
+    """After a different primary took over: what may be done at the one before, which has not been told."""
+    name = stands.display_name or config.name
+    what = f"{config.primary} still lists this server: {name}, {stands.state}. Its administrator may remove it there:"
+    return f"{wrapped(escape(what))}\n{INDENT * 2}{escape(f'enlist-primary server remove {stands.server_id}')}\n"
+
+
 def run_by_hand(command: str) -> str:
     """How the secondary is started where no service is installed."""
     return f"{INDENT}Keep this running; it holds the connection to the primary:\n{INDENT * 2}{command}\n"

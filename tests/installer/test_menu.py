@@ -139,7 +139,10 @@ def test_a_different_primary_takes_over_while_the_daemon_keeps_the_old_link(
             other_primary.do("server", "authorize", "emigrant")
             person.sees("Authorized: this server is trusted.")
             person.sees("Connected to its primary.")
+            person.sees(f"{primary.address} still lists this server: emigrant, trusted.")
+            person.sees(f"enlist-primary server remove {primary.server('emigrant')['id']}")
             person.ends(0)
+        primary.do("server", "remove", "emigrant")
         wait_for(lambda: other_primary.server("emigrant")["connected"])
         assert secondary.status()["primary"] == other_primary.address
     finally:

@@ -230,7 +230,10 @@ def test_a_different_primary_takes_over_only_when_it_has_authorized(
     assert (place / "secondary.toml").read_bytes() == before
     assert set_up(*new) == {**outcome, "changed": False}
     other_primary.do("server", "authorize", outcome["server_id"])
-    assert set_up(*new, "--wait", "trusted:30")["state"] == "trusted"
+    said = run("enlist-setup", "--unattended", *new, "--wait", "trusted:30").stdout
+    assert "Done: this server is trusted" in said
+    assert f"enlist-primary server remove {primary.server('mover')['id']}" in said
+    assert "server remove" not in run("enlist-setup", "--unattended", *new).stdout, "once is enough"
     assert other_primary.address in (place / "secondary.toml").read_text()
     assert (place / "secondary.toml.bak").read_bytes() == before
     assert not (place / "secondary.toml.next").exists()

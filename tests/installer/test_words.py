@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ SAID = [
     words.waiting(False),
     words.standing(Path("/etc/enlist/secondary.toml"), Standing(CONFIG, None, "trusted"), Standing(CONFIG, None, "pending")),
     words.renamed("gw2", "abcdefghij"),
+    words.left_behind(CONFIG, replace(PENDING, display_name="a name as long as one may be, which is sixty-three letters or so")),
     words.stopped(True),
     words.stopped(False),
     *(
@@ -66,6 +68,7 @@ def test_every_line_fits_80_columns_and_none_is_coloured(text: str) -> None:
         words.finding(Finding(True, EVIL, EVIL)),
         words.diagnosis([Stage("name", False, "UNREACHABLE", EVIL, EVIL)]),
         words.renamed(EVIL, "abcdefghij"),
+        words.left_behind(CONFIG, State(state="trusted", display_name=EVIL)),
         words.pending(State(state="pending", server_id=EVIL), "1"),
         questions.NAME.shown(EVIL),
     ],
