@@ -74,7 +74,8 @@ ADVICE: Mapping[Reason, str] = MappingProxyType(
         Reason.TLS_INTERCEPTED: "Have the device that opens TLS connections leave this address alone.",
         Reason.IDENTITY_MISMATCH: "Do not go on before you know why: ask the primary's administrator.",
         Reason.IDENTITY_CHANGED: "Do not go on before you know why: ask the primary's administrator. If it really has a new key, "
-        "take its entry out of known-primaries.toml in the data folder, and set this server up again.",
+        "take its entry out of known-primaries.toml in the data folder, and set this server up again. "
+        "To move to a different primary, run enlist-setup; writing another address into secondary.toml is not enough.",
         Reason.IDENTITY_NOT_CONFIRMED: "Compare the fingerprint with what `enlist-primary status` shows.",
     }
 )
@@ -229,6 +230,16 @@ def check_unchanged(primary: Primary, accepted: certificates.Authority | None) -
             Reason.IDENTITY_CHANGED,
             f"Another primary answers at {primary.address}: its fingerprint is {primary.authority.fingerprint}, but "
             f"{accepted.fingerprint} was accepted there.",
+        )
+
+
+def check_own(primary: Primary, own: certificates.Authority) -> None:
+    """Refuses with IDENTITY_CHANGED if this is another primary than the one this server's key was made for, at whatever address."""
+    if own.fingerprint != primary.authority.fingerprint:
+        raise Refused(
+            Reason.IDENTITY_CHANGED,
+            f"Another primary answers at {primary.address}: its fingerprint is {primary.authority.fingerprint}, but that of this "
+            f"server's own primary is {own.fingerprint}.",
         )
 
 

@@ -28,7 +28,7 @@ async def connect(config: SecondaryConfig, identity: Identity, now: Clock) -> Li
     Refuses with the primary's reason, with what the checks found on the way, or with CERTIFICATE_INVALID: all is well at the SSL
     port until it sees this server's certificate.
     """
-    kept = state.load(config.folder)
+    kept = await _remembered(config, identity, now)
     pin = _kept_pin(kept, identity, int(now()))
     if pin is not None:
         try:
@@ -43,6 +43,15 @@ async def connect(config: SecondaryConfig, identity: Identity, now: Clock) -> Li
         if refused.reason is not Reason.UNREACHABLE:
             raise
     raise Refused(Reason.CERTIFICATE_INVALID, f"{address} ends the connection when it sees this server's certificate.")
+
+
+async def _remembered(config: SecondaryConfig, identity: Identity, now: Clock) -> state.State:
+    """What was learnt at the configured address: an SSL port remembered of another one would hide who answers at this one."""
+    kept = state.load(config.folder)
+    if kept.met_at == str(config.address):
+        return kept
+    primary = await meet(config, identity.authority, now)
+    return kept.met(primary.address, primary.name, primary.ssl_port)
 
 
 def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | None:

@@ -84,7 +84,8 @@ async def _identity(config: SecondaryConfig, mine: Identity | None, primary: Pri
         return _untried("identity")
     try:
         known = KnownPrimaries.load(config.data_folder)
-        checks.check_unchanged(primary, mine.authority if mine else None)
+        if mine:
+            checks.check_own(primary, mine.authority)
         way = await checks.vouched(primary, known, None, config.company_ca, config.confirm_identity)
         if way is None:
             raise meeting.not_confirmed(primary)

@@ -22,11 +22,11 @@ async def meet(config: SecondaryConfig, authority: Authority, now: Clock) -> Pri
     try:
         primary = await checks.reach(config.address, now)
         shown = primary.authority.fingerprint
-        checks.check_unchanged(primary, authority)
+        checks.check_own(primary, authority)
     except Refused as refused:
         raise_alarm(config, refused, shown, int(now()))
         raise
-    state.change(config.folder, lambda known: known.met(primary.name, primary.ssl_port))
+    state.change(config.folder, lambda known: known.met(primary.address, primary.name, primary.ssl_port))
     return primary
 
 

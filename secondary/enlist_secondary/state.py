@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from enlist.names import Address
 from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
@@ -63,6 +64,8 @@ class State:
     told_at: int | None = None
     """When the primary last told the state."""
     primary_name: str = ""
+    met_at: str = ""
+    """The configured address at which the primary last described itself: name and SSL port were learnt there."""
     ssl_port: int = 0
     ssl_pin: str = ""
     """The certificate last verified at the SSL port, PEM."""
@@ -88,9 +91,9 @@ class State:
             last_problem=None,
         )
 
-    def met(self, primary_name: str, ssl_port: int) -> State:
-        """After the primary described itself."""
-        return replace(self, primary_name=primary_name, ssl_port=ssl_port)
+    def met(self, address: Address, primary_name: str, ssl_port: int) -> State:
+        """After the primary described itself at the configured address."""
+        return replace(self, met_at=str(address), primary_name=primary_name, ssl_port=ssl_port)
 
     def linked(self, primary_name: str, display_name: str, now: int) -> State:
         """After the link opened: nothing is wrong any more."""

@@ -118,6 +118,59 @@ async def test_another_data_folder_counts_only_after_a_restart(secondary: Second
     assert not moved.data_folder.exists()
 
 
+# --- Another address ----------------------------------------------------------------------------------------------------------
+
+
+def point(secondary: Secondary, address: names.Address) -> Secondary:
+    """A person writes another address into the configuration, and nothing else."""
+    changed = msgspec.structs.replace(secondary.config, primary=str(address))
+    files.write(secondary.path, configs.render(changed).encode())
+    return Secondary(secondary.path, changed)
+
+
+@pytest.mark.parametrize("when", ["stopped", "running"])
+async def test_a_different_primary_at_the_address_written_by_hand_is_a_hard_stop_and_an_alarm(
+    secondary: Secondary, other: Running, when: str
+) -> None:
+    """Attacks row 22: the address that is configured counts, not the SSL port remembered of another, be it on the same host."""
+    async with daemon_of(secondary):
+        await secondary.connects()
+        if when == "running":
+            point(secondary, other.api)
+            await eventually(lambda: secondary.state.alarms, what="the alarm")
+    point(secondary, other.api)
+    async with daemon_of(secondary):
+        await eventually(lambda: secondary.state.last_problem, what="the problem")
+        (alarm,) = secondary.state.alarms
+        assert (alarm.address, alarm.fingerprint) == (str(other.api), other.authority.fingerprint)
+        assert not secondary.state.connected
+    problem = secondary.state.last_problem
+    assert problem is not None
+    assert problem.reason == Reason.IDENTITY_CHANGED
+    assert "accepted there" not in problem.message
+
+
+@pytest.mark.parametrize("when", ["stopped", "running"])
+async def test_another_address_of_the_same_primary_is_met_and_linked_to(
+    secondary: Secondary, running: Running, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    moved = names.Address("localhost", running.api.port)
+    async with daemon_of(secondary):
+        await secondary.connects()
+        if when == "running":
+            point(secondary, moved)
+            await eventually(lambda: secondary.state.met_at == str(moved))
+            await secondary.connects()
+    point(secondary, moved)
+    caplog.clear()
+    async with daemon_of(secondary):
+        await secondary.connects()
+    assert (secondary.state.met_at, secondary.state.alarms) == (str(moved), ())
+    opened = [record for record in caplog.records if record.getMessage() == "link open"]
+    assert [getattr(record, "fields", {}).get("address") for record in opened] == [names.Address("localhost", running.ssl.port)]
+
+
 # --- A different primary ------------------------------------------------------------------------------------------------------
 
 

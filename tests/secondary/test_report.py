@@ -163,6 +163,8 @@ async def test_a_stranger_is_told_nothing_and_the_ssl_port_is_judged_by_the_know
         stages = await diagnosis(secondary)
         assert stranger.told == []
     assert stages["identity"].reason == Reason.IDENTITY_CHANGED
+    assert "was accepted there" not in stages["identity"].message  # nobody looked where it was accepted
+    assert stages["identity"].message.endswith(f"own primary is {secondary.identity.authority.fingerprint}.")
     assert stages["SSL port"].reason == Reason.TLS_INTERCEPTED
     assert (stages["account"].ok, stages["API key"].ok) == (None, None)
 
