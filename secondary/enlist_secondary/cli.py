@@ -113,6 +113,7 @@ def _leave(arguments: argparse.Namespace) -> int:
     mine = identity.load(configured.folder)
     if mine is None:
         raise Refused(Reason.SERVER_UNKNOWN, "This server has not asked to join yet; there is nothing to leave.")
+    identity.check_machine(configured.folder)  # a copy would take the original out of the account
     _confirm(arguments, f"Leave the account {configured.account} at {configured.primary}?")
 
     async def leave() -> str:

@@ -48,6 +48,7 @@ async def diagnose(config: SecondaryConfig, now: Clock) -> list[Stage]:
     stages.append(identity_stage)
     stages += await _asking(config, mine, primary if identity_stage.ok else None)
     stages.append(await _ssl_port(config, mine, primary, now))
+    stages.append(_machine(config, mine))
     stages.append(_certificate(mine, int(now())))
     stages.append(_state(config))
     return stages
@@ -122,6 +123,16 @@ async def _ssl_port(config: SecondaryConfig, mine: Identity | None, primary: Pri
     except Refused as refused:
         return _failed("SSL port", refused)
     return _passed("SSL port", f"{address} answers with the primary's own certificate.")
+
+
+def _machine(config: SecondaryConfig, mine: Identity | None) -> Stage:
+    if mine is None:
+        return _untried("machine", "This server has no key yet.")
+    try:
+        identity.check_machine(config.folder)
+    except Refused as refused:
+        return _failed("machine", refused)
+    return _passed("machine", "Nothing shows that this server's key was copied from another machine.")
 
 
 def _certificate(mine: Identity | None, now: int) -> Stage:

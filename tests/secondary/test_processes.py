@@ -202,7 +202,10 @@ def test_a_copied_folder_does_not_start_and_is_reset_to_a_server_of_its_own(proc
     old = process.becomes(connected=True)
     process.end()
     files.write(process.secondary.config.folder / "machine-id", b"0" * 64)
-    assert "IDENTITY_COPIED" in process.do("run", expect=1).stderr
+    refusal = process.do("run", expect=1).stderr.strip()
+    assert refusal.startswith("IDENTITY_COPIED: ")
+    assert refusal.removeprefix("IDENTITY_COPIED: ") in process.do("doctor", expect=1).stdout
+    assert refusal == process.do("leave", "--yes", expect=1).stderr.strip(), "the original would have left"
     process.do("reset-identity", "--yes")
     process.start()
     new = process.becomes(state="pending")

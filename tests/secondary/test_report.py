@@ -15,7 +15,7 @@ from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1 import account_pb2
-from enlist_secondary import api_key, cli, doctor, enrol, report, state
+from enlist_secondary import api_key, cli, doctor, enrol, identity, report, state
 from enlist_secondary import config as configs
 from tests.support.inprocess import Running, running_primary
 from tests.support.ports import free_port
@@ -45,7 +45,7 @@ KEYS = [
     "staged",
 ]
 
-STAGES = ["name", "TCP", "TLS", "version", "clock", "identity", "account", "API key", "SSL port", "certificate", "state"]
+STAGES = ["name", "TCP", "TLS", "version", "clock", "identity", "account", "API key", "SSL port", "machine", "certificate", "state"]
 
 
 @pytest.fixture
@@ -217,6 +217,20 @@ async def test_a_certificate_that_ran_out_is_found(tmp_path: Path, running: Runn
     assert mine.certificate is not None
     after = certificates.ends_at(mine.certificate) + 1
     assert doctor._certificate(secondary.identity, after).reason == Reason.CERTIFICATE_EXPIRED
+
+
+async def test_a_copied_identity_is_found_in_the_words_of_the_daemon(secondary: Secondary) -> None:
+    assert (await diagnosis(secondary))["machine"].ok
+    files.write(secondary.config.folder / "machine-id", b"0" * 64)
+    stage = (await diagnosis(secondary))["machine"]
+    with pytest.raises(Refused) as caught:
+        identity.check_machine(secondary.config.folder)
+    assert (stage.ok, stage.reason, stage.message) == (False, Reason.IDENTITY_COPIED, caught.value.message)
+
+
+async def test_before_there_is_a_key_nothing_was_copied(secondary: Secondary) -> None:
+    identity.reset(secondary.config.folder)
+    assert (await diagnosis(secondary))["machine"].ok is None
 
 
 @pytest.mark.parametrize("as_json", [False, True])
