@@ -77,6 +77,10 @@ ADVICE: Mapping[Reason, str] = MappingProxyType(
         "take its entry out of known-primaries.toml in the data folder, and set this server up again. "
         "To move to a different primary, run enlist-setup; writing another address into secondary.toml is not enough.",
         Reason.IDENTITY_NOT_CONFIRMED: "Compare the fingerprint with what `enlist-primary status` shows.",
+        Reason.SERVER_SUSPENDED: "Ask an administrator of the account to resume it. "
+        "It then connects by itself, while enlist-secondary runs.",
+        Reason.NOT_RUNNING: "Start its service, or enlist-secondary run.",
+        Reason.SERVER_EXPIRED: "While enlist-secondary runs, it asks again by itself; so does enlist-setup.",
     }
 )
 """What to do about a reason where its own sentence cannot know; it follows that sentence."""

@@ -50,7 +50,7 @@ async def diagnose(config: SecondaryConfig, now: Clock) -> list[Stage]:
     stages.append(await _ssl_port(config, mine, primary, now))
     stages.append(_machine(config, mine))
     stages.append(_certificate(mine, int(now())))
-    stages.append(_state(config))
+    stages.append(_state(config, mine))
     return stages
 
 
@@ -144,20 +144,33 @@ def _certificate(mine: Identity | None, now: int) -> Stage:
     return _failed("certificate", Refused(Reason.CERTIFICATE_EXPIRED, f"This server's certificate was good until {ends}."))
 
 
-def _state(config: SecondaryConfig) -> Stage:
+def _state(config: SecondaryConfig, mine: Identity | None) -> Stage:
     told = state.load(config.folder)
     problem = told.last_problem
     running = files.locked(config.lock)
-    where = (
-        f"This server is {told.state} since {moment(told.since)}" if told.since else "This server has not been told where it stands"
-    )
     if problem is not None and (running or problem.reason in enrol.FINAL):
         return Stage("state", False, problem.reason, problem.message, checks.advice(problem.reason))
-    if f"SERVER_{told.state.upper()}" in enrol.FINAL:
+    if told.state not in (state.NEW, state.PENDING, state.TRUSTED):
         return _failed("state", standings.not_trusted(told.state, told.since or 0, told.reason))
     if not running:
-        return _failed("state", Refused(Reason.NOT_RUNNING, f"{where}, but enlist-secondary does not run."))
-    return _passed("state", f"{where}, and {'connected' if told.connected else 'not connected'}.")
+        return _failed("state", Refused(Reason.NOT_RUNNING, f"{_where(told)}, but enlist-secondary does not run."))
+    if told.state == state.PENDING:
+        return Stage("state", True, "", f"{_where(told)}.", _awaited(config, told, mine))
+    return _passed("state", f"{_where(told)}, and {'connected' if told.connected else 'not connected'}.")
+
+
+def _where(told: state.State) -> str:
+    if told.since is None:
+        return "This server has not been told where it stands"
+    if told.state == state.PENDING:
+        return f"{standings.SENTENCES[told.state]} since {moment(told.since)}"
+    return f"This server is {told.state} since {moment(told.since)}"
+
+
+def _awaited(config: SecondaryConfig, told: state.State, mine: Identity | None) -> str:
+    """Who is to do what, so that a pending server becomes trusted."""
+    code = f", who compares the code {mine.comparison_code(config.account)}" if mine else ""
+    return f"Nothing is to be mended here: ask {told.contact or 'an administrator of the account'} to decide{code}."
 
 
 def _passed(name: str, message: str) -> Stage:

@@ -20,6 +20,8 @@ from enlist.v1 import registration_pb2, server_pb2
 NEW = "new"
 """The state before the primary has told one."""
 
+PENDING = "pending"
+
 TRUSTED = "trusted"
 
 ALARM_LIMIT = 16

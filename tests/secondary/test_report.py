@@ -13,7 +13,7 @@ import pytest
 from enlist import certificates
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
-from enlist.runtime import files
+from enlist.runtime import files, standings
 from enlist.v1 import account_pb2
 from enlist_secondary import api_key, cli, doctor, enrol, identity, report, state
 from enlist_secondary import config as configs
@@ -130,6 +130,7 @@ def test_the_json_has_numbers_as_numbers_and_false_written_out(secondary: Second
 async def test_all_is_well_before_the_authorization_but_for_the_daemon(secondary: Secondary) -> None:
     stages = await diagnosis(secondary)
     assert failures(stages) == {"state": "NOT_RUNNING"}
+    assert "enlist-secondary run" in stages["state"].advice
     assert stages["certificate"].ok is None
 
 
@@ -217,6 +218,40 @@ async def test_a_certificate_that_ran_out_is_found(tmp_path: Path, running: Runn
     assert mine.certificate is not None
     after = certificates.ends_at(mine.certificate) + 1
     assert doctor._certificate(secondary.identity, after).reason == Reason.CERTIFICATE_EXPIRED
+
+
+async def stands(secondary: Secondary, **fields: Any) -> doctor.Stage:
+    """What doctor says of a running daemon's state."""
+    state.change(secondary.config.folder, lambda told: replace(told, since=60, **fields))
+    with files.lock(secondary.config.lock, Reason.ALREADY_RUNNING, ""):
+        return (await diagnosis(secondary))["state"]
+
+
+@pytest.mark.parametrize("name", ["denied", "suspended", "revoked", "expired", "withdrawn", "departed", "removed"])
+async def test_a_server_that_is_not_trusted_is_told_why_and_what_to_do(secondary: Secondary, name: str) -> None:
+    stage = await stands(secondary, state=name, reason="late\x1b[31m")
+    assert (stage.ok, stage.reason) == (False, f"SERVER_{name.upper()}")
+    assert standings.SENTENCES[name] in stage.message
+    assert '"late\\x1b[31m"' in stage.message
+    assert "enlist-setup" in stage.message + stage.advice or "resume" in stage.advice
+
+
+async def test_a_state_of_a_later_version_is_no_good_news(secondary: Secondary) -> None:
+    assert (await stands(secondary, state="unspecified")).reason == Reason.VERSION_INCOMPATIBLE
+
+
+@pytest.mark.parametrize("contact", ["ops@acme.example", ""])
+async def test_a_pending_server_has_no_fault_and_says_what_is_awaited(secondary: Secondary, contact: str) -> None:
+    stage = await stands(secondary, state="pending", contact=contact)
+    assert (stage.ok, stage.reason) == (True, "")
+    assert stage.message == f"{standings.SENTENCES['pending']} since 1970-01-01T00:01:00Z."
+    assert (contact or "administrator") in stage.advice
+    assert secondary.identity.comparison_code("acme.example") in stage.advice
+
+
+async def test_a_newer_problem_comes_before_the_state(secondary: Secondary) -> None:
+    late = state.Problem("TIMED_OUT", "Late.", 61)
+    assert (await stands(secondary, state="suspended", last_problem=late)).reason == Reason.TIMED_OUT
 
 
 async def test_a_copied_identity_is_found_in_the_words_of_the_daemon(secondary: Secondary) -> None:
