@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     leave = _add(known, "leave", _leave, "leave the account, or take the request to join back")
     reset = _add(known, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
     for command in (leave, reset):
-        command.add_argument("--yes", action="store_true", help="do not ask whether this is meant")
+        words = "do not ask whether this is meant; needed where there is no terminal to ask at"
+        command.add_argument("--yes", action="store_true", help=words)
+        command.set_defaults(misused=command.error)
     return top
 
 
@@ -138,9 +140,11 @@ def _reset_identity(arguments: argparse.Namespace) -> int:
 
 
 def _confirm(arguments: argparse.Namespace, question: str) -> None:
-    """Asks a person, if there is one; a script has said what it wants by calling the command."""
-    if arguments.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    """Asks a person, unless `--yes` has said so. Where nobody can be asked it has to: without it the usage is wrong."""
+    if arguments.yes:
         return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        arguments.misused("there is no terminal to ask at whether this is meant: say --yes if it is")
     print(f"{escape(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Refused(Reason.INTERRUPTED, "Nothing was changed.")
