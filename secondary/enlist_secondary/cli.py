@@ -30,10 +30,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="configuration (default: %(default)s)")
     known = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add(known, "run", _run, "run the daemon: ask, wait, keep the link to the primary")
-    _add(known, "status", _status, "say where this server stands, as last heard")
-    _add(known, "doctor", _doctor, "check everything between this server and its primary")
+    status = _add(known, "status", _status, "say where this server stands, as last heard")
+    doctor = _add(known, "doctor", _doctor, "check everything between this server and its primary")
     leave = _add(known, "leave", _leave, "leave the account, or take the request to join back")
     reset = _add(known, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
+    for command in (status, doctor, leave, reset):
+        command.add_argument("--json", action="store_true", help="print JSON")
     for command in (leave, reset):
         words = "do not ask whether this is meant; needed where there is no terminal to ask at"
         command.add_argument("--yes", action="store_true", help=words)
@@ -43,8 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add(known: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
     command = known.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, json=False)
     return command
 
 
@@ -84,8 +85,14 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(asdict(status))
     else:
-        print("\n".join(f"{heading + ':':<24}{escape(text)}" for heading, text in report.lines(status)))
+        print(_beside(report.lines(status)))
     return 0
+
+
+def _beside(lines: list[tuple[str, str]]) -> str:
+    """Headings, and beside them what stands there, all of it in one column; never narrower than for a usual status."""
+    width = max(22, *(len(heading) for heading, _ in lines)) + 2
+    return "\n".join(f"{heading + ':':<{width}}{escape(text)}" for heading, text in lines)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

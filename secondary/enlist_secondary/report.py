@@ -13,6 +13,9 @@ from enlist_secondary import config as configs
 from enlist_secondary import identity, state
 from enlist_secondary.config import SecondaryConfig
 
+_SHUT_OUT = frozenset({"denied", "revoked", "expired", "withdrawn", "departed", "removed"})
+"""Where a server stands whose certificate, good as it may be, opens nothing."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -120,7 +123,7 @@ def _all_lines(status: Status) -> Iterator[tuple[str, str]]:
     yield "Comparison code", status.comparison_code
     yield "Whom to ask", status.contact if status.state == "pending" else ""
     yield "Request expires", status.expires_at or ""
-    yield "Certificate expires", status.certificate_expires or ""
+    yield "Certificate expires", (status.certificate_expires or "") if status.state not in _SHUT_OUT else ""
     if status.problem:
         yield "Problem", f"{status.problem.reason}: {status.problem.message} ({status.problem.at})"
     for alarm in status.alarms:

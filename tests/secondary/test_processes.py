@@ -230,8 +230,13 @@ def test_a_copied_folder_does_not_start_and_is_reset_to_a_server_of_its_own(proc
 # --- Bad input ------------------------------------------------------------------------------------------------------------------
 
 
-def refusal(process: Process, *arguments: str) -> dict[str, Any]:
-    done = process.do(*arguments, "--json", expect=1)
+def refusal(process: Process, name: str) -> dict[str, Any]:
+    """A command's refusal as JSON; the daemon has only words."""
+    done = process.do(name, *([] if name == "run" else ["--json"]), expect=1)
+    if name == "run":
+        reason, message = done.stderr.splitlines()[-1].split(": ", 1)
+        assert done.stdout == ""
+        return {"reason": reason, "message": message, "retry": False}
     told: dict[str, Any] = json.loads(done.stdout)
     assert set(told) == {"reason", "message", "retry"}
     assert done.stderr.splitlines()[-1].startswith(f"{told['reason']}: ")
@@ -259,7 +264,7 @@ def test_planted_files_are_refused(process: Process, name: str, planted: str) ->
     assert planted in told["message"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["status", "--fast"], ["--config"]])
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["status", "--fast"], ["run", "--json"], ["--config"]])
 def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
     assert "usage:" in run("enlist-secondary", *arguments, expect=2).stderr
 

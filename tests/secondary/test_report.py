@@ -116,6 +116,27 @@ def test_a_status_for_people_is_escaped_and_leaves_out_what_is_empty(
     assert "Certificate expires" not in shown
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("trusted", True), ("suspended", True), ("departed", False), ("removed", False), ("revoked", False)]
+)
+async def test_a_certificate_that_opens_nothing_is_left_out(tmp_path: Path, running: Running, name: str, shown: bool) -> None:
+    secondary = set_up(tmp_path / "two", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
+    await enrol.resume(secondary.config, secondary.identity, time.time)
+    state.change(secondary.config.folder, lambda told: replace(told, state=name))
+    told = report.status(secondary.path)
+    assert told.certificate_expires is not None
+    assert ("Certificate expires" in dict(report.lines(told))) is shown
+
+
+def test_every_heading_stands_apart_from_its_text(secondary: Secondary, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those of a different primary that has yet to authorize this server, which are indented."""
+    files.write(configs.next_path(secondary.path), configs.render(secondary.config).encode())
+    assert cli.main(["--config", str(secondary.path), "status"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "Primary's fingerprint:" in line]
+    assert [line.split(": ")[0] for line in told] == ["Primary's fingerprint", "  Primary's fingerprint"]
+    assert len({line.index(secondary.identity.authority.fingerprint) for line in told}) == 1, "one column"
+
+
 def test_the_json_has_numbers_as_numbers_and_false_written_out(secondary: Secondary, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--config", str(secondary.path), "status", "--json"]) == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
