@@ -17,7 +17,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import files, readiness
 from enlist.runtime.logs import Log
 from enlist_secondary import config as configs
-from enlist_secondary import identity
+from enlist_secondary import identity, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.keeper import Keeper
@@ -57,6 +57,8 @@ class Daemon:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, or until nothing is left to hope for."""
+        # A daemon that was killed could not write down that its link had closed.
+        state.change(self._config.folder, lambda known: known.unlinked(int(self._now())))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

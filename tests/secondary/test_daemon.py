@@ -18,6 +18,8 @@ from enlist_secondary import api_key, backoff, daemon, report, state
 from enlist_secondary import config as configs
 from enlist_secondary.daemon import Daemon
 from tests.support.inprocess import ACCOUNT, Running, running_primary
+from tests.support.ports import free_port
+from tests.support.pretender import new_signer
 from tests.support.secondaries import Secondary, set_up, written
 from tests.support.waiting import eventually
 
@@ -74,6 +76,14 @@ async def raised(task: asyncio.Task[None]) -> Refused:
         async with asyncio.timeout(20):
             await asyncio.shield(task)
     return caught.value
+
+
+async def test_a_link_that_a_killed_daemon_left_written_down_is_not_shown_as_open(tmp_path: Path) -> None:
+    """Faults row 2: nothing answers, so nothing but the start itself can tell."""
+    secondary = written(tmp_path / "one", names.Address("127.0.0.1", free_port()), new_signer().authority)
+    state.change(secondary.config.folder, lambda known: known.linked("Head", "one", 60))
+    async with daemon_of(secondary):
+        await eventually(lambda: not secondary.state.connected, 5, "the link written down as closed")
 
 
 # --- The configuration --------------------------------------------------------------------------------------------------------
