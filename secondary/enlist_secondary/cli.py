@@ -37,9 +37,9 @@ def parser() -> argparse.ArgumentParser:
     for command in (status, doctor, leave, reset):
         command.add_argument("--json", action="store_true", help="print JSON")
     for command in (leave, reset):
-        words = "do not ask whether this is meant; needed where there is no terminal to ask at"
-        command.add_argument("--yes", action="store_true", help=words)
-        command.set_defaults(misused=command.error)
+        command.add_argument(
+            "--yes", action="store_true", help="do not ask whether this is meant (nor is it asked where there is no terminal)"
+        )
     return top
 
 
@@ -147,11 +147,9 @@ def _reset_identity(arguments: argparse.Namespace) -> int:
 
 
 def _confirm(arguments: argparse.Namespace, question: str) -> None:
-    """Asks a person, unless `--yes` has said so. Where nobody can be asked it has to: without it the usage is wrong."""
-    if arguments.yes:
+    """Asks a person, if there is one; a script has said what it wants by calling the command."""
+    if arguments.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        arguments.misused("there is no terminal to ask at whether this is meant: say --yes if it is")
     print(f"{escape(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Refused(Reason.INTERRUPTED, "Nothing was changed.")

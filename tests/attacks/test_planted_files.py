@@ -245,8 +245,8 @@ async def test_with_umask_000_only_the_owner_reads_anything(
 # --- Row 35: text from outside never names a file ------------------------------------------------------------------------------
 
 ROGUE = [
-    "..",
-    ".",
+    "..x",
+    ".x",
     "~",
     "$(touch pwned)",
     "`id`",

@@ -173,7 +173,7 @@ def test_a_final_no_ends_it_with_its_reason(process: Process, shared: PrimaryPro
 def test_leaving_is_final_too(process: Process, shared: PrimaryProcess) -> None:
     process.start()
     process.becomes(connected=True)
-    assert json.loads(process.do("leave", "--yes", "--json").stdout) == {"state": "departed"}
+    assert json.loads(process.do("leave", "--json").stdout) == {"state": "departed"}
     wait_for(lambda: process.returncode == 1)
     assert row(shared, process)["state"] == "departed"
 
@@ -190,19 +190,6 @@ def test_leaving_asks_first_and_the_answer_is_no_unless_it_is_yes(process: Proce
     terminal.close()
     assert terminal.exitstatus == (0 if state == "departed" else 1)
     assert process.status()["state"] == state
-
-
-@pytest.mark.parametrize("name", ["leave", "reset-identity"])
-def test_where_nobody_can_be_asked_nothing_happens_without_yes(process: Process, name: str) -> None:
-    process.start()
-    before = process.becomes(connected=True)
-    process.end()
-    done = process.do(name, expect=2)
-    assert "usage:" in done.stderr
-    assert "say --yes" in done.stderr
-    assert "there is no terminal" in " ".join(process.do(name, "--help").stdout.split())
-    after = process.status()
-    assert (after["state"], after["fingerprint"]) == ("trusted", before["fingerprint"])
 
 
 def _spawned(process: Process, *arguments: str) -> tuple[str, list[str]]:
