@@ -114,6 +114,7 @@ async def _left(wizard: Wizard, config: SecondaryConfig) -> bool:
     if mine is None:
         return True
     try:
+        identity.check_machine(config.folder)  # a copy would take the original out of the account
         await enrol.leave(await meeting.meet(config, mine.authority, wizard.now), config, mine, wizard.now)
     except Refused as refused:
         wizard.say(words.told(refused))

@@ -14,6 +14,7 @@ from tests.installer import in_between
 from tests.installer.person import Person, tree
 from tests.installer.test_unattended import flags, set_up
 from tests.installer.test_wizard import ACCOUNT, API_KEY, CLIENTS, JOIN, NAME, PRIMARY, SAME, WRITE, sitting
+from tests.support.means import need_machine_id
 from tests.support.processes import PrimaryProcess, SecondaryProcess, run
 from tests.support.waiting import wait_for
 
@@ -222,6 +223,23 @@ def test_removing_without_the_primary_asks_once_more(primary: PrimaryProcess, pl
         person.answers("Remove the files here all the same?", "y")
         person.sees("Removed.")
         person.ends(0)
+    assert tree(place) == {}
+
+
+def test_removing_a_copy_leaves_the_original_where_it_is(primary: PrimaryProcess, place: Path) -> None:
+    need_machine_id()
+    outcome = enrolled(primary, place, "original")
+    before = primary.json("server", "show", outcome["server_id"])["state"]
+    (machine,) = (place / "data").glob("*/machine-id")
+    machine.write_text("0" * 32 + "\n")
+    with sitting(place) as person:
+        chooses(person, REMOVE)
+        person.answers("Leave the primary, and remove", "y")
+        person.sees("! IDENTITY_COPIED")
+        person.answers("Remove the files here all the same?", "y")
+        person.sees("Removed.")
+        person.ends(0)
+    assert primary.json("server", "show", outcome["server_id"])["state"] == before == "trusted"
     assert tree(place) == {}
 
 

@@ -19,6 +19,7 @@ from enlist.certificates import Authority
 from enlist.runtime import files
 from enlist_secondary import config as configs
 from enlist_secondary import report
+from tests.support.means import need_machine_id
 from tests.support.processes import Daemon, PrimaryProcess, command, primary_process, run
 from tests.support.secondaries import Secondary, written
 from tests.support.waiting import wait_for
@@ -198,6 +199,7 @@ def _spawned(process: Process, *arguments: str) -> tuple[str, list[str]]:
 
 
 def test_a_copied_folder_does_not_start_and_is_reset_to_a_server_of_its_own(process: Process) -> None:
+    need_machine_id()
     process.start()
     old = process.becomes(connected=True)
     process.end()

@@ -18,6 +18,7 @@ from enlist.v1 import account_pb2
 from enlist_secondary import api_key, cli, doctor, enrol, identity, report, state
 from enlist_secondary import config as configs
 from tests.support.inprocess import Running, running_primary
+from tests.support.means import need_machine_id
 from tests.support.ports import free_port
 from tests.support.pretender import new_signer, pretending
 from tests.support.secondaries import Secondary, kept, set_up, written
@@ -276,6 +277,7 @@ async def test_a_newer_problem_comes_before_the_state(secondary: Secondary) -> N
 
 
 async def test_a_copied_identity_is_found_in_the_words_of_the_daemon(secondary: Secondary) -> None:
+    need_machine_id()
     assert (await diagnosis(secondary))["machine"].ok
     files.write(secondary.config.folder / "machine-id", b"0" * 64)
     stage = (await diagnosis(secondary))["machine"]

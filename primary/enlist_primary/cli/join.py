@@ -111,8 +111,6 @@ def _row(header: tuple[str, ...], cells: list[str]) -> tuple[str, str]:
 
     if len(cells) > len(header):
         raise Refused(Reason.INVALID_ARGUMENT, f"Only {' and '.join(header)} were expected.")
-    if len(cells) == 1 and ";" in cells[0]:
-        raise Refused(Reason.INVALID_ARGUMENT, "Columns are separated by commas, not semicolons.")
     given = dict(zip(header, cells, strict=False))
     if "name" not in given:
         raise Refused(Reason.INVALID_ARGUMENT, "A name was expected.")
@@ -122,6 +120,9 @@ def _row(header: tuple[str, ...], cells: list[str]) -> tuple[str, str]:
 def _header(path: Path, lines: list[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
     """The columns in their order, and the lines below a header, which has a column `name`; without one they are name and group."""
     lines = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
+    filled = [cells for _, cells in lines if any(cells)]
+    if filled and all(len(cells) == 1 and ";" in cells[0] for cells in filled):
+        raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line 1: Columns are separated by commas, not by semicolons.")
     first = tuple(cell.lower() for cell in lines[0][1]) if lines else ()
     if "name" not in first:
         return COLUMNS, lines

@@ -39,8 +39,10 @@ GOOD = {
     "Unicode": ("Zürich,Größe\n打印机\n", [("Zürich", "Größe"), ("打印机", "/")]),
     "slashes around a group": ("a,/Sites/Paris/\n", [("a", "Sites/Paris")]),
     "one name twice": ("a\na\n", [("a", "/"), ("a", "/")]),
+    "a semicolon in a name": ("a;x\nb\n", [("a;x", "/"), ("b", "/")]),
     "name as a name": ("a\nname\n", [("a", "/"), ("name", "/")]),
     "nothing": ("", []),
+    "nothing but line ends": ("\n\n", []),
     "what a spreadsheet would run": ("=1+1,@SUM(A1)\n", [("=1+1", "@SUM(A1)")]),
 }
 
@@ -67,7 +69,7 @@ BAD = {
     "a line end in a name": ('ok\n"Pa\nris",x\n', 3),
     "another kind of line end in a name": ("ok\none\u2028two\n", 2),
     "a form feed in a name": ("ok\none\x0ctwo\n", 2),
-    "semicolons": ("a;x\n", 1),
+    "semicolons": ("name;group\na;x\n", 1),
     "a header of other columns": ("name,place\na,x\n", 1),
     "a header twice the same": ("name,name\na,x\n", 1),
     "a group upward": ("a,../x\n", 1),

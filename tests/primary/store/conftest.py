@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from enlist_primary.store.sqlite import SqliteDatabase, open_sqlite
-from tests.primary.store.helpers import ACME, BETA, add_account, need
+from tests.primary.store.helpers import ACME, BETA, add_account
+from tests.support.means import need
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
-
-import pytest
 
 from enlist_primary.model.journal import JournalEntry, genesis
 from enlist_primary.store import accounts, journal
@@ -25,14 +22,6 @@ class Writes(Protocol):
     """A database or a bare group commit."""
 
     def write(self, account: str, operation: Operation) -> Awaitable[Any]: ...
-
-
-def need(met: bool, reason: str) -> None:
-    """Skip a test whose means this machine lacks; with ENLIST_REQUIRE_ALL=1 that is a failure."""
-    if not met and os.environ.get("ENLIST_REQUIRE_ALL") == "1":
-        pytest.fail(reason)
-    if not met:
-        pytest.skip(reason)
 
 
 def entry(account: str = ACME, **fields: Any) -> JournalEntry:

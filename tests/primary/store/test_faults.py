@@ -18,7 +18,8 @@ from enlist.reasons import Reason, Refused
 from enlist_primary.store import journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.sqlite import open_sqlite
-from tests.primary.store.helpers import ACME, DEADLINE, add_account, add_server, decide, need, servers, together
+from tests.primary.store.helpers import ACME, DEADLINE, add_account, add_server, decide, servers, together
+from tests.support.means import need
 
 ROOT = Path(__file__).resolve().parents[3]
 
