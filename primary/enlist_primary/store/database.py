@@ -17,8 +17,8 @@ import asyncio
 import queue
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from enlist.reasons import Reason, Refused
@@ -259,15 +259,15 @@ class GroupCommit:
     def _serve(self) -> None:
         """The thread's work. Its way back is short: an executor's, with its futures, takes about as long as a decision does."""
         for batch in iter(self._batches.get, None):
+            answer: Callable[[], None]
             try:
-                outcomes = commit_together(self._engine, [each.operation for each in batch])
-                self._tell(self._settle, batch, outcomes)
+                answer = partial(self._settle, batch, commit_together(self._engine, [each.operation for each in batch]))
             except Exception as error:  # whatever it is, nobody may be left waiting
-                self._tell(self._lose, batch, error)
-
-    def _tell(self, answer: Callable[[Sequence[_Waiting], T], None], batch: Sequence[_Waiting], came_to: T) -> None:
-        with suppress(RuntimeError):  # the event loop is gone, and whoever asked with it
-            self._loop.call_soon_threadsafe(answer, batch, came_to)
+                answer = partial(self._lose, batch, error)
+            try:
+                self._loop.call_soon_threadsafe(answer)
+            except RuntimeError:  # the event loop is gone, and whoever asked with it
+                return
 
     def _settle(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
         for waiting, outcome in zip(batch, outcomes, strict=True):

@@ -307,6 +307,21 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes(
     assert thread.submit(lambda: "free").result(DEADLINE) == "free"
 
 
+def test_the_thread_ends_where_the_event_loop_is_gone(engine: Engine, thread: ThreadPoolExecutor) -> None:
+    """Or the process would wait for it for ever."""
+
+    async def leave_a_commit_under_way() -> None:
+        engine.may_commit.clear()
+        commits = GroupCommit(engine, thread)
+        caller = asyncio.ensure_future(commits.write("a", keep("x")))
+        assert await asyncio.to_thread(engine.committing.wait, DEADLINE)
+        caller.cancel()
+
+    asyncio.run(leave_a_commit_under_way())
+    engine.may_commit.set()
+    assert thread.submit(engine.kept).result(DEADLINE) == ["x"]
+
+
 async def test_no_commit_between_the_call_of_changed_and_its_await_is_missed(commits: GroupCommit) -> None:
     alarm = commits.changed()
     await commits.write("a", keep("x"))
