@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
@@ -45,6 +45,9 @@ EVERY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  # what a configuration says, co
 SWEEP_SECONDS = 60.0
 GRACE_SECONDS = 3.0
 """Seconds that running RPCs get to end after the links were told."""
+
+HEALTH_TIMEOUT = 1.0
+"""Seconds within which those who watch the health are told that the primary stops."""
 
 log = Log("primary")
 
@@ -134,7 +137,6 @@ class Primary:
             stack.push_async_callback(self._stop, server, health)
             for task in (self._feed.run(), self.context.observations.run(), self._sweep(), self._expire(), self._renew()):
                 self._keep(stack, task)
-            await health.set("", health_pb2.HealthCheckResponse.SERVING)
             yield
 
     def _server(self) -> tuple[grpc.aio.Server, Health]:
@@ -171,9 +173,11 @@ class Primary:
             self.broken.set()
 
     async def _stop(self, server: grpc.aio.Server, health: Health) -> None:
-        await health.enter_graceful_shutdown()
         self.context.hub.end_all(Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back."))
         self.context.waiting.close()
+        with suppress(TimeoutError):  # it waits for each who watches, and one of them may never read
+            async with asyncio.timeout(HEALTH_TIMEOUT):
+                await health.enter_graceful_shutdown()
         await server.stop(GRACE_SECONDS)
         await self.context.observations.flush()
 

@@ -73,7 +73,8 @@ def load(path: Path) -> SecondaryConfig:
             check(getattr(config, key))
         except Refused as refused:
             line = toml.line_of(files.read(path).decode(), key)
-            raise Refused(Reason.CONFIG_INVALID, f"{path}: line {line}: {key}: {refused.message}") from None
+            where = f"line {line}: {key}" if line else key
+            raise Refused(Reason.CONFIG_INVALID, f"{path}: {where}: {refused.message}") from None
     return config
 
 

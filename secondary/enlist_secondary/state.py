@@ -130,7 +130,7 @@ def load(folder: Path) -> State:
         return msgspec.json.decode(files.read(path), type=State)
     except FileNotFoundError:
         return State()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, Refused) as error:
         _LOG.warning("state ignored: it cannot be read", path=path, problem=error)
         return State()
 

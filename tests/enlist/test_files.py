@@ -1,6 +1,7 @@
 """Files of secrets and state: attacks rows 35 (symbolic links) and 45 (umask 000, planted files), faults rows 2, 6 and 7."""
 
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -253,3 +254,17 @@ def test_asking_whether_a_file_is_locked_keeps_nobody_from_locking_it(tmp_path: 
         over.set()
         for asker in askers:
             asker.join(10)
+
+
+def test_a_folder_that_somebody_holds_locked_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody who may read a folder may lock it."""
+    monkeypatch.setattr(files, "TURN_TIMEOUT", 0.0)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="holds its folder locked") as caught:
+            files.write(tmp_path / "x", b"x")
+        assert caught.value.reason is Reason.FILE_FAILED
+    finally:
+        os.close(folder)
+    files.write(tmp_path / "x", b"x")

@@ -32,11 +32,15 @@ class Flaky:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.failures = 0
+        self.stuck = 0
         self.reads = 0
 
     async def read(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """Reads, or refuses."""
         self.reads += 1
+        if self.stuck:
+            self.stuck -= 1
+            await asyncio.Event().wait()
         if self.failures:
             self.failures -= 1
             raise Refused(Reason.OVERLOADED, "Try again.")
@@ -136,6 +140,20 @@ async def test_while_the_feed_is_behind_the_directory_asks_the_database(running:
     async with following(flaky) as (_, directory, _):
         assert (await found(directory, id, asker)).state is State.TRUSTED
         flaky.failures = 1
+        await revoke(running, id)
+        await eventually(lambda: directory.behind)
+        assert (await found(directory, id, asker)).state is State.REVOKED
+
+
+async def test_a_read_that_takes_too_long_counts_as_behind(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All readers may be busy: then too memory answers for nobody."""
+    monkeypatch.setattr(feeds, "READ_TIMEOUT", 0.05)
+    monkeypatch.setattr(feeds, "RETRY_SECONDS", 60)
+    slow = Flaky(running.primary.context.database)
+    asker, id = await enrolled(running)
+    async with following(slow) as (_, directory, _):
+        assert (await found(directory, id, asker)).state is State.TRUSTED
+        slow.stuck = 1
         await revoke(running, id)
         await eventually(lambda: directory.behind)
         assert (await found(directory, id, asker)).state is State.REVOKED

@@ -23,6 +23,7 @@ from enlist_primary import app
 from enlist_primary.config import Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
+from enlist_primary.rpc.health import Health
 from tests.support.inprocess import ACCOUNT, Asker, refused_by, running_primary, serving, stubs
 from tests.support.ports import free_port
 from tests.support.processes import Daemon, PrimaryProcess, command, primary_process, run
@@ -203,3 +204,20 @@ def test_it_says_ready_to_systemd(tmp_path: Path) -> None:
             assert systemd.recv(100) == b"STOPPING=1"
         finally:
             daemon.close()
+
+
+async def test_a_stranger_who_never_reads_the_health_keeps_no_primary_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """grpc_health waits for each who watches; links end before that, or a revoked server would keep its own meanwhile."""
+
+    async def never(_: object) -> None:
+        ended.append(running.primary.context.hub._closing)
+        await asyncio.Event().wait()
+
+    ended: list[bool] = []
+    monkeypatch.setattr(Health, "enter_graceful_shutdown", never)
+    monkeypatch.setattr(app, "HEALTH_TIMEOUT", 0.05)
+    async with asyncio.timeout(30), running_primary(tmp_path) as running:
+        pass
+    assert ended == [True]

@@ -66,10 +66,17 @@ def test_a_stranger_met_again_is_one_alarm_and_strangers_are_bounded() -> None:
     assert [alarm.time for alarm in kept.alarms if alarm.address == "a:1"] == [99]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"since": "x"}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"since": "x"}', b"\xff", b'{"state": "\xff"}', b"[" * 100_000])
 def test_a_damaged_state_is_a_fresh_one(tmp_path: Path, damage: bytes) -> None:
     """Faults row 2: it holds observations; what matters is in the key and the certificate."""
     files.write(tmp_path / "state.json", damage)
+    assert state.load(tmp_path) == State()
+
+
+def test_a_state_that_somebody_else_may_have_written_is_a_fresh_one(tmp_path: Path) -> None:
+    """It ends no daemon: the link matters more than what was observed of it."""
+    (tmp_path / "state.json").write_text('{"state": "trusted"}')
+    (tmp_path / "state.json").chmod(0o666)
     assert state.load(tmp_path) == State()
 
 

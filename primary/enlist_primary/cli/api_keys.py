@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
 def _uses(text: str) -> int:
     """A number of uses, and one that fits into a message."""
-    number = int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
     if not 0 < number < 2**31:
         raise argparse.ArgumentTypeError("a number from 1 to 2147483647 was expected")
     return number

@@ -47,9 +47,13 @@ def _user() -> str:
 
 @asynccontextmanager
 async def _channel(folder: DataFolder) -> AsyncIterator[grpc.aio.Channel]:
-    if not folder.config.exists():
-        raise Refused(Reason.CONFIG_MISSING, f"{folder.path} holds no primary. Make one with init, or name its folder with --data.")
-    await _running(folder)
+    try:
+        if not folder.config.exists():
+            problem = f"{folder.path} holds no primary. Make one with init, or name its folder with --data."
+            raise Refused(Reason.CONFIG_MISSING, problem)
+        await _running(folder)
+    except PermissionError:
+        raise Refused(Reason.FILE_FAILED, f"{folder.path} is another user's. Run this as whoever runs the primary.") from None
     options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.enable_http_proxy", 0)]
     with sockets.target(folder.admin_socket) as target:
         async with grpc.aio.insecure_channel(target, options=options, interceptors=[_Deadline()]) as channel:
@@ -72,7 +76,7 @@ async def _answers(folder: DataFolder) -> bool:
         with sockets.target(folder.admin_socket) as target:
             _, writer = await asyncio.open_unix_connection(target.removeprefix("unix:"))
     except PermissionError:
-        raise Refused(Reason.FILE_FAILED, f"{folder.path} is another user's. Run this as whoever runs the primary.") from None
+        raise
     except OSError:
         return False
     writer.close()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from enlist.reasons import Refused
+from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist_primary.directory import Directory
 from enlist_primary.store import journal, servers
@@ -15,6 +15,8 @@ from enlist_primary.store.servers import Standing
 
 PAGE = 1000
 RETRY_SECONDS = 0.5
+READ_TIMEOUT = 1.0
+"""Seconds after which a page that has not been read counts as one that cannot be: memory answers for nobody any longer."""
 GATHER_SECONDS = 0.025
 """Seconds from one read to the next: a lone decision is heard of at once, and of many in a row all but the first together."""
 
@@ -57,9 +59,12 @@ class Feed:
             try:
                 await self._read_on()
                 self._directory.behind = False
-            except Refused as refused:  # too much to do just now; a storage that failed for good ends the process elsewhere
+            except (
+                Refused,
+                TimeoutError,
+            ) as error:  # too much to do just now; a storage that failed for good ends the process elsewhere
                 self._directory.behind = True
-                log.warning("the feed is behind", reason=refused.reason)
+                log.warning("the feed is behind", reason=error.reason if isinstance(error, Refused) else Reason.TIMED_OUT)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             await changed
@@ -69,7 +74,7 @@ class Feed:
         """One read for each page of news: it follows every commit, and a way to the database's threads costs more than its SQL."""
         more = True
         while more:
-            async with self._directory.reading:
+            async with asyncio.timeout(READ_TIMEOUT), self._directory.reading:
                 found = await self._database.read(_news, self._known)
                 for news in found:
                     self._directory.keep(news.account, news.ids, news.standings)

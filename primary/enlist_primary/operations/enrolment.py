@@ -12,6 +12,7 @@ from enlist_primary.model import api_keys as keys
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State, after, asking
+from enlist_primary.model.sources import block
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import api_keys, groups
 from enlist_primary.operations.journalling import about_server, record
@@ -210,12 +211,13 @@ def _invitation(tx: Transaction, account: Account, key: ApiKey | None) -> Server
 
 def _check_caps(tx: Transaction, asked: Asked, domain: str, caps: Caps, now: int, exempt: bool) -> None:
     sources = servers.undecided_sources(tx, domain, asked.key, now)
+    near = sum(count for source, count in sources.items() if block(source) == block(asked.source))
     full = sum(sources.values()) >= caps.per_account
-    if full or (not exempt and sources.get(asked.source, 0) >= caps.per_address):
-        where = "for this account" if full else f"from {asked.source}"
+    if full or (not exempt and near >= caps.per_address):
+        where, key = ("for this account", "a full API key") if full else (f"from {asked.source}", "an API key")
         raise Refused(
             Reason.TOO_MANY_PENDING,
-            f"Too many servers wait for a decision {where}. Ask the administrator to decide about them, or use an API key.",
+            f"Too many servers wait for a decision {where}. Ask the administrator to decide about them, or use {key}.",
         )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -302,6 +302,7 @@ async def _message(context: grpc.aio.ServicerContext[Any, Any], decode: Callable
     return decode(b"" if data is grpc.aio.EOF else data)
 
 
-async def _write_all(context: grpc.aio.ServicerContext[Any, Any], messages: AsyncIterator[Any]) -> None:
-    async for message in messages:
-        await context.write(message)
+async def _write_all(context: grpc.aio.ServicerContext[Any, Any], messages: AsyncGenerator[Any, None]) -> None:
+    async with aclosing(messages):
+        async for message in messages:
+            await context.write(message)

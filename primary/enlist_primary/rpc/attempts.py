@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 
 from enlist.reasons import Reason, Refused
+from enlist_primary.model.sources import block
 
 WINDOW = 60.0
 """Seconds over which refused attempts are counted."""
@@ -38,7 +38,7 @@ class Attempts:
 
     def check(self, source: str) -> None:
         """Refuses an address that was refused too often within the last minute."""
-        begun, count = self._counts.get(_block(source), (0.0, 0))
+        begun, count = self._counts.get(block(source), (0.0, 0))
         left = begun + WINDOW - self._clock()
         if count >= self._limit and left > 0:
             raise Refused(
@@ -49,17 +49,8 @@ class Attempts:
         """Remembers a refusal, if it is of a kind that counts."""
         if refused.reason not in COUNTED:
             return
-        block, now = _block(source), self._clock()
-        begun, count = self._counts.pop(block, (now, 0))
-        self._counts[block] = (begun, count + 1) if now < begun + WINDOW else (now, 1)
+        where, now = block(source), self._clock()
+        begun, count = self._counts.pop(where, (now, 0))
+        self._counts[where] = (begun, count + 1) if now < begun + WINDOW else (now, 1)
         if len(self._counts) > ADDRESSES:
             self._counts.popitem(last=False)
-
-
-def _block(source: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address: its owner has all of that."""
-    try:
-        address = ipaddress.ip_address(source)
-    except ValueError:
-        return source
-    return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))

@@ -31,7 +31,10 @@ class Journal(journal_pb2_grpc.JournalServiceServicer):
 
     async def VerifyJournal(self, request: pb.VerifyJournalRequest, context: Any) -> pb.VerifyJournalResponse:
         account = caller().require(model.from_resource(request.parent))
-        return pb.VerifyJournalResponse(entries=await self._context.database.read(journal.verify, account))
+        known, whole = journal.beginning(account), False
+        while not whole:
+            known, whole = await self._context.database.read(journal.verify_page, account, known)
+        return pb.VerifyJournalResponse(entries=known.number)
 
 
 def _page(tx: Transaction, account: str, after: int, limit: int) -> tuple[int, list[tuple[JournalEntry, bytes]]]:

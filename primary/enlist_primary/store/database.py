@@ -207,6 +207,8 @@ class GroupCommit:
         """See `Database.write`."""
         self.check()
         if len(self._line) >= self._limit:
+            self._line = [each for each in self._line if not each.answer.done()]
+        if len(self._line) >= self._limit:
             raise Refused(Reason.OVERLOADED, BUSY)
         answer: asyncio.Future[T] = self._loop.create_future()
         self._line.append(_Waiting(account, lambda transaction: operation(transaction, *args, **kwargs), answer))

@@ -6,14 +6,14 @@ number is taken by `append`, so a decision that already holds leaves no gap (doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.model.journal import JournalEntry, chained, genesis
 from enlist_primary.store.database import Row, Transaction
 
-_PAGE = 1000  # entries read at once when a whole journal is verified
+_PAGE = 1000  # entries read at once when a whole journal is verified: other reads come between
+_LOWEST = -(2**63)  # the lowest number a column can hold: an entry below 1 is as wrong as any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +53,30 @@ def heads(tx: Transaction) -> dict[str, int]:
     return {row["domain"]: row["head"] for row in tx.rows("SELECT domain, head FROM account")}
 
 
-def verify(tx: Transaction, account: str) -> int:
-    """Recompute the account's chain from its first entry and return how many entries hold.
+def beginning(account: str) -> Head:
+    """Where the verification of an account's journal begins."""
+    return Head(0, genesis(account))
+
+
+def verify_page(tx: Transaction, account: str, known: Head) -> tuple[Head, bool]:
+    """Recompute the account's chain onward from an entry that holds: how far it holds now, and whether that is all of it.
 
     Raises `JOURNAL_BROKEN`, naming the first entry that is missing, moved or altered, and `ACCOUNT_UNKNOWN`. Somebody
     who can write the database can also compute a whole new chain: only a head kept elsewhere shows that.
     """
     head = _head(tx, "SELECT head, head_hash FROM account WHERE domain = $1", account)
-    number, digest = 0, genesis(account)
-    for row in _all(tx, account):
+    number, digest = known.number, known.hash
+    rows = _page(tx, account, number or _LOWEST, _PAGE)
+    for row in rows:
         number += 1
         digest = _checked(row, account, number, digest)
+    if len(rows) == _PAGE:
+        return Head(number, digest), False
     if number < head.number:
         raise _broken(account, number + 1, "it is missing")
     if number > head.number or digest != head.hash:
         raise _broken(account, number, "it is not the one that the account names as its newest")
-    return number
+    return head, True
 
 
 def _head(tx: Transaction, sql: str, account: str) -> Head:
@@ -102,11 +110,3 @@ def _broken(account: str, number: int, why: str) -> Refused:
 def _page(tx: Transaction, account: str, after: int, limit: int) -> list[Row]:
     sql = "SELECT number, body, hash FROM journal WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3"
     return tx.rows(sql, account, after, limit)
-
-
-def _all(tx: Transaction, account: str) -> Iterator[Row]:
-    """Every entry, a page at a time, from the lowest number a column can hold: one below 1 is as wrong as any other."""
-    after = -(2**63)
-    while rows := _page(tx, account, after, _PAGE):
-        yield from rows
-        after = rows[-1]["number"]

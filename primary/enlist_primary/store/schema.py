@@ -89,6 +89,8 @@ CREATE TABLE api_key (
     FOREIGN KEY (account, server_id) REFERENCES server (account, id)
 );
 
+CREATE INDEX api_key_server ON api_key (account, server_id);  -- or each server that is forgotten would mean a look at every API key
+
 CREATE TABLE user_account (
     id text NOT NULL PRIMARY KEY,
     name text NOT NULL,

@@ -111,8 +111,7 @@ class Readers:
 
     def __init__(self, path: Path, count: int = _READERS, waiting: int = _WAITING_READS) -> None:
         self._line: queue.SimpleQueue[tuple[Callable[[Transaction], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
-        self._asked = 0
-        self._limit = count + waiting
+        self._limit = waiting
         connections = [_connect(path, "ro") for _ in range(count)]
         self._threads = [
             threading.Thread(target=self._serve, args=(each,), name="database reader", daemon=True) for each in connections
@@ -122,15 +121,11 @@ class Readers:
 
     async def run(self, query: Callable[[Transaction], T]) -> T:
         """Run a query in a thread; raises OVERLOADED when too many wait."""
-        if self._asked >= self._limit:
+        if self._line.qsize() >= self._limit:
             raise Refused(Reason.OVERLOADED, BUSY)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._asked += 1
         self._line.put((query, answer))
-        try:
-            return await answer
-        finally:
-            self._asked -= 1
+        return await answer
 
     async def close(self) -> None:
         """Let the queries that were asked for end, then close the connections."""

@@ -15,6 +15,9 @@ from enlist.reasons import Reason, Refused
 
 SIZE_LIMIT = 1024 * 1024
 
+TURN_TIMEOUT = 2.0
+"""Seconds for which a folder that somebody else holds locked is waited for."""
+
 _LOCK_ATTEMPTS = 25
 _LOCK_PAUSE = 0.02
 
@@ -83,7 +86,7 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
     temporary = path.with_name(f".{path.name}.new")
     try:
         with _folder(path.parent) as folder:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            _take_turns(folder)
             temporary.unlink(missing_ok=True)  # left by a crash, or planted: either way not written through
             try:
                 _write_new(temporary, data, mode)
@@ -94,6 +97,15 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(folder)
     except OSError as error:
         raise failed(path, error) from error
+
+
+def _take_turns(folder: int) -> None:
+    """Holds the folder against others who write there: not for ever, for anybody who may read a folder may lock it."""
+    deadline = time.monotonic() + TURN_TIMEOUT
+    while not _flock(folder, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, "another program holds its folder locked")
+        time.sleep(0.01)
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -27,6 +27,7 @@ from enlist_primary.store import journal
 from enlist_primary.store import servers as server_rows
 from enlist_primary.store.database import Row, Transaction
 from tests.primary.refusals import refused
+from tests.primary.store.helpers import verify
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -220,7 +221,7 @@ class Desk:
         """What holds after every step."""
         accounts = [row["domain"] for row in self.tx.rows("SELECT domain FROM account")]
         for account in accounts:
-            assert journal.verify(self.tx, account) == self.head(account)
+            assert verify(self.tx, account) == self.head(account)
         assert self.tx.rows("PRAGMA foreign_key_check") == []
         assert not self.tx.rows("SELECT 1 FROM server WHERE key IS NOT NULL GROUP BY account, key HAVING count(*) > 1")
         assert not self.tx.rows("SELECT 1 FROM api_key WHERE uses > max_uses")

@@ -313,12 +313,22 @@ def test_so_many_may_wait_from_one_address_and_no_more(desk: Desk) -> None:
     assert desk.ask("elsewhere", source=AWAY, caps=SMALL).state is State.PENDING
 
 
+def test_the_addresses_of_one_ipv6_network_count_as_one(desk: Desk) -> None:
+    """Attacks row 30: whoever has one address has its whole /64, and would close the account to everybody."""
+    for number in range(SMALL.per_address):
+        desk.ask(f"{number}", source=f"2001:db8::{number}", caps=SMALL)
+    with desk.refuses(Reason.TOO_MANY_PENDING):
+        desk.ask("one too many", source="2001:db8::ffff:1", caps=SMALL)
+    assert desk.ask("a neighbour", source="2001:db8:0:1::1", caps=SMALL).state is State.PENDING
+
+
 def test_so_many_may_wait_in_one_account_and_no_more(desk: Desk) -> None:
     for number in range(5):
         desk.ask(f"{number}", source=f"192.0.2.{number}", caps=SMALL)
     with desk.refuses(Reason.TOO_MANY_PENDING) as no:
         desk.ask("one too many", source=AWAY, caps=SMALL)
     assert "for this account" in no.value.message
+    assert "a full API key" in no.value.message  # another one does not help here
     assert desk.ask("one too many", BETA, source=AWAY, caps=SMALL).state is State.PENDING
 
 

@@ -77,3 +77,11 @@ async def together(writes: Writes, *calls: tuple[str, Operation]) -> list[Any]:
     async with asyncio.timeout(DEADLINE):
         await first
         return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def verify(tx: Transaction, account: str) -> int:
+    """How many entries of the account's journal hold: all of them, or JOURNAL_BROKEN is raised."""
+    known, whole = journal.beginning(account), False
+    while not whole:
+        known, whole = journal.verify_page(tx, account, known)
+    return known.number

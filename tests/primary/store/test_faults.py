@@ -18,7 +18,7 @@ from enlist.reasons import Reason, Refused
 from enlist_primary.store import journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.sqlite import open_sqlite
-from tests.primary.store.helpers import ACME, DEADLINE, add_account, add_server, decide, servers, together
+from tests.primary.store.helpers import ACME, DEADLINE, add_account, add_server, decide, servers, together, verify
 from tests.support.means import need
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,7 +56,7 @@ def _acknowledged(lines: list[str]) -> list[int]:
 async def _kept(path: Path) -> int:
     """How many decisions the reopened database holds; its journal verifies."""
     async with open_sqlite(path) as database:
-        return await database.read(journal.verify, ACME)
+        return await database.read(verify, ACME)
 
 
 # Rows 1 and 5: killed, and out of power
@@ -180,7 +180,7 @@ async def test_a_full_disk_refuses_clearly_and_recovers_when_space_returns(small
         assert await database.write(ACME, _register, "d") == 2
     async with open_sqlite(path) as database:
         assert await database.read(servers) == ["d"]
-        assert await database.read(journal.verify, ACME) == 2
+        assert await database.read(verify, ACME) == 2
 
 
 async def test_a_decision_that_fills_the_database_takes_its_batch_along_and_nothing_else(path: Path) -> None:
@@ -217,7 +217,7 @@ async def test_a_decision_that_fills_the_database_takes_its_batch_along_and_noth
         assert await database.write(ACME, _register, "after") == 2
     async with open_sqlite(path) as database:
         assert await database.read(servers) == ["after", "before"]
-        assert await database.read(journal.verify, ACME) == 2
+        assert await database.read(verify, ACME) == 2
 
 
 def _register(tx: Transaction, id: str) -> int:

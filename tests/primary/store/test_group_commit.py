@@ -307,6 +307,20 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes(
     assert thread.submit(lambda: "free").result(DEADLINE) == "free"
 
 
+async def test_callers_who_left_the_line_keep_no_place_in_it(engine: Engine, commits: GroupCommit) -> None:
+    (first, *gone), go = await line_up(commits, *[("a", keep(str(number))) for number in range(8)])
+    for each in gone:
+        each.cancel()
+    await asyncio.sleep(0)
+    stays = asyncio.ensure_future(commits.write("a", keep("stays")))
+    await asyncio.sleep(0)
+    go()
+    async with asyncio.timeout(DEADLINE):
+        await first
+        assert await stays == "stays"
+    assert engine.kept() == ["stays"]
+
+
 def test_the_thread_ends_where_the_event_loop_is_gone(engine: Engine, thread: ThreadPoolExecutor) -> None:
     """Or the process would wait for it for ever."""
 

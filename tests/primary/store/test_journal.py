@@ -12,15 +12,15 @@ from enlist_primary.model.journal import chained, genesis
 from enlist_primary.store import accounts, journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.sqlite import SqliteDatabase
-from tests.primary.store.helpers import ACME, BETA, decide, entry, together
+from tests.primary.store.helpers import ACME, BETA, decide, entry, together, verify
 
 
 async def test_entries_are_numbered_from_one_in_each_account(database: SqliteDatabase) -> None:
     calls = [(account, lambda tx, account=account: decide(tx, account)) for account in (BETA, ACME, ACME, BETA, ACME)]
     assert await together(database, *calls) == [1, 1, 2, 2, 3]
     assert await database.read(journal.heads) == {ACME: 3, BETA: 2}
-    assert await database.read(journal.verify, ACME) == 3
-    assert await database.read(journal.verify, BETA) == 2
+    assert await database.read(verify, ACME) == 3
+    assert await database.read(verify, BETA) == 2
 
 
 async def test_what_was_appended_is_what_is_read_with_its_number(database: SqliteDatabase) -> None:
@@ -54,10 +54,10 @@ async def test_a_decision_that_already_holds_or_fails_leaves_no_gap(database: Sq
 
     outcomes = await together(database, (ACME, decide), (ACME, fail), (ACME, holds_already), (ACME, decide))
     assert [outcomes[0], outcomes[3]] == [1, 2]
-    assert await database.read(journal.verify, ACME) == 2
+    assert await database.read(verify, ACME) == 2
 
 
-@pytest.mark.parametrize("operation", [accounts.lock, journal.verify])
+@pytest.mark.parametrize("operation", [accounts.lock, verify])
 async def test_an_unknown_account_is_refused(database: SqliteDatabase, operation: Callable[[Transaction, str], object]) -> None:
     with pytest.raises(Refused) as refused:
         await database.write("nobody.example", operation, "nobody.example")
@@ -76,7 +76,7 @@ async def test_a_long_journal_is_verified_to_its_end(database: SqliteDatabase) -
             decide(tx)
 
     await database.write(ACME, decide_often)
-    assert await database.read(journal.verify, ACME) == 1001
+    assert await database.read(verify, ACME) == 1001
     await database.write(ACME, _run("UPDATE journal SET body = body || ' ' WHERE number = 1001"))
     assert "entry 1001:" in await _broken(database)
 
@@ -114,7 +114,7 @@ TAMPERING = {
 @pytest.mark.parametrize("what", TAMPERING)
 async def test_tampering_is_detected_and_its_place_named(database: SqliteDatabase, what: str) -> None:
     await together(database, *[(ACME, decide)] * 5)
-    assert await database.read(journal.verify, ACME) == 5
+    assert await database.read(verify, ACME) == 5
     number, script = TAMPERING[what]
     for sql in script.split(";"):
         await database.write(ACME, _run(sql))
@@ -159,6 +159,6 @@ def _run(sql: str) -> Callable[[Transaction], int]:
 async def _broken(database: SqliteDatabase, account: str = ACME) -> str:
     """The sentence with which the journal is found broken."""
     with pytest.raises(Refused) as refused:
-        await database.read(journal.verify, account)
+        await database.read(verify, account)
     assert refused.value.reason is Reason.JOURNAL_BROKEN
     return refused.value.message

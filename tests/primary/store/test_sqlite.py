@@ -17,7 +17,7 @@ from enlist_primary.store import accounts, journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.schema import STEPS, Step
 from enlist_primary.store.sqlite import Readers, SqliteDatabase, open_sqlite
-from tests.primary.store.helpers import ACME, DEADLINE, add_server, decide, servers, together
+from tests.primary.store.helpers import ACME, DEADLINE, add_server, decide, servers, together, verify
 
 
 async def _refusal(path: Path, *, create: bool = False, steps: tuple[Step, ...] = STEPS) -> Refused:
@@ -92,7 +92,7 @@ async def test_a_database_is_unchanged_by_being_opened_again(path: Path) -> None
     for _ in range(2):
         async with open_sqlite(path) as database:
             assert await database.read(_everything) == before
-            assert await database.read(journal.verify, ACME) == 1
+            assert await database.read(verify, ACME) == 1
 
 
 LATER = (*STEPS, Step("later", "CREATE TABLE later (word text); INSERT INTO later VALUES ('kept')"))
@@ -216,7 +216,7 @@ async def test_a_broken_constraint_in_a_shared_commit_harms_its_caller_only(path
     assert isinstance(outcomes[2], sqlite3.IntegrityError)
     async with open_sqlite(path) as database:
         assert await database.read(servers) == ["a", "b", "c"]
-        assert await database.read(journal.verify, ACME) == 3
+        assert await database.read(verify, ACME) == 3
 
 
 async def test_taking_the_lock_alone_writes_nothing(path: Path) -> None:
