@@ -133,7 +133,7 @@ def _check_writable(folder: Path) -> None:
 async def carry_out(setup: Setup, now: Clock) -> State:
     """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left."""
     setup = await _met_again(setup, now)
-    before, new = _Before.remember(setup), setup.plan.new_enrolment
+    before, new, dropped = _Before.remember(setup), setup.plan.new_enrolment, _dropped(setup)
     try:
         mine = write(setup, int(now()))
         if new or setup.ask_again or not _settled(setup.config, mine, int(now())):
@@ -142,10 +142,12 @@ async def carry_out(setup: Setup, now: Clock) -> State:
         if not new:
             raise
         if refused.reason in PERHAPS_HEARD:
+            _drop(setup, dropped)
             stays = f"What was written stays in {setup.target}: enlist-secondary goes on from there."
             raise Refused(refused.reason, f"{refused.message} {stays}") from None
         before.restore()
         raise
+    _drop(setup, dropped)
     return take_over_if_trusted(setup)
 
 
@@ -184,8 +186,6 @@ def write(setup: Setup, now: int) -> Identity:
     mine = identity.make(config.folder, authority)
     if answered.api_key:
         api_key.keep(config.folder, answered.api_key)
-    if setup.plan.drops_staged:
-        drop_staged(answered.path)
     _write_config(setup.target, config)
     return mine
 
@@ -206,6 +206,20 @@ def drop_staged(path: Path) -> None:
     waiting = configs.next_path(path)
     if waiting.exists():
         shutil.rmtree(configs.load(waiting).folder, ignore_errors=True)
+        files.remove(waiting)
+
+
+def _dropped(setup: Setup) -> Path | None:
+    """The folder of the enrolment that waits at a different primary, where this gives that up: once this one stands, it goes."""
+    return configs.load(configs.next_path(setup.answered.path)).folder if setup.plan.drops_staged else None
+
+
+def _drop(setup: Setup, folder: Path | None) -> None:
+    if folder is None:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    waiting = configs.next_path(setup.answered.path)
+    if setup.target != waiting:  # else it is the new one's by now
         files.remove(waiting)
 
 

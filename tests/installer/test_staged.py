@@ -1,0 +1,87 @@
+"""What becomes of an enrolment that waits beside the present one when yet another primary is asked: `enlist_installer.setup`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enlist import certificates
+from enlist.names import Address
+from enlist.reasons import Reason, Refused
+from enlist_installer import setup
+from enlist_installer.setup import Answered, Setup
+from enlist_primary.authority.signer import Signer, new_authority
+from enlist_secondary import config as configs
+from enlist_secondary import identity, state
+from enlist_secondary.checks import Primary, Way
+from enlist_secondary.config import SecondaryConfig
+
+NOW = 1_800_000_000
+
+
+def planned(place: Path, host: str) -> Setup:
+    """A server that is to be set up at the primary of this name, whatever it was before."""
+    key = certificates.new_key()
+    authority = Signer(key, new_authority(key, NOW)).authority
+    primary = Primary(Address(host, 13299), authority, b"", host, 13000, "1", b"", NOW)
+    config = SecondaryConfig(primary=host, account="acme.example", name="n", data=str(place / "data"))
+    return setup.planned(Answered(primary, Way.COMPARED, config, place / "secondary.toml"), "ann")
+
+
+def waiting_at(place: Path, host: str) -> identity.Identity:
+    """A server that has asked at this primary, too, and waits."""
+    made = planned(place, host)
+    mine = setup.write(made, NOW)
+    state.change(made.config.folder, lambda _: state.State(asked=True, state="pending"))
+    return mine
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the server's files are. No primary has to be met again."""
+
+    async def met_again(as_planned: Setup, _now: Any) -> Setup:
+        return as_planned
+
+    monkeypatch.setattr(setup, "_met_again", met_again)
+    return tmp_path
+
+
+async def carried_out(place: Path, host: str, monkeypatch: pytest.MonkeyPatch, said: Refused | None) -> None:
+    """The primary of this name is asked, and says this."""
+
+    async def first_word(*_: Any, **__: Any) -> None:
+        if said is not None:
+            raise said
+
+    monkeypatch.setattr(setup, "first_word", first_word)
+    await setup.carry_out(planned(place, host), lambda: NOW)
+
+
+async def test_a_primary_that_refuses_costs_no_request_that_waits_at_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting_at(place, "first")
+    mine = waiting_at(place, "second")
+    with pytest.raises(Refused):
+        await carried_out(place, "third", monkeypatch, Refused(Reason.API_KEY_REQUIRED, "No."))
+    staged = configs.load(configs.next_path(place / "secondary.toml"))
+    kept = identity.load(staged.folder)
+    assert staged.primary == "second"
+    assert kept is not None
+    assert kept.fingerprint == mine.fingerprint
+
+
+@pytest.mark.parametrize("said", [None, Refused(Reason.TIMED_OUT, "Perhaps.")], ids=["accepted", "perhaps heard"])
+async def test_a_request_that_waits_is_given_up_for_one_that_stands(
+    place: Path, monkeypatch: pytest.MonkeyPatch, said: Refused | None
+) -> None:
+    waiting_at(place, "first")
+    given_up = waiting_at(place, "second").folder
+    with pytest.raises(Refused) if said else nullcontext():
+        await carried_out(place, "third", monkeypatch, said)
+    staged = configs.load(configs.next_path(place / "secondary.toml"))
+    assert staged.primary == "third"
+    assert staged.folder.exists()
+    assert not given_up.exists()
