@@ -59,10 +59,8 @@ class Feed:
             try:
                 await self._read_on()
                 self._directory.behind = False
-            except (
-                Refused,
-                TimeoutError,
-            ) as error:  # too much to do just now; a storage that failed for good ends the process elsewhere
+            except (Refused, TimeoutError) as error:
+                # Too much to do just now; a storage that failed for good ends the process elsewhere.
                 self._directory.behind = True
                 log.warning("the feed is behind", reason=error.reason if isinstance(error, Refused) else Reason.TIMED_OUT)
                 await asyncio.sleep(RETRY_SECONDS)
