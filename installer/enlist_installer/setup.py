@@ -30,7 +30,7 @@ from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
 from enlist_secondary.known_primaries import KnownPrimaries
 from enlist_secondary.state import State
 
-PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.SHUTTING_DOWN})
+PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.OVERLOADED, Reason.SHUTTING_DOWN})
 """Refusals after which the primary may still have registered this server: what was written stays, and asking again is safe."""
 
 _UNDECIDED = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})

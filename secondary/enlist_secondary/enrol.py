@@ -63,56 +63,61 @@ async def enrol(
     the identity with its certificate, kept, and the API key erased. Refuses with one of `FINAL`, where waiting is in vain, or with
     whatever interrupted it; the same call then goes on from there.
     """
-    if state.load(config.folder).asked and not ask_again:
-        try:
-            return await await_authorization(primary, config, identity, now, news)
-        except Refused as refused:
-            if refused.reason not in _ASK:
-                raise
-    enrolment = await register(primary, config, identity, api_key.load(config.folder), now)
-    news(enrolment)
-    if enrolment.certificate:
-        return _receive(config, identity, enrolment)
-    return await await_authorization(primary, config, identity, now, news)
-
-
-async def register(primary: Primary, config: SecondaryConfig, identity: Identity, api_key: str, now: Clock) -> pb.Enrolment:
-    """Asks to join, or asks again; the answer is written down. The same key asking again gets the same answer."""
-    state.change(config.folder, lambda known: replace(known, asked=True))
-    registration = pb.Registration(
-        account_domain=config.account,
-        display_name=config.name,
-        api_key=api_key,
-        certification_request=certificates.make_request(identity.key),
-        server_address=config.server_address,
-        version=__version__,
-    ).SerializeToString()
     async with channel.dial(primary.address, primary.pin()) as api:
-        request = pb.RegisterRequest(
-            registration=registration, proof=await _prove(api, primary, identity, "Register", registration, now)
-        )
-        stub = registration_pb2_grpc.RegistrationServiceStub(api)
-        enrolment = await channel.answer(stub.Register(request, timeout=channel.RPC_TIMEOUT))
-    _write_down(config, enrolment, now)
-    return enrolment
+        applicant = Applicant(api, primary, config, identity, now)
+        if state.load(config.folder).asked and not ask_again:
+            try:
+                return await applicant.follow(news)
+            except Refused as refused:
+                if refused.reason not in _ASK:
+                    raise
+        await applicant.register()
+        return await applicant.follow(news)
 
 
-async def await_authorization(
-    primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock, news: News = _quiet
-) -> Identity:
-    """Follows this server's own request until it is trusted, and keeps the certificate. Refuses as `enrol` does."""
-    claim = _claim(config, identity)
+async def leave(primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock) -> pb.Enrolment:
+    """Takes a pending request back, or leaves the account for good; the answer is written down."""
     async with channel.dial(primary.address, primary.pin()) as api:
-        proof = await _prove(api, primary, identity, "AwaitAuthorization", claim, now)
-        stub = registration_pb2_grpc.RegistrationServiceStub(api)
-        call = stub.AwaitAuthorization(pb.AwaitAuthorizationRequest(claim=claim, proof=proof), timeout=FOLLOW_LIMIT)
+        return await Applicant(api, primary, config, identity, now).leave()
+
+
+class Applicant:
+    """This server, asking a primary over one channel."""
+
+    def __init__(self, api: grpc.aio.Channel, primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock) -> None:
+        self._api = api
+        self._stub = registration_pb2_grpc.RegistrationServiceStub(api)
+        self._primary = primary
+        self._config = config
+        self._identity = identity
+        self._now = now
+
+    async def register(self) -> None:
+        """Asks to join, or asks again. What came of it, `follow` says: the answer to this may be lost."""
+        state.change(self._config.folder, lambda known: replace(known, asked=True))
+        registration = pb.Registration(
+            account_domain=self._config.account,
+            display_name=self._config.name,
+            api_key=api_key.load(self._config.folder),
+            certification_request=certificates.make_request(self._identity.key),
+            server_address=self._config.server_address,
+            version=__version__,
+        ).SerializeToString()
+        request = pb.RegisterRequest(registration=registration, proof=await self._prove("Register", registration))
+        await channel.answer(self._stub.Register(request, timeout=channel.RPC_TIMEOUT))
+
+    async def follow(self, news: News) -> Identity:
+        """Follows this server's own request until it is trusted, and keeps the certificate. Refuses as `enrol` does."""
+        claim = self._claim()
+        request = pb.AwaitAuthorizationRequest(claim=claim, proof=await self._prove("AwaitAuthorization", claim))
+        call = self._stub.AwaitAuthorization(request, timeout=FOLLOW_LIMIT)
         try:
             enrolment = await asyncio.wait_for(call.read(), channel.RPC_TIMEOUT)
             while isinstance(enrolment, pb.Enrolment):
-                _write_down(config, enrolment, now)
+                received = self._receive(enrolment)
                 news(enrolment)
-                if enrolment.certificate:
-                    return _receive(config, identity, enrolment)
+                if received is not None:
+                    return received
                 if enrolment.state not in _WAIT:
                     raise standings.not_trusted(state.state_name(enrolment.state), enrolment.state_time.seconds, enrolment.reason)
                 enrolment = await call.read()
@@ -120,37 +125,35 @@ async def await_authorization(
             raise channel.refusal(error) from None
         except TimeoutError:
             raise Refused(Reason.TIMED_OUT, "The primary did not say in time where this server stands.") from None
-    raise Refused(Reason.UNREACHABLE, "The primary ended the wait.")
+        raise Refused(Reason.UNREACHABLE, "The primary ended the wait.")
 
+    async def leave(self) -> pb.Enrolment:
+        """See the function."""
+        claim = self._claim()
+        request = pb.LeaveRequest(claim=claim, proof=await self._prove("Leave", claim))
+        enrolment = await channel.answer(self._stub.Leave(request, timeout=channel.RPC_TIMEOUT))
+        self._write_down(enrolment)
+        return enrolment
 
-async def leave(primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock) -> pb.Enrolment:
-    """Takes a pending request back, or leaves the account for good; the answer is written down."""
-    claim = _claim(config, identity)
-    async with channel.dial(primary.address, primary.pin()) as api:
-        proof = await _prove(api, primary, identity, "Leave", claim, now)
-        stub = registration_pb2_grpc.RegistrationServiceStub(api)
-        enrolment = await channel.answer(stub.Leave(pb.LeaveRequest(claim=claim, proof=proof), timeout=channel.RPC_TIMEOUT))
-    _write_down(config, enrolment, now)
-    return enrolment
+    async def _prove(self, rpc: str, request: bytes) -> pb.Proof:
+        primary, identity = self._primary, self._identity
+        fresh = self._now() - primary.described_at < _FRESH
+        challenge = primary.challenge if fresh else (await checks.describe(self._api)).challenge
+        signature = proofs.sign(identity.key, rpc, challenge, identity.authority.public_key, request)
+        return pb.Proof(challenge=challenge, signature=signature)
 
+    def _claim(self) -> bytes:
+        return pb.Claim(account_domain=self._config.account, public_key=self._identity.public_key).SerializeToString()
 
-async def _prove(api: grpc.aio.Channel, primary: Primary, identity: Identity, rpc: str, request: bytes, now: Clock) -> pb.Proof:
-    fresh = now() - primary.described_at < _FRESH
-    challenge = primary.challenge if fresh else (await checks.describe(api)).challenge
-    signature = proofs.sign(identity.key, rpc, challenge, identity.authority.public_key, request)
-    return pb.Proof(challenge=challenge, signature=signature)
+    def _receive(self, enrolment: pb.Enrolment) -> Identity | None:
+        """Keeps the certificate, if there is one, before anything else: a crash in between leaves an API key that the next start
+        erases, never a server with neither, nor one that is said to be trusted and has none."""
+        received = None
+        if enrolment.certificate:
+            received = self._identity.keep(certificates.load(enrolment.certificate), self._config.account)
+            api_key.erase(self._config.folder)
+        self._write_down(enrolment)
+        return received
 
-
-def _claim(config: SecondaryConfig, identity: Identity) -> bytes:
-    return pb.Claim(account_domain=config.account, public_key=identity.public_key).SerializeToString()
-
-
-def _write_down(config: SecondaryConfig, enrolment: pb.Enrolment, now: Clock) -> None:
-    state.change(config.folder, lambda known: known.told(enrolment, int(now())))
-
-
-def _receive(config: SecondaryConfig, identity: Identity, enrolment: pb.Enrolment) -> Identity:
-    """Keeps the certificate first: a crash in between leaves an API key that the next start erases, never a server with neither."""
-    received = identity.keep(certificates.load(enrolment.certificate), config.account)
-    api_key.erase(config.folder)
-    return received
+    def _write_down(self, enrolment: pb.Enrolment) -> None:
+        state.change(self._config.folder, lambda known: known.told(enrolment, int(self._now())))

@@ -66,7 +66,9 @@ async def test_names_and_extensions_that_a_request_asks_for_are_dropped(world: W
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, ExtendedKeyUsageOID.CODE_SIGNING]), False),
         (x509.NameConstraints([x509.DNSName("example")], None), True),
     ]
-    enrolment = await send(world, asker, request_for(asker.key, "victim", asked), await world.full_api_key())
+    await send(world, asker, request_for(asker.key, "victim", asked), await world.full_api_key())
+    async with world.running.stranger() as stub:
+        enrolment = await asker.fetch(stub)
 
     leaf = certificates.load(enrolment.certificate)
     own = certificates.spiffe_id(authority.stable_name, ACCOUNT, enrolment.server_id)

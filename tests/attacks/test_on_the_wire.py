@@ -103,7 +103,7 @@ async def test_nothing_of_an_enrolment_is_readable_on_the_wire(world: World) -> 
         readable = [secret for secret in secrets if secret.encode() in wire]
         assert not readable
         assert asker.public_key not in wire
-        assert enrolment.certificate not in wire
+        assert asker.certificate not in wire
 
 
 async def test_a_token_is_not_readable_on_the_wire(world: World) -> None:

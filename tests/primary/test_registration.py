@@ -113,7 +113,8 @@ async def test_the_certificate_comes_the_moment_somebody_authorizes(running: Run
 async def test_a_lost_answer_is_asked_for_again(running: Running, stub: Stubs) -> None:
     """Waiting also answers after a reply was lost, and whenever a certificate was."""
     asker = Asker(running)
-    await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
+    asked = await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
+    assert (asked.state, asked.certificate) == (TRUSTED, b"")
     for _ in range(2):
         found = await anext(await following(asker, stub))
         certificates.check_own(certificates.load(found.certificate), running.authority, asker.public_key, ACCOUNT)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enlist import certificates, joinline, names
+from enlist import certificates, channel, joinline, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2, trust_pb2
@@ -18,7 +18,6 @@ from enlist_secondary.identity import Identity
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
 from tests.support.pretender import new_signer, pretending
 from tests.support.secondaries import Secondary, at_primary, set_up, written
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -37,10 +36,25 @@ async def resume(secondary: Secondary, **more: Any) -> Identity:
         return await enrol.resume(secondary.config, secondary.identity, time.time, **more)
 
 
-async def ask(secondary: Secondary) -> registration_pb2.Enrolment:
-    """Asks once, and waits for nothing."""
+async def ask(secondary: Secondary) -> None:
+    """Asks, and reads no answer."""
     primary = await meeting.meet(secondary.config, secondary.identity.authority, time.time)
-    return await enrol.register(primary, secondary.config, secondary.identity, api_key.load(secondary.config.folder), time.time)
+    async with channel.dial(primary.address, primary.pin()) as api:
+        await enrol.Applicant(api, primary, secondary.config, secondary.identity, time.time).register()
+
+
+class _Heard(Exception):
+    """Ends a wait at its first word."""
+
+
+async def hear(secondary: Secondary) -> None:
+    """Asks, hears where it stands, and waits for nothing."""
+
+    def first(_: registration_pb2.Enrolment) -> None:
+        raise _Heard
+
+    with suppress(_Heard):
+        await resume(secondary, news=first)
 
 
 async def decide(running: Running, decision: str, secondary: Secondary) -> None:
@@ -113,10 +127,8 @@ async def after_key(secondary: Secondary) -> None:
 
 async def after_request(secondary: Secondary) -> None:
     """Killed once the primary had committed, before its answer was read."""
-    before = secondary.state
     await ask(secondary)
-    files.write(secondary.config.folder / "state.json", b'{"asked": true}')
-    assert before.told_at is None
+    assert (secondary.state.asked, secondary.state.told_at) == (True, None)
 
 
 async def after_request_and_nothing_noted(secondary: Secondary) -> None:
@@ -125,19 +137,20 @@ async def after_request_and_nothing_noted(secondary: Secondary) -> None:
     files.remove(secondary.config.folder / "state.json")
 
 
-async def after_receipt(secondary: Secondary) -> None:
-    """Killed once the answer was written down."""
-    await ask(secondary)
-
-
-async def after_rename(secondary: Secondary) -> None:
+async def after_certificate(secondary: Secondary) -> None:
     """Killed once the certificate was in place, before the API key was erased."""
     secret = api_key.load(secondary.config.folder)
-    await resume(secondary)
+    await after_erasure(secondary)
     api_key.keep(secondary.config.folder, secret)
 
 
-@pytest.mark.parametrize("kill", [after_key, after_request, after_request_and_nothing_noted, after_receipt, after_rename])
+async def after_erasure(secondary: Secondary) -> None:
+    """Killed once the API key was erased, before it was written down where this server stands."""
+    await resume(secondary)
+    files.write(secondary.config.folder / "state.json", b'{"asked": true}')
+
+
+@pytest.mark.parametrize("kill", [after_key, after_request, after_request_and_nothing_noted, after_certificate, after_erasure])
 async def test_killed_at_any_step_the_same_key_resumes(tmp_path: Path, running: Running, kill: Any) -> None:
     """Faults rows 1 and 2, attacks row 9: one row, one use of the API key, one valid certificate."""
     secret = await running.api_key(kind=account_pb2.API_KEY_KIND_FULL, max_uses=1)
@@ -224,7 +237,7 @@ async def test_a_no_ends_the_wait_and_is_not_asked_about_again(
 
 
 async def test_a_person_may_ask_again_after_having_been_removed(running: Running, secondary: Secondary) -> None:
-    await ask(secondary)
+    await hear(secondary)
     await decide(running, "Remove", secondary)
     primary = await meeting.meet(secondary.config, secondary.identity.authority, time.time)
     waiting = asyncio.create_task(enrol.enrol(primary, secondary.config, secondary.identity, time.time, ask_again=True))
@@ -259,7 +272,7 @@ async def test_a_revoked_key_is_told_what_it_may_do(tmp_path: Path, running: Run
 async def test_leaving_takes_a_request_back_or_ends_the_trust(tmp_path: Path, running: Running) -> None:
     pending = set_up(tmp_path / "pending", running, name="pending")
     trusted = set_up(tmp_path / "trusted", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL), name="trusted")
-    await ask(pending)
+    await hear(pending)
     await resume(trusted)
     for secondary, expected in ((pending, "withdrawn"), (trusted, "departed")):
         primary = await meeting.meet(secondary.config, secondary.identity.authority, time.time)
@@ -331,12 +344,12 @@ async def test_a_name_that_is_kept_by_the_invitation_goes_before_ours(tmp_path: 
 
 async def test_a_request_by_somebody_else_for_our_row_changes_nothing(running: Running, secondary: Secondary) -> None:
     """Attacks row 47: another key's claim is another server's."""
-    await ask(secondary)
+    await hear(secondary)
     thief = Asker(running)
     thief.public_key = secondary.identity.public_key
     async with running.stranger() as stub:
         claim, proof = await thief.claim(stub, "Leave")
         with pytest.raises(Exception, match="not signed by the key"):
             await stub.registration.Leave(registration_pb2.LeaveRequest(claim=claim, proof=proof))
-    await eventually(lambda: secondary.state.state == "pending")
+    assert (await at_primary(running, secondary)).state == server_pb2.SERVER_STATE_PENDING
     assert (await at_primary(running, secondary)).state == server_pb2.SERVER_STATE_PENDING

@@ -134,7 +134,7 @@ class Asker:
         return registration_pb2.Proof(challenge=described.challenge, signature=signature)
 
     async def register(self, stub: Stubs, api_key: str = "") -> registration_pb2.Enrolment:
-        """Asks to join."""
+        """Asks to join; the certificate is fetched at once if this made it trusted."""
         registration = registration_pb2.Registration(
             account_domain=self.account,
             display_name=self.name,
@@ -145,6 +145,16 @@ class Asker:
         proof = await self.proof(stub, "Register", registration)
         request = registration_pb2.RegisterRequest(registration=registration, proof=proof)
         enrolment = await stub.registration.Register(request)
+        if enrolment.state == server_pb2.SERVER_STATE_TRUSTED:
+            await self.fetch(stub)
+        return enrolment
+
+    async def fetch(self, stub: Stubs) -> registration_pb2.Enrolment:
+        """The first word of the wait, with the certificate if this server is trusted."""
+        claim, proof = await self.claim(stub, "AwaitAuthorization")
+        call = stub.registration.AwaitAuthorization(registration_pb2.AwaitAuthorizationRequest(claim=claim, proof=proof))
+        enrolment = await anext(aiter(call))
+        call.cancel()
         self.certificate = enrolment.certificate or self.certificate
         return enrolment
 

@@ -80,19 +80,22 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         claim = _parse(pb.Claim, request.claim)
         with self._counted(claim.account_domain):
             domain, key = self._claimed(claim, "AwaitAuthorization", request.claim, request.proof)
-            server, account = await self._look(domain, key)
+            server, _ = await self._look(domain, key)
         with self._context.waiting.place(domain, server.id) as changed:
-            async for each in self._follow(server, account, changed):
+            async for each in self._follow(domain, key, changed):
                 yield each
 
-    async def _follow(self, server: Server, account: Account, changed: asyncio.Event) -> AsyncIterator[pb.Enrolment]:
-        """The server's state now and after each change, to the first in which waiting is in vain."""
+    async def _follow(self, domain: str, key: ec.EllipticCurvePublicKey, changed: asyncio.Event) -> AsyncIterator[pb.Enrolment]:
+        """The state of the server with this key now and after each change, to the first in which waiting is in vain.
+
+        Here alone a server gets its first certificate: the key has been proven in this very RPC.
+        """
         told: Server | None = None
         while True:
             changed.clear()
-            server, account = await self._look(server.account, server.key or "")
+            server, account = await self._look(domain, key)
             if server != told:
-                yield self._enrolment(server, account)
+                yield self._enrolment(server, account, self._issued(server, key))
                 told = server
             if server.state not in WORTH_WAITING:
                 return
@@ -104,7 +107,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         with self._counted(claim.account_domain):
             domain, key = self._claimed(claim, "Leave", request.claim, request.proof)
             own = self._context
-            server = await own.database.write(domain, enrolment.leave, domain, key, caller().source, own.now())
+            server = await own.database.write(domain, enrolment.leave, domain, _fingerprint(key), caller().source, own.now())
         own.waiting.wake(domain, [server.id])  # taking a request back is not journalled, so the feed says nothing
         return self._enrolment(server, None)
 
@@ -124,29 +127,31 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
             source=caller().source,
         )
 
-    def _claimed(self, claim: pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> tuple[str, str]:
-        """Account and key's fingerprint of a claim whose proof holds."""
-        domain = names.account_domain(claim.account_domain)
-        self._prove(certificates.load_public_key(claim.public_key), rpc, signed, proof)
-        return domain, certificates.fingerprint(claim.public_key)
+    def _claimed(self, claim: pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> tuple[str, ec.EllipticCurvePublicKey]:
+        """Account and key of a claim whose proof holds."""
+        domain, key = names.account_domain(claim.account_domain), certificates.load_public_key(claim.public_key)
+        self._prove(key, rpc, signed, proof)
+        return domain, key
 
     def _prove(self, key: ec.EllipticCurvePublicKey, rpc: str, signed: bytes, proof: pb.Proof) -> None:
         signer = self._context.signer
         proofs.check_challenge(signer.challenge_secret, proof.challenge, self._context.now())
         proofs.verify(key, rpc, proof.challenge, signer.authority.public_key, signed, proof.signature)
 
-    async def _look(self, domain: str, key: str) -> tuple[Server, Account]:
-        server, account = await self._context.database.read(_load, domain, key)
+    async def _look(self, domain: str, key: ec.EllipticCurvePublicKey) -> tuple[Server, Account]:
+        server, account = await self._context.database.read(_load, domain, _fingerprint(key))
         return server.at(self._context.now()), account
 
-    def _enrolment(self, server: Server, account: Account | None) -> pb.Enrolment:
-        """With a certificate if the server is trusted: its key was proven in this very RPC."""
-        own, certificate = self._context, b""
-        if server.state is State.TRUSTED and server.public_key is not None:
-            key = certificates.load_public_key(server.public_key)
-            certificate = own.signer.issue_secondary(key, server.account, server.id, own.certificate_lifetime, own.now())
+    def _issued(self, server: Server, key: ec.EllipticCurvePublicKey) -> bytes:
+        """A certificate for this server's key, if it is trusted."""
+        own = self._context
+        if server.state is not State.TRUSTED:
+            return b""
+        return own.signer.issue_secondary(key, server.account, server.id, own.certificate_lifetime, own.now())
+
+    def _enrolment(self, server: Server, account: Account | None, certificate: bytes = b"") -> pb.Enrolment:
         contact = account.contact if account and account.contact else ""
-        return render.enrolment(server, own.signer.authority, contact, certificate)
+        return render.enrolment(server, self._context.signer.authority, contact, certificate)
 
     @contextmanager
     def _counted(self, account: str, guarded: bool = False) -> Iterator[None]:
@@ -164,6 +169,10 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
                 sentence = f'The connection is fine, but {own.config.name} has no account "{account}". Check the domain name.'
                 raise Refused(Reason.ACCOUNT_UNKNOWN, sentence) from None
             raise
+
+
+def _fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    return certificates.fingerprint(certificates.spki(key))
 
 
 def _parse(kind: type[M], data: bytes) -> M:

@@ -371,7 +371,7 @@ class Enrolment(_message.Message):
     contact: _builtins.str
     """Whom to ask about this account; may be empty."""
     certificate: _builtins.bytes
-    """The certificate, X.509 DER; only where the state is trusted."""
+    """The certificate, X.509 DER; only from `AwaitAuthorization`, and only where the state is trusted."""
     reason: _builtins.str
     """What the administrator gave as the reason; may be empty."""
     @_builtins.property

@@ -81,7 +81,8 @@ class RegistrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Asks to join; the same key asking the same account again gets the same answer. May be called by: anyone.
+        """Asks to join; the same key asking the same account again gets the same answer, which never holds a certificate.
+        May be called by: anyone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class RegistrationServiceStub:
     Validate: _grpc.UnaryUnaryMultiCallable[_registration_pb2.ValidateRequest, _registration_pb2.ValidateResponse]
     """Says whether an account domain and an API key would be accepted, and writes nothing. May be called by: anyone."""
     Register: _grpc.UnaryUnaryMultiCallable[_registration_pb2.RegisterRequest, _registration_pb2.Enrolment]
-    """Asks to join; the same key asking the same account again gets the same answer. May be called by: anyone."""
+    """Asks to join; the same key asking the same account again gets the same answer, which never holds a certificate.
+    May be called by: anyone.
+    """
     AwaitAuthorization: _grpc.UnaryStreamMultiCallable[_registration_pb2.AwaitAuthorizationRequest, _registration_pb2.Enrolment]
     """Follows one's own request: the state now, then each change, and the certificate once trusted. It is also how a server whose
     certificate was lost or ran out gets a new one. The stream ends after a state in which waiting is in vain.
@@ -57,7 +59,9 @@ class RegistrationServiceAsyncStub(RegistrationServiceStub):
     Validate: _aio.UnaryUnaryMultiCallable[_registration_pb2.ValidateRequest, _registration_pb2.ValidateResponse]  # type: ignore[assignment]
     """Says whether an account domain and an API key would be accepted, and writes nothing. May be called by: anyone."""
     Register: _aio.UnaryUnaryMultiCallable[_registration_pb2.RegisterRequest, _registration_pb2.Enrolment]  # type: ignore[assignment]
-    """Asks to join; the same key asking the same account again gets the same answer. May be called by: anyone."""
+    """Asks to join; the same key asking the same account again gets the same answer, which never holds a certificate.
+    May be called by: anyone.
+    """
     AwaitAuthorization: _aio.UnaryStreamMultiCallable[_registration_pb2.AwaitAuthorizationRequest, _registration_pb2.Enrolment]  # type: ignore[assignment]
     """Follows one's own request: the state now, then each change, and the certificate once trusted. It is also how a server whose
     certificate was lost or ran out gets a new one. The stream ends after a state in which waiting is in vain.
@@ -91,7 +95,9 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registration_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registration_pb2.Enrolment, _abc.Awaitable[_registration_pb2.Enrolment]]:
-        """Asks to join; the same key asking the same account again gets the same answer. May be called by: anyone."""
+        """Asks to join; the same key asking the same account again gets the same answer, which never holds a certificate.
+        May be called by: anyone.
+        """
 
     @_abc_1.abstractmethod
     def AwaitAuthorization(
