@@ -58,8 +58,7 @@ async def _round(on: Stage, applicants: list[Applicant]) -> Times:
         async with await _dial(on.floor) as below, await _dial(on.primary) as above:
             floor, primary = (registration_pb2_grpc.RegistrationServiceStub(each) for each in (below, above))
             described = await primary.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=channel.PROTOCOL))
-            for applicant in applicants:
-                request = applicant.register(described.challenge)
+            for request in [applicant.register(described.challenge) for applicant in applicants]:  # signed before the clock runs
                 times.bare.append(await _call(floor, request))
                 times.real.append(await _call(primary, request))
                 times.commit.append(_commit(database))

@@ -137,7 +137,8 @@ def accounts_to_sweep(tx: Transaction, now: int) -> list[str]:
 
 def overdue(tx: Transaction, account: str, now: int, limit: int) -> list[Server]:
     """Requests and invitations of an account that are past their end."""
-    return [_server(row) for row in tx.rows(f"{_SELECT} AND {_OVERDUE} AND expires_at <= $2 LIMIT $3", account, now, limit)]
+    due = f"SELECT account, id FROM server WHERE {_OVERDUE} AND expires_at <= $2"  # by itself, or all of the account would be read
+    return [_server(row) for row in tx.rows(f"{_SELECT} AND (server.account, server.id) IN ({due}) LIMIT $3", account, now, limit)]
 
 
 def forget_undecided(tx: Transaction, account: str, now: int) -> int:
