@@ -10,6 +10,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist_secondary.cli import FINAL_NO
 
 UNIT = "enlist-secondary.service"
 FOLDER = Path("/etc/systemd/system")
@@ -35,7 +36,7 @@ def shown(config: Path) -> str:
 
 
 def unit(config: Path, data: Path) -> str:
-    """The unit's text. Exit 1 is a decision of the primary, exit 2 a mistake in the command: a restart would change neither."""
+    """The unit's text. A restart mends neither a wrong command nor the primary's final no; all else may pass."""
     return f"""\
 [Unit]
 Description=Enlist secondary
@@ -46,8 +47,8 @@ After=network-online.target
 [Service]
 ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in command(config))}
 Restart=on-failure
-RestartSec=5
-RestartPreventExitStatus=1 2
+RestartSec=10
+RestartPreventExitStatus=2 {FINAL_NO}
 UMask=0077
 NoNewPrivileges=yes
 ProtectSystem=strict

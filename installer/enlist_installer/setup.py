@@ -30,8 +30,8 @@ from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
 from enlist_secondary.known_primaries import KnownPrimaries
 from enlist_secondary.state import State
 
-PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.OVERLOADED, Reason.SHUTTING_DOWN})
-"""Refusals after which the primary may still have registered this server: what was written stays, and asking again is safe."""
+PASSING = enrol.PERHAPS_HEARD | {Reason.OVERLOADED}
+"""Refusals that no other answer would avert: where what was written stays, so does the wish."""
 
 _UNDECIDED = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})
 
@@ -131,7 +131,9 @@ def _check_writable(folder: Path) -> None:
 
 
 async def carry_out(setup: Setup, now: Clock) -> State:
-    """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left."""
+    """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left.
+
+    What it may have registered stays, for the key would be lost, and with it the use of an API key."""
     setup = await _met_again(setup, now)
     before, new, dropped = _Before.remember(setup), setup.plan.new_enrolment, _dropped(setup)
     try:
@@ -141,7 +143,7 @@ async def carry_out(setup: Setup, now: Clock) -> State:
     except Refused as refused:
         if not new:
             raise
-        if refused.reason in PERHAPS_HEARD:
+        if state.load(setup.config.folder).asked:
             _drop(setup, dropped)
             stays = f"What was written stays in {setup.target}: enlist-secondary goes on from there."
             raise Refused(refused.reason, f"{refused.message} {stays}") from None

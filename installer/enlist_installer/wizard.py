@@ -53,7 +53,7 @@ class Wizard:
                 try:
                     return await self._carried_out(answered)
                 except Refused as refused:
-                    if refused.reason is Reason.INTERRUPTED or (self.written and refused.reason in setup.PERHAPS_HEARD):
+                    if refused.reason is Reason.INTERRUPTED or (self.written and refused.reason in setup.PASSING):
                         raise
                     self.say(words.told(refused))
             if not await questions.confirm(questions.AGAIN, default=True):

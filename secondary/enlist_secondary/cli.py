@@ -15,6 +15,9 @@ from enlist.runtime import commands
 from enlist.runtime.terminal import escape, table
 from enlist_secondary.config import DEFAULT_PATH
 
+FINAL_NO = 3
+"""Exit status of `run` where asking again is a person's decision, so that whatever restarts the daemon knows to let it rest."""
+
 # What is heavy, gRPC above all, is imported inside the commands: `--help` answers at once.
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -25,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="enlist-secondary",
         description="Keeps this server enrolled under its primary. enlist-setup sets it up.",
-        epilog="Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage.",
+        epilog="Exit status: 0 done, 1 refused (with a reason code), 2 wrong usage, 3 (run) the primary has said a final no.",
     )
     top.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="configuration (default: %(default)s)")
     known = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -70,9 +73,16 @@ def _print_json(value: object) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from enlist.runtime import logs
     from enlist_secondary import daemon
+    from enlist_secondary.enrol import FINAL
 
     logs.set_up()
-    daemon.run(arguments.config)
+    try:
+        daemon.run(arguments.config)
+    except Refused as refused:
+        if refused.reason not in FINAL:
+            raise
+        _refuse(refused, as_json=False)
+        return FINAL_NO
     return 0
 
 

@@ -37,6 +37,9 @@ FINAL = frozenset(
 )
 """Where a server stands that does not ask again by itself."""
 
+PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.SHUTTING_DOWN})
+"""Refusals after which the primary may still have registered this server. Asking again is safe."""
+
 _ASK = frozenset({Reason.SERVER_UNKNOWN, Reason.SERVER_EXPIRED})
 _WAIT = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})
 _FRESH = proofs.CHALLENGE_LIFETIME // 2
@@ -94,7 +97,16 @@ class Applicant:
 
     async def register(self) -> None:
         """Asks to join, or asks again. What came of it, `follow` says: the answer to this may be lost."""
-        state.change(self._config.folder, lambda known: replace(known, asked=True))
+        before = state.load(self._config.folder).asked
+        self._note(asked=True)
+        try:
+            await self._register()
+        except Refused as refused:
+            if refused.reason not in PERHAPS_HEARD:
+                self._note(asked=before)
+            raise
+
+    async def _register(self) -> None:
         registration = pb.Registration(
             account_domain=self._config.account,
             display_name=self._config.name,
@@ -105,6 +117,9 @@ class Applicant:
         ).SerializeToString()
         request = pb.RegisterRequest(registration=registration, proof=await self._prove("Register", registration))
         await channel.answer(self._stub.Register(request, timeout=channel.RPC_TIMEOUT))
+
+    def _note(self, asked: bool) -> None:
+        state.change(self._config.folder, lambda known: replace(known, asked=asked))
 
     async def follow(self, news: News) -> Identity:
         """Follows this server's own request until it is trusted, and keeps the certificate. Refuses as `enrol` does."""

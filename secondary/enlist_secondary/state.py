@@ -52,7 +52,7 @@ class State:
     """`state.json`. Times are Unix seconds."""
 
     asked: bool = False
-    """Whether this server may have asked to join: set before the request goes out."""
+    """Whether the primary may know of a request: set before it goes out, and taken back by a plain no."""
     state: str = NEW
     """The lower-case name of a `ServerState`, or `new`."""
     since: int | None = None

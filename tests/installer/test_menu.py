@@ -12,8 +12,8 @@ from enlist.reasons import Reason
 from enlist.runtime import files
 from tests.installer import in_between
 from tests.installer.person import Person, tree
-from tests.installer.test_unattended import flags, set_up
-from tests.installer.test_wizard import ACCOUNT, API_KEY, CLIENTS, JOIN, NAME, PRIMARY, SAME, WRITE, sitting
+from tests.installer.sitting import ACCOUNT, API_KEY, CLIENTS, JOIN, NAME, PRIMARY, SAME, WRITE, sitting
+from tests.installer.unattended import flags, set_up
 from tests.support.means import need_machine_id
 from tests.support.processes import PrimaryProcess, SecondaryProcess, run
 from tests.support.waiting import wait_for

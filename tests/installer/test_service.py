@@ -32,11 +32,11 @@ def systemctl(monkeypatch: pytest.MonkeyPatch) -> Systemctl:
     return fake
 
 
-def test_the_unit_runs_the_daemon_and_rests_after_a_decision() -> None:
+def test_the_unit_runs_the_daemon_again_after_every_failure_but_a_final_no() -> None:
     unit = service.unit(CONFIG, DATA)
     assert '"--config" "/etc/enlist/secondary.toml" "run"' in unit
     assert "Restart=on-failure" in unit
-    assert "RestartPreventExitStatus=1 2" in unit
+    assert "RestartPreventExitStatus=2 3\n" in unit
     assert 'ReadWritePaths="/var/lib/enlist" "/etc/enlist"' in unit
 
 

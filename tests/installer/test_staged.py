@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from enlist_installer import setup
 from enlist_installer.setup import Answered, Setup
 from enlist_primary.authority.signer import Signer, new_authority
 from enlist_secondary import config as configs
-from enlist_secondary import identity, state
+from enlist_secondary import enrol, identity, state
 from enlist_secondary.checks import Primary, Way
 from enlist_secondary.config import SecondaryConfig
 
@@ -53,7 +54,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def carried_out(place: Path, host: str, monkeypatch: pytest.MonkeyPatch, said: Refused | None) -> None:
     """The primary of this name is asked, and says this."""
 
-    async def first_word(*_: Any, **__: Any) -> None:
+    async def first_word(_: Any, config: SecondaryConfig, *__: Any, **___: Any) -> None:
+        if said is None or said.reason in enrol.PERHAPS_HEARD:
+            state.change(config.folder, lambda known: replace(known, asked=True))
         if said is not None:
             raise said
 

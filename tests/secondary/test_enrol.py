@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,7 @@ async def test_refused_once_it_asks_again_with_the_same_key(tmp_path: Path, runn
     await running.admin.accounts.UpdateAccount(account)
     secondary = set_up(tmp_path / "one", running)
     assert (await refusal(resume(secondary))).reason is Reason.API_KEY_REQUIRED
+    assert not secondary.state.asked
     account.default_api_key = True
     await running.admin.accounts.UpdateAccount(account)
     waiting = asyncio.create_task(resume(secondary))
@@ -190,6 +191,22 @@ async def test_refused_once_it_asks_again_with_the_same_key(tmp_path: Path, runn
     assert [server.fingerprint for server in await servers(running)] == [secondary.identity.fingerprint]
     await running.authorize(secondary.state.server_id)
     await waiting
+
+
+async def test_a_key_that_was_registered_is_not_forgotten_over_a_refusal_that_came_after(
+    tmp_path: Path, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults row 2: the API key for one is used up, so this very key must come back for its certificate."""
+
+    def full(*_: object) -> AbstractContextManager[asyncio.Event]:
+        raise Refused(Reason.OVERLOADED, "Too many wait here.")
+
+    secondary = set_up(tmp_path / "one", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL, max_uses=1))
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(running.primary.context.waiting, "place", full)
+        assert (await refusal(resume(secondary))).reason is Reason.OVERLOADED
+    assert (secondary.state.asked, secondary.state.state) == (True, "new")
+    assert (await resume(secondary)).certificate is not None
 
 
 async def test_a_lost_certificate_is_given_again(tmp_path: Path, running: Running) -> None:

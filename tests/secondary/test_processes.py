@@ -19,6 +19,7 @@ from enlist.certificates import Authority
 from enlist.runtime import files
 from enlist_secondary import config as configs
 from enlist_secondary import report
+from enlist_secondary.cli import FINAL_NO
 from tests.support.means import need_machine_id
 from tests.support.processes import Daemon, PrimaryProcess, command, primary_process, run
 from tests.support.secondaries import Secondary, written
@@ -161,13 +162,13 @@ def test_a_final_no_ends_it_with_its_reason(process: Process, shared: PrimaryPro
     told = process.becomes(connected=True)
     shared.do("server", "remove", told["server_id"], "--reason", "moved out\u00e9")
     wait_for(lambda: process.returncode is not None)
-    assert process.returncode == 1
+    assert process.returncode == FINAL_NO
     last = process.log.splitlines()[-1]
     assert last.startswith("SERVER_REMOVED: ")
     assert "moved out" in last
     assert json.loads(process.do("status", "--json").stdout)["state"] == "removed"
     process.start()
-    wait_for(lambda: process.returncode == 1)
+    wait_for(lambda: process.returncode == FINAL_NO)
     assert row(shared, process)["state"] == "removed"
 
 
@@ -175,7 +176,7 @@ def test_leaving_is_final_too(process: Process, shared: PrimaryProcess) -> None:
     process.start()
     process.becomes(connected=True)
     assert json.loads(process.do("leave", "--json").stdout) == {"state": "departed"}
-    wait_for(lambda: process.returncode == 1)
+    wait_for(lambda: process.returncode == FINAL_NO)
     assert row(shared, process)["state"] == "departed"
 
 

@@ -80,33 +80,39 @@ def test_registering(desk: Desk, other: Server, state: State | None, way: str) -
     assert made.state is to
     assert desk.load(made) == made
     assert api_key == "" or desk.uses(api_key, owner) == 1
+    assert_nothing_is_inherited(desk, made, server, way, api_key)
+    assert_joining_trusted_is_a_decision(desk, made, server, way, head)
 
-    # Nothing is inherited but the id: name and group are those of this request, or of the invitation.
-    in_paris = api_key != "" and not vendors
+    # Registering once more in the same way changes nothing, and uses nothing up (attacks row 9).
+    desk.later(60)
+    with desk.unchanged():
+        assert register() == made
+
+
+def assert_nothing_is_inherited(desk: Desk, made: Server, server: Server | None, way: str, api_key: str) -> None:
+    """But the id: name and group are those of this request, or of the invitation."""
+    in_paris = api_key != "" and "vendor" not in way
     assert made.group == ("Sites/Paris" if in_paris else "/")
     assert made.name == ("invited name" if way == "with a join line" else "new name")
     assert made.reason is None
     assert (made.since, made.created_at) == (desk.now, desk.now)
     assert (made.source, made.server_address, made.version) == (AWAY, "new.example", "2.0")
     assert (made.key, made.public_key) == (fingerprint("one"), b"one")
-    assert made.expires_at == (desk.now + 7 * DAY if to is State.PENDING else None)
+    assert made.expires_at == (desk.now + 7 * DAY if made.state is State.PENDING else None)
     assert made.asked_with == (f"api-key/{api_key.split('_')[1]}" if api_key else "default")
     if server is not None:
         assert made.id == server.id
 
-    # A stranger's request is no decision; joining already trusted is one, and so is the end of an invitation.
+
+def assert_joining_trusted_is_a_decision(desk: Desk, made: Server, server: Server | None, way: str, head: int) -> None:
+    """And so is the end of an invitation; a stranger's request is none."""
     entries = desk.journal(after=head)
-    actions = ["server.register"] * (to is State.TRUSTED)
+    actions = ["server.register"] * (made.state is State.TRUSTED)
     taken_over = "join line" in way and server is not None
     assert [entry.action for entry in entries] == actions + ["server.withdraw"] * taken_over
-    if to is State.TRUSTED:
+    if made.state is State.TRUSTED:
         assert made.revision == entries[0].number
         assert entries[0].evidence == ("invited" if "join line" in way else "full API key")
-
-    # Registering once more in the same way changes nothing, and uses nothing up (attacks row 9).
-    desk.later(60)
-    with desk.unchanged():
-        assert register() == made
 
 
 @pytest.mark.parametrize("way", ["without an API key", "with a full API key"])
