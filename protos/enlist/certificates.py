@@ -53,27 +53,6 @@ def load_public_key(public_key: bytes) -> ec.EllipticCurvePublicKey:
     return _p256(key)
 
 
-def key_of_request(request: bytes) -> ec.EllipticCurvePublicKey:
-    """The public key of a PKCS #10 request (DER, RFC 2986), once the request's own signature holds. All else in it is ignored."""
-    try:
-        csr = x509.load_der_x509_csr(request)
-        key = _p256(csr.public_key())  # first: verifying with a huge RSA or DSA key costs more than all the rest
-        sound = csr.is_signature_valid
-    except Refused:
-        raise
-    except Exception as error:  # as above
-        raise Refused(Reason.KEY_UNSUITABLE, "The certification request cannot be read.") from error
-    if not sound:
-        raise Refused(Reason.PROOF_INVALID, "The certification request is not signed by its own key.")
-    return key
-
-
-def make_request(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A PKCS #10 request (DER) that says nothing but the key."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
-
-
 def _p256(key: object) -> ec.EllipticCurvePublicKey:
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
         return key

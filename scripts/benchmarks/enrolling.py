@@ -54,17 +54,18 @@ class Applicant:
         self.key = key or certificates.new_key()
         self.name = f"server-{next(_numbers):06}"
         public = self.key.public_key()
+        spki = certificates.spki(public)
         self.brought = signer.issue_secondary(public, ACCOUNT, "a" * 10, 30 * DAY, now)
         self._authority_key = signer.authority.public_key
         self.registration = registration_pb2.Registration(
             account_domain=ACCOUNT,
             display_name=self.name,
             api_key=api_key,
-            certification_request=certificates.make_request(self.key),
+            public_key=spki,
             version="0.1.0",
         ).SerializeToString()
         self.validate = registration_pb2.ValidateRequest(account_domain=ACCOUNT, api_key=api_key)
-        self.claim = registration_pb2.Claim(account_domain=ACCOUNT, public_key=certificates.spki(public)).SerializeToString()
+        self.claim = registration_pb2.Claim(account_domain=ACCOUNT, public_key=spki).SerializeToString()
 
     def prove(self, rpc: str, challenge: bytes, signed: bytes) -> registration_pb2.Proof:
         """A proof over `signed`."""

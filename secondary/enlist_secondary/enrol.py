@@ -111,7 +111,7 @@ class Applicant:
             account_domain=self._config.account,
             display_name=self._config.name,
             api_key=api_key.load(self._config.folder),
-            certification_request=certificates.make_request(self._identity.key),
+            public_key=self._identity.public_key,
             server_address=self._config.server_address,
             version=__version__,
         ).SerializeToString()

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from enlist import certificates
 from enlist.reasons import Reason
 from enlist.runtime.logs import _Formatter
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
@@ -43,9 +42,7 @@ async def test_nothing_that_a_stranger_says_of_itself_may_hold_it(world: World, 
     before, asker = await world.tables(), world.asker()
     for field in ("display_name", "server_address", "version"):
         fields = {"display_name": "plain", "server_address": "plain.example", "version": "1", field: text}
-        registration = registration_pb2.Registration(
-            account_domain=ACCOUNT, certification_request=certificates.make_request(asker.key)
-        )
+        registration = registration_pb2.Registration(account_domain=ACCOUNT, public_key=asker.public_key)
         for name, value in fields.items():
             setattr(registration, name, value)
         signed = registration.SerializeToString()

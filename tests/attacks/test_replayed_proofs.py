@@ -1,8 +1,7 @@
-"""Attacks row 47: another server's certification request or proof replayed, also into another account."""
+"""Attacks row 47: another server's registration or proof replayed, also into another account."""
 
 from __future__ import annotations
 
-from enlist import certificates
 from enlist.reasons import Reason
 from enlist.v1 import registration_pb2, server_pb2
 from tests.attacks.world import OTHER, World
@@ -12,7 +11,7 @@ from tests.support.inprocess import ACCOUNT, Asker, Stubs, refused_by
 async def recorded_request(stub: Stubs, owner: Asker, account: str = ACCOUNT) -> registration_pb2.RegisterRequest:
     """A registration as its owner sends it."""
     registration = registration_pb2.Registration(
-        account_domain=account, display_name=owner.name, certification_request=certificates.make_request(owner.key)
+        account_domain=account, display_name=owner.name, public_key=owner.public_key
     ).SerializeToString()
     return registration_pb2.RegisterRequest(registration=registration, proof=await owner.proof(stub, "Register", registration))
 

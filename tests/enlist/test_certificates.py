@@ -67,26 +67,6 @@ def reason_of(refused: pytest.ExceptionInfo[Refused]) -> Reason:
 # --- Keys and requests --------------------------------------------------------------------------------------------------------
 
 
-def test_only_the_key_of_a_request_is_taken() -> None:
-    """Attacks rows 4 and 6: whatever names and extensions a request asks for."""
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, PRIMARY.authority.stable_name)]))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("*")]), critical=False)
-        .sign(KEY, hashes.SHA256())
-    )
-    key = certificates.key_of_request(request.public_bytes(serialization.Encoding.DER))
-    assert certificates.spki(key) == PUBLIC
-    assert certificates.spki(certificates.key_of_request(certificates.make_request(KEY))) == PUBLIC
-
-
-def test_our_own_request_says_nothing_but_the_key() -> None:
-    request = x509.load_der_x509_csr(certificates.make_request(KEY))
-    assert not list(request.subject)
-    assert not list(request.extensions)
-
-
 UNSUITABLE: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey] = {
     "rsa": rsa.generate_private_key(65537, 2048),
     "p384": ec.generate_private_key(ec.SECP384R1()),
@@ -95,36 +75,19 @@ UNSUITABLE: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPr
 
 
 @pytest.mark.parametrize("kind", UNSUITABLE)
-def test_a_request_for_another_kind_of_key_is_refused(kind: str) -> None:
+def test_another_kind_of_key_is_refused(kind: str) -> None:
     """Attacks row 7."""
-    key = UNSUITABLE[kind]
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
     with pytest.raises(Refused) as caught:
-        certificates.key_of_request(request.public_bytes(serialization.Encoding.DER))
+        certificates.load_public_key(UNSUITABLE[kind].public_key().public_bytes(serialization.Encoding.DER, spki))
     assert reason_of(caught) is Reason.KEY_UNSUITABLE
-    with pytest.raises(Refused) as caught:
-        certificates.load_public_key(
-            key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        )
-    assert reason_of(caught) is Reason.KEY_UNSUITABLE
-
-
-def test_a_request_signed_by_another_key_is_refused() -> None:
-    """Attacks row 7: bad proof of possession."""
-    request = bytearray(certificates.make_request(KEY))
-    other = certificates.spki(certificates.new_key().public_key())
-    start = bytes(request).index(PUBLIC)
-    request[start : start + len(other)] = other
-    with pytest.raises(Refused) as caught:
-        certificates.key_of_request(bytes(request))
-    assert reason_of(caught) is Reason.PROOF_INVALID
 
 
 @given(st.binary(max_size=300))
-def test_bytes_that_are_no_key_request_or_certificate_are_refused(data: bytes) -> None:
+def test_bytes_that_are_no_key_or_certificate_are_refused(data: bytes) -> None:
     """Attacks row 7."""
     readers = (certificates.load, certificates.load_pem, certificates.read_authority)
-    for read in (certificates.key_of_request, certificates.load_public_key, *readers):
+    for read in (certificates.load_public_key, *readers):
         with pytest.raises(Refused):
             read(data)
 

@@ -139,7 +139,7 @@ class Asker:
             account_domain=self.account,
             display_name=self.name,
             api_key=api_key,
-            certification_request=certificates.make_request(self.key),
+            public_key=self.public_key,
             version="0.1.0",
         ).SerializeToString()
         proof = await self.proof(stub, "Register", registration)

@@ -29,7 +29,7 @@ M = TypeVar("M", bound=Message)
 
 WORTH_WAITING = frozenset({State.PENDING, State.SUSPENDED})
 REQUEST_LIMIT = 16 * 1024
-"""Bytes in a certification request, or in a registration around it, that are looked at."""
+"""Bytes in what is signed that are looked at."""
 
 
 class Registration(registration_pb2_grpc.RegistrationServiceServicer):
@@ -112,10 +112,8 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         return self._enrolment(server, None)
 
     def _asked(self, registration: pb.Registration, request: pb.RegisterRequest) -> Asked:
-        if len(registration.certification_request) > REQUEST_LIMIT:
-            raise Refused(Reason.KEY_UNSUITABLE, "The certification request is too large.")
-        key = certificates.key_of_request(registration.certification_request)
-        public_key = certificates.spki(key)
+        key = certificates.load_public_key(registration.public_key)
+        public_key = certificates.spki(key)  # not as it came: one key has one identity, however it was written
         self._prove(key, "Register", request.registration, request.proof)
         return Asked(
             name=names.display_name(registration.display_name),

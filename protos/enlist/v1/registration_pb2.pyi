@@ -182,7 +182,7 @@ class Registration(_message.Message):
     ACCOUNT_DOMAIN_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
-    CERTIFICATION_REQUEST_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SERVER_ADDRESS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     account_domain: _builtins.str
@@ -191,8 +191,8 @@ class Registration(_message.Message):
     """The server's name for people, at most 63 characters."""
     api_key: _builtins.str
     """The API key, or empty for the account's default restricted API key."""
-    certification_request: _builtins.bytes
-    """A PKCS #10 certification request, DER. Only its public key (P-256) is taken; names and extensions are ignored."""
+    public_key: _builtins.bytes
+    """The server's key: its SubjectPublicKeyInfo, DER, on P-256. What its certificate will say is the primary's affair alone."""
     server_address: _builtins.str
     """The address where clients find this server; may be empty."""
     version: _builtins.str
@@ -203,13 +203,13 @@ class Registration(_message.Message):
         account_domain: _builtins.str = ...,
         display_name: _builtins.str = ...,
         api_key: _builtins.str = ...,
-        certification_request: _builtins.bytes = ...,
+        public_key: _builtins.bytes = ...,
         server_address: _builtins.str = ...,
         version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_domain", b"account_domain", "api_key", b"api_key", "certification_request", b"certification_request", "display_name", b"display_name", "server_address", b"server_address", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_domain", b"account_domain", "api_key", b"api_key", "display_name", b"display_name", "public_key", b"public_key", "server_address", b"server_address", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,7 +251,7 @@ class RegisterRequest(_message.Message):
     """A serialised `Registration`."""
     @_builtins.property
     def proof(self) -> Global___Proof:
-        """By the key of the certification request, over `registration`."""
+        """By the registration's key, over `registration`."""
 
     def __init__(
         self,

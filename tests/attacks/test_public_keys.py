@@ -1,10 +1,9 @@
-"""Attacks rows 4, 6 and 7: certification requests that name somebody else, ask for more, prove nothing, are weak, or huge."""
+"""Attacks rows 4, 6 and 7: keys that come with a name or a wish, prove nothing, are weak, or huge."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
@@ -12,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enlist import certificates, proofs
 from enlist.reasons import Reason
@@ -21,24 +20,18 @@ from enlist_primary.authority.signer import Signer, new_authority
 from tests.attacks.world import World
 from tests.support.inprocess import ACCOUNT, Asker, refused_by
 
-Extension = tuple[x509.ExtensionType, bool]
+
+def spki(key: Any) -> bytes:
+    """Any key's SubjectPublicKeyInfo, DER."""
+    public: bytes = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return public
 
 
-def request_for(key: Any, subject: str = "", extensions: Sequence[Extension] = ()) -> bytes:
-    """A PKCS #10 request with whatever in it."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)] if subject else [])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical)
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.DER)
-
-
-async def send(world: World, asker: Asker, request: bytes, api_key: str = "", **proof: Any) -> registration_pb2.Enrolment:
-    """Registers with this request; the proof is sound unless its parts are given."""
+async def send(world: World, asker: Asker, public_key: bytes, **proof: Any) -> registration_pb2.Enrolment:
+    """Registers with this key; the proof is sound unless its parts are given."""
     async with world.running.stranger() as stub:
         registration = registration_pb2.Registration(
-            account_domain=ACCOUNT, display_name=asker.name, api_key=api_key, certification_request=request, version="0.1.0"
+            account_domain=ACCOUNT, display_name=asker.name, public_key=public_key, version="0.1.0"
         ).SerializeToString()
         made = await asker.proof(stub, proof.pop("rpc", "Register"), proof.pop("signed", registration))
         for field, value in proof.items():
@@ -49,25 +42,35 @@ async def send(world: World, asker: Asker, request: bytes, api_key: str = "", **
 # --- Rows 4 and 6 --------------------------------------------------------------------------------------------------------------
 
 
-async def test_names_and_extensions_that_a_request_asks_for_are_dropped(world: World) -> None:
-    """Another server's name, the primary's, a wildcard, a CA that signs certificates: one certificate says nothing of it."""
-    asker = world.asker("ambitious")
-    authority = world.running.authority
-    victim = certificates.spiffe_id(authority.stable_name, ACCOUNT, world.victim_id)
-    names = [
-        *(x509.DNSName(name) for name in (authority.stable_name, "*.acme.example", "localhost")),
-        x509.UniformResourceIdentifier(victim),
-    ]
-    usage = x509.KeyUsage(True, True, True, True, True, True, True, False, False)
-    asked: list[Extension] = [
-        (x509.SubjectAlternativeName(names), False),
-        (x509.BasicConstraints(ca=True, path_length=None), True),
-        (usage, True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, ExtendedKeyUsageOID.CODE_SIGNING]), False),
-        (x509.NameConstraints([x509.DNSName("example")], None), True),
-    ]
-    await send(world, asker, request_for(asker.key, "victim", asked), await world.full_api_key())
+async def test_a_key_that_comes_with_names_and_extensions_is_refused(world: World) -> None:
+    """A certification request or a certificate, for whatever name, a wildcard, a CA: only a bare key is taken."""
+    asker, before = world.asker("ambitious"), await world.tables()
+    authority, now = world.running.authority, int(time.time())
+    names = x509.SubjectAlternativeName([x509.DNSName(each) for each in (authority.stable_name, "*.acme.example", "localhost")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=False)
+    request = request.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    for ambitious in (
+        request.sign(asker.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER),
+        certificates.der(new_authority(asker.key, now)),
+        Signer(asker.key, authority.certificate).issue_secondary(asker.key.public_key(), ACCOUNT, world.victim_id, 3600, now),
+    ):
+        assert (await refused_by(send(world, asker, ambitious))).reason is Reason.KEY_UNSUITABLE
+    assert await world.tables() == before
+
+
+async def test_whatever_a_server_calls_itself_its_certificate_names_it_alone(world: World) -> None:
+    """Another server's name, and the primary's for an address: exactly its own SAN, no CA, no key usage but a signature."""
+    authority, asker = world.running.authority, world.asker("victim")
+    registration = registration_pb2.Registration(
+        account_domain=ACCOUNT,
+        display_name="victim",
+        server_address=authority.stable_name,
+        api_key=await world.full_api_key(),
+        public_key=asker.public_key,
+    ).SerializeToString()
     async with world.running.stranger() as stub:
+        proof = await asker.proof(stub, "Register", registration)
+        await stub.registration.Register(registration_pb2.RegisterRequest(registration=registration, proof=proof))
         enrolment = await asker.fetch(stub)
 
     leaf = certificates.load(enrolment.certificate)
@@ -83,7 +86,6 @@ async def test_names_and_extensions_that_a_request_asks_for_are_dropped(world: W
     assert not certificates.is_server_leaf_of(leaf, authority, int(time.time()))
     assert certificates.spki(certificates.key_of(leaf)) == asker.public_key
     assert enrolment.server_id != world.victim_id
-    assert enrolment.display_name == "ambitious"
 
 
 # --- Row 7 ---------------------------------------------------------------------------------------------------------------------
@@ -103,50 +105,53 @@ async def test_names_and_extensions_that_a_request_asks_for_are_dropped(world: W
 )
 async def test_any_key_but_one_on_p256_is_refused(world: World, make: Any) -> None:
     before = await world.tables()
-    refused = await refused_by(send(world, world.asker(), request_for(make())))
+    refused = await refused_by(send(world, world.asker(), spki(make())))
     assert refused.reason is Reason.KEY_UNSUITABLE
     assert await world.tables() == before
 
 
-async def test_a_key_is_judged_before_its_signature_is_computed() -> None:
-    """Verifying with a huge key costs more than everything else: a wrong signature of one must not get that far."""
-    request = bytearray(request_for(rsa.generate_private_key(65537, 2048)))
-    request[-1] ^= 1
-    with pytest.raises(Exception, match="P-256") as raised:
-        certificates.key_of_request(bytes(request))
-    assert getattr(raised.value, "reason", None) is Reason.KEY_UNSUITABLE
-
-
 @pytest.mark.parametrize(
-    ("request_bytes", "reason"),
+    ("public_key", "reason"),
     [
         (b"", Reason.KEY_UNSUITABLE),
         (b"\x30\x80\x00\x00", Reason.KEY_UNSUITABLE),
         (os.urandom(400), Reason.KEY_UNSUITABLE),
-        (b"-----BEGIN CERTIFICATE REQUEST-----\n", Reason.KEY_UNSUITABLE),
+        (b"-----BEGIN PUBLIC KEY-----\n", Reason.KEY_UNSUITABLE),
         (b"\x30" * 12_000, Reason.KEY_UNSUITABLE),
         (bytes(16 * 1024 + 1), Reason.INVALID_ARGUMENT),  # the registration around it is too large already
     ],
 )
-async def test_what_is_no_request_or_a_huge_one_is_refused(world: World, request_bytes: bytes, reason: Reason) -> None:
+async def test_what_is_no_key_or_a_huge_one_is_refused(world: World, public_key: bytes, reason: Reason) -> None:
     before, heads = await world.tables(), await world.head()
-    assert (await refused_by(send(world, world.asker(), request_bytes))).reason is reason
+    assert (await refused_by(send(world, world.asker(), public_key))).reason is reason
     assert await world.tables() == before
     assert await world.head() == heads
 
 
-async def test_a_request_that_its_own_key_did_not_sign_is_refused(world: World) -> None:
-    asker = world.asker()
-    request = bytearray(request_for(asker.key))
-    request[-1] ^= 1
-    before = await world.refusals(ACCOUNT, Reason.PROOF_INVALID)
-    assert (await refused_by(send(world, asker, bytes(request)))).reason is Reason.PROOF_INVALID
+async def test_a_registration_that_its_own_key_did_not_sign_is_refused(world: World) -> None:
+    """Bad proof of possession: somebody else's key, signed for with one's own."""
+    asker, before = world.asker(), await world.refusals(ACCOUNT, Reason.PROOF_INVALID)
+    assert (await refused_by(send(world, asker, spki(certificates.new_key())))).reason is Reason.PROOF_INVALID
     assert await world.refusals(ACCOUNT, Reason.PROOF_INVALID) == before + 1
+
+
+async def test_a_key_written_in_another_way_is_the_same_key(world: World) -> None:
+    """A compressed point (RFC 5480, 2.2) is no second identity of its key: no other row, no other fingerprint to compare."""
+    asker = world.asker("squeezed")
+    public = asker.key.public_key()
+    point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
+    full = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    shorter = len(full) - len(point)
+    der = bytearray(asker.public_key.replace(full, point))
+    der[1] -= shorter  # the lengths of the sequence and of the bit string, which both take one byte
+    der[-len(point) - 2] -= shorter
+    first = await send(world, asker, asker.public_key)
+    again = await send(world, asker, bytes(der))
+    assert (again.server_id, again.comparison_code) == (first.server_id, first.comparison_code)
 
 
 async def test_a_proof_for_something_else_is_refused(world: World) -> None:
     asker, before = world.asker(), await world.tables()
-    request = request_for(asker.key)
     for wrong in (
         {"rpc": "Leave"},
         {"rpc": "AwaitAuthorization"},
@@ -157,7 +162,7 @@ async def test_a_proof_for_something_else_is_refused(world: World) -> None:
         {"challenge": os.urandom(56)},
         {"challenge": bytes(56)},
     ):
-        assert (await refused_by(send(world, asker, request, **wrong))).reason is Reason.PROOF_INVALID, wrong
+        assert (await refused_by(send(world, asker, asker.public_key, **wrong))).reason is Reason.PROOF_INVALID, wrong
     assert await world.tables() == before
 
 
@@ -173,7 +178,7 @@ async def test_a_challenge_of_another_primary_or_of_yesterday_is_refused(world: 
     ):
         challenge = proofs.new_challenge(secret, moment, os.urandom)
         registration = registration_pb2.Registration(
-            account_domain=ACCOUNT, display_name="late", certification_request=request_for(asker.key)
+            account_domain=ACCOUNT, display_name="late", public_key=asker.public_key
         ).SerializeToString()
         signature = proofs.sign(asker.key, "Register", challenge, own.authority.public_key, registration)
         proof = registration_pb2.Proof(challenge=challenge, signature=signature)
@@ -188,7 +193,7 @@ async def test_a_proof_made_for_another_primary_is_refused(world: World) -> None
     async with world.running.stranger() as stub:
         described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1))
     registration = registration_pb2.Registration(
-        account_domain=ACCOUNT, display_name="lured", certification_request=request_for(asker.key)
+        account_domain=ACCOUNT, display_name="lured", public_key=asker.public_key
     ).SerializeToString()
     rogue = certificates.spki(certificates.new_key().public_key())
     signature = proofs.sign(asker.key, "Register", described.challenge, rogue, registration)
@@ -201,15 +206,15 @@ async def test_a_proof_made_for_another_primary_is_refused(world: World) -> None
 async def test_what_is_refused_costs_little(world: World) -> None:
     """A bad request is not worth more of the primary's time than a good one."""
 
-    async def cost(request: bytes) -> float:
+    async def cost(public_key: bytes) -> float:
         asker, times = world.asker(), []
         for _ in range(15):
             begin = time.process_time()
             with pytest.raises(grpc.aio.AioRpcError):
-                await send(world, asker, request)
+                await send(world, asker, public_key)
             times.append(time.process_time() - begin)
         return sorted(times)[len(times) // 2]
 
-    good = await cost(request_for(certificates.new_key()))  # refused too: its proof is another key's
-    for request in (request_for(rsa.generate_private_key(65537, 4096)), b"\x30" * 16_000):
-        assert await cost(request) < 3 * good + 0.005
+    good = await cost(spki(certificates.new_key()))  # refused too: its proof is another key's
+    for public_key in (spki(rsa.generate_private_key(65537, 4096)), b"\x30" * 16_000):
+        assert await cost(public_key) < 3 * good + 0.005
