@@ -52,16 +52,14 @@ def _one(arguments: argparse.Namespace) -> int:
 
 
 def _many(arguments: argparse.Namespace) -> int:
-    from enlist.runtime import files
-
     rows = read_csv(arguments.csv)
     _prepare(arguments.out)
     invitations = _invite(arguments, rows)
-    made = []
-    for invitation in invitations:
-        path = arguments.out / file_name(invitation.server.display_name, invitation.server.id)
-        files.write(path, f"{invitation.join_line}\n".encode())
-        made.append(_as_json(invitation) | {"file": str(path)})
+    try:
+        made = [_as_json(each) | {"file": str(_written(arguments.out, each))} for each in invitations]
+    except Refused as refused:
+        _take_back(arguments, invitations)
+        raise Refused(refused.reason, f"{refused.message} Nobody is invited.") from None
     if arguments.json:
         output.print_json(made)
     else:
@@ -69,6 +67,37 @@ def _many(arguments: argparse.Namespace) -> int:
         invited = "1 server is" if len(made) == 1 else f"{len(made)} servers are"
         output.say(f"{invited} invited. Each file is a secret, and good for one server.")
     return 0
+
+
+def _written(folder: Path, invitation: Invitation) -> Path:
+    from enlist.runtime import files
+
+    path = _path(folder, invitation)
+    files.write(path, f"{invitation.join_line}\n".encode())
+    return path
+
+
+def _path(folder: Path, invitation: Invitation) -> Path:
+    return folder / file_name(invitation.server.display_name, invitation.server.id)
+
+
+def _take_back(arguments: argparse.Namespace, invitations: list[Invitation]) -> None:
+    """Without its file nobody has the join line, which is shown once; and half a list would leave the rest to be guessed."""
+    from enlist.runtime import files
+    from enlist.v1 import trust_pb2, trust_pb2_grpc
+    from enlist_primary.cli.client import call
+
+    requests = [
+        trust_pb2.WithdrawServerRequest(name=each.server.name, reason="its join file could not be written") for each in invitations
+    ]
+
+    async def withdraw(channel: Any) -> None:
+        for request in requests:
+            await trust_pb2_grpc.TrustServiceStub(channel).WithdrawServer(request)
+
+    for invitation in invitations:
+        files.remove(_path(arguments.out, invitation))
+    call(arguments, withdraw)
 
 
 def _prepare(folder: Path) -> None:

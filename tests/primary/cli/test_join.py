@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enlist.reasons import Reason, Refused
-from enlist.v1.trust_pb2 import Invitation, InviteServersRequest, InviteServersResponse
+from enlist.runtime import files
+from enlist.v1.server_pb2 import Server
+from enlist.v1.trust_pb2 import Invitation, InviteServersRequest, InviteServersResponse, WithdrawServerRequest
 from enlist_primary.cli.join import _prepare, file_name, read_csv
 from tests.primary.cli.conftest import Run
 from tests.primary.cli.fake import SHOWN, FakePrimary, moment, server
@@ -179,7 +181,7 @@ def inviting() -> FakePrimary:
             ]
         )
 
-    return FakePrimary(InviteServers=invite)
+    return FakePrimary(InviteServers=invite, WithdrawServer=Server())
 
 
 def test_the_join_line_stands_alone_on_the_last_line(run: Run) -> None:
@@ -220,17 +222,36 @@ def test_a_list_becomes_a_folder_of_files_that_only_the_owner_reads(run: Run, ta
     finally:
         os.umask(old)
     assert ran.status == 0
-    files = sorted(out.iterdir())
-    assert [file.name for file in files] == ["paris-1-aaaaaaaaaa.join", "paris-1-bbbbbbbbbb.join", "rome-2-cccccccccc.join"]
-    assert [file.stat().st_mode & 0o777 for file in (out, *files)] == [0o700, 0o600, 0o600, 0o600]
-    assert [file.read_text() for file in files] == [f"enlist://main.example/acme.example?secret-of-{id}\n" for id in IDS[:3]]
+    made = sorted(out.iterdir())
+    assert [file.name for file in made] == ["paris-1-aaaaaaaaaa.join", "paris-1-bbbbbbbbbb.join", "rome-2-cccccccccc.join"]
+    assert [file.stat().st_mode & 0o777 for file in (out, *made)] == [0o700, 0o600, 0o600, 0o600]
+    assert [file.read_text() for file in made] == [f"enlist://main.example/acme.example?secret-of-{id}\n" for id in IDS[:3]]
     assert "secret-of" not in ran.out
     if as_json:
-        made = json.loads(ran.out)
-        assert [set(each) for each in made] == [{"id", "name", "group", "expires", "file"}] * 3
-        assert [each["file"] for each in made] == [str(file) for file in files]
+        printed = json.loads(ran.out)
+        assert [set(each) for each in printed] == [{"id", "name", "group", "expires", "file"}] * 3
+        assert [each["file"] for each in printed] == [str(file) for file in made]
     else:
         assert "3 servers are invited" in ran.out
+
+
+def test_where_one_file_cannot_be_written_nobody_is_invited_and_no_file_is_left(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.write_text("a\nb\nc\n")
+    out, primary, real = tmp_path / "out", inviting(), files.write
+
+    def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+        if path.name.startswith("b-"):
+            raise Refused(Reason.STORAGE_FULL, "The disk is full.")
+        real(path, data, mode)
+
+    monkeypatch.setattr(files, "write", write)
+    ran = run("join", "acme.example", "--from", str(table), "--out", str(out), primary=primary)
+    assert (ran.status, ran.err) == (1, "STORAGE_FULL: The disk is full. Nobody is invited.\n")
+    assert list(out.iterdir()) == []
+    withdrawn = [request.name for name, request in primary.asked if isinstance(request, WithdrawServerRequest)]
+    assert withdrawn == [f"accounts/acme.example/servers/{id}" for id in IDS[:3]]
 
 
 def test_nobody_is_invited_if_one_line_is_bad(run: Run, table: Path, tmp_path: Path) -> None:
