@@ -107,12 +107,16 @@ class Daemon:
         self._end_if_hopeless()
 
     async def _take_over(self) -> None:
-        config = configs.load(self._staged)
+        config, before = configs.load(self._staged), self._config
         _LOG.info("awaiting a different primary", primary=config.primary, account=config.account)
         await Keeper(config, self._now).authorized()
         configs.switch(self._path)
         self._over = None
         _LOG.info("the different primary takes over", primary=config.primary, account=config.account)
+        if left := state.load(before.folder).server_id:  # nobody told it, and whoever ran the wizard may be gone
+            _LOG.warning(
+                "the primary before still lists this server, until it is removed there", primary=before.primary, server=left
+            )
 
     def _end_if_hopeless(self) -> None:
         if self._over is not None and not self._hope:

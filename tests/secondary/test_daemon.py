@@ -185,7 +185,9 @@ async def test_another_address_of_the_same_primary_is_met_and_linked_to(
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-async def test_a_different_primary_takes_over_once_it_has_authorized(secondary: Secondary, other: Running, when: str) -> None:
+async def test_a_different_primary_takes_over_once_it_has_authorized(
+    secondary: Secondary, other: Running, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
     staged = stage(secondary, other) if when == "before" else None
     async with daemon_of(secondary):
         await secondary.connects()
@@ -201,6 +203,8 @@ async def test_a_different_primary_takes_over_once_it_has_authorized(secondary: 
     assert configs.load(configs.backup_path(secondary.path)) == secondary.config
     assert not configs.next_path(secondary.path).exists()
     assert staged.identity.fingerprint != secondary.identity.fingerprint
+    (left,) = (record for record in caplog.records if "still lists this server" in record.message)
+    assert vars(left)["fields"] == {"primary": secondary.config.primary, "server": secondary.state.server_id}
 
 
 async def test_a_different_primary_that_refuses_changes_nothing(secondary: Secondary, other: Running) -> None:
