@@ -161,13 +161,16 @@ class Applicant:
         return pb.Claim(account_domain=self._config.account, public_key=self._identity.public_key).SerializeToString()
 
     def _receive(self, enrolment: pb.Enrolment) -> Identity | None:
-        """Keeps the certificate, if there is one, before anything else: a crash in between leaves an API key that the next start
-        erases, never a server with neither, nor one that is said to be trusted and has none."""
-        received = None
-        if enrolment.certificate:
-            received = self._identity.keep(certificates.load(enrolment.certificate), self._config.account)
-            api_key.erase(self._config.folder)
+        """Writes down what the primary said, then keeps the certificate if there is one, and only then erases the API key.
+
+        A crash in between leaves a certificate for the next start to fetch, or an API key for it to erase: never a certificate and
+        no word of whose it is, nor a server with neither.
+        """
         self._write_down(enrolment)
+        if not enrolment.certificate:
+            return None
+        received = self._identity.keep(certificates.load(enrolment.certificate), self._config.account)
+        api_key.erase(self._config.folder)
         return received
 
     def _write_down(self, enrolment: pb.Enrolment) -> None:

@@ -137,20 +137,20 @@ async def after_request_and_nothing_noted(secondary: Secondary) -> None:
     files.remove(secondary.config.folder / "state.json")
 
 
+async def after_word(secondary: Secondary) -> None:
+    """Killed once the answer was written down, before the certificate was in place."""
+    await after_certificate(secondary)
+    files.remove(secondary.config.folder / "certificate.pem")
+
+
 async def after_certificate(secondary: Secondary) -> None:
     """Killed once the certificate was in place, before the API key was erased."""
     secret = api_key.load(secondary.config.folder)
-    await after_erasure(secondary)
+    await resume(secondary)
     api_key.keep(secondary.config.folder, secret)
 
 
-async def after_erasure(secondary: Secondary) -> None:
-    """Killed once the API key was erased, before it was written down where this server stands."""
-    await resume(secondary)
-    files.write(secondary.config.folder / "state.json", b'{"asked": true}')
-
-
-@pytest.mark.parametrize("kill", [after_key, after_request, after_request_and_nothing_noted, after_certificate, after_erasure])
+@pytest.mark.parametrize("kill", [after_key, after_request, after_request_and_nothing_noted, after_word, after_certificate])
 async def test_killed_at_any_step_the_same_key_resumes(tmp_path: Path, running: Running, kill: Any) -> None:
     """Faults rows 1 and 2, attacks row 9: one row, one use of the API key, one valid certificate."""
     secret = await running.api_key(kind=account_pb2.API_KEY_KIND_FULL, max_uses=1)
@@ -160,6 +160,7 @@ async def test_killed_at_any_step_the_same_key_resumes(tmp_path: Path, running: 
     mine = await resume(secondary)
     assert mine.fingerprint == key
     assert mine.usable(int(time.time()))
+    assert secondary.state.server_id
     assert [server.fingerprint for server in await servers(running)] == [key]
 
 

@@ -15,7 +15,7 @@ from enlist_primary.store.schema import STEPS
 from enlist_primary.store.sqlite import SqliteDatabase
 from tests.primary.store.helpers import ACME, NOW, add_server, servers
 
-TYPE = re.compile(r"^    (?!PRIMARY|UNIQUE|FOREIGN)\w+ (\w+)", re.MULTILINE)
+TYPE = re.compile(r"^    (?!PRIMARY|UNIQUE|FOREIGN|WHERE)\w+ (\w+)", re.MULTILINE)
 
 
 def test_only_three_types_are_used() -> None:
