@@ -36,7 +36,8 @@ def shown(config: Path) -> str:
 
 
 def unit(config: Path, data: Path) -> str:
-    """The unit's text. A restart mends neither a wrong command nor the primary's final no; all else may pass."""
+    """The unit's text. A restart mends neither a wrong command nor the primary's final no. Any other failure may pass; what only
+    a person can mend (a damaged file, say) stands in the log every ten seconds until somebody does."""
     return f"""\
 [Unit]
 Description=Enlist secondary

@@ -31,7 +31,7 @@ from enlist_secondary.known_primaries import KnownPrimaries
 from enlist_secondary.state import State
 
 PASSING = enrol.PERHAPS_HEARD | {Reason.OVERLOADED}
-"""Refusals that no other answer would avert: where what was written stays, so does the wish."""
+"""Refusals that other answers would not avert: there is no use in going through the questions again."""
 
 _UNDECIDED = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})
 
@@ -145,6 +145,8 @@ async def carry_out(setup: Setup, now: Clock) -> State:
             raise
         if state.load(setup.config.folder).asked:
             _drop(setup, dropped)
+            if refused.reason in enrol.FINAL:
+                raise
             stays = f"What was written stays in {setup.target}: enlist-secondary goes on from there."
             raise Refused(refused.reason, f"{refused.message} {stays}") from None
         before.restore()

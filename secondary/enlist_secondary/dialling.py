@@ -67,7 +67,7 @@ def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | 
 async def _dial(address: Address, pin: channel.Pin, config: SecondaryConfig, identity: Identity, now: Clock) -> Link:
     link = await open_link(address, pin, identity.client(), _hello(config))
     primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
-    state.change(config.folder, lambda kept: kept.linked(primary, name, int(now())))
+    state.change(config.folder, lambda kept: kept.linked(primary, name, identity.server_id, int(now())))
     _LOG.info("link open", primary=primary, address=address, server=name)
     return link
 

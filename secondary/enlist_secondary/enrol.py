@@ -37,8 +37,18 @@ FINAL = frozenset(
 )
 """Where a server stands that does not ask again by itself."""
 
-PERHAPS_HEARD = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.INTERNAL, Reason.SHUTTING_DOWN})
-"""Refusals after which the primary may still have registered this server. Asking again is safe."""
+PERHAPS_HEARD = frozenset(
+    {
+        Reason.UNREACHABLE,
+        Reason.TIMED_OUT,
+        Reason.NOT_ENLIST,
+        Reason.SHUTTING_DOWN,
+        Reason.STORAGE_FAILED,
+        Reason.STORAGE_CORRUPT,
+        Reason.INTERNAL,
+    }
+)
+"""Refusals after which the primary, or what stands before it, may still have registered this server. Asking again is safe."""
 
 _ASK = frozenset({Reason.SERVER_UNKNOWN, Reason.SERVER_EXPIRED})
 _WAIT = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_SUSPENDED})
@@ -98,12 +108,12 @@ class Applicant:
     async def register(self) -> None:
         """Asks to join, or asks again. What came of it, `follow` says: the answer to this may be lost."""
         before = state.load(self._config.folder).asked
-        self._note(asked=True)
+        state.change(self._config.folder, lambda known: replace(known, asked=True), strict=True)
         try:
             await self._register()
         except Refused as refused:
             if refused.reason not in PERHAPS_HEARD:
-                self._note(asked=before)
+                state.change(self._config.folder, lambda known: replace(known, asked=before))
             raise
 
     async def _register(self) -> None:
@@ -117,9 +127,6 @@ class Applicant:
         ).SerializeToString()
         request = pb.RegisterRequest(registration=registration, proof=await self._prove("Register", registration))
         await channel.answer(self._stub.Register(request, timeout=channel.RPC_TIMEOUT))
-
-    def _note(self, asked: bool) -> None:
-        state.change(self._config.folder, lambda known: replace(known, asked=asked))
 
     async def follow(self, news: News) -> Identity:
         """Follows this server's own request until it is trusted, and keeps the certificate. Refuses as `enrol` does."""
@@ -143,7 +150,7 @@ class Applicant:
         raise Refused(Reason.UNREACHABLE, "The primary ended the wait.")
 
     async def leave(self) -> pb.Enrolment:
-        """See the function."""
+        """Takes a pending request back, or leaves the account for good; the answer is written down."""
         claim = self._claim()
         request = pb.LeaveRequest(claim=claim, proof=await self._prove("Leave", claim))
         enrolment = await channel.answer(self._stub.Leave(request, timeout=channel.RPC_TIMEOUT))

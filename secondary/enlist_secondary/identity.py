@@ -49,6 +49,12 @@ class Identity:
         """The identity itself: SHA-256 of the public key, 64 lower-case hex digits."""
         return certificates.fingerprint(self.public_key)
 
+    @property
+    def server_id(self) -> str:
+        """The id by which the primary knows this server; empty before there is a certificate."""
+        named = certificates.server_identity(self.certificate) if self.certificate else None
+        return named.server_id if named else ""
+
     def comparison_code(self, account: str) -> str:
         """What two people compare: reckoned here, not taken from the primary."""
         return certificates.comparison_code(self.authority.public_key, self.public_key, account)

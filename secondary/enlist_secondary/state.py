@@ -52,7 +52,7 @@ class State:
     """`state.json`. Times are Unix seconds."""
 
     asked: bool = False
-    """Whether the primary may know of a request: set before it goes out, and taken back by a plain no."""
+    """Whether the primary may know of a request: set before one goes out, and unset again where that one got a plain no."""
     state: str = NEW
     """The lower-case name of a `ServerState`, or `new`."""
     since: int | None = None
@@ -97,9 +97,10 @@ class State:
         """After the primary described itself at the configured address."""
         return replace(self, met_at=str(address), primary_name=primary_name, ssl_port=ssl_port)
 
-    def linked(self, primary_name: str, display_name: str, now: int) -> State:
-        """After the link opened: nothing is wrong any more."""
-        link = replace(self, connected=True, connected_at=now, primary_name=primary_name, display_name=display_name)
+    def linked(self, primary_name: str, display_name: str, server_id: str, now: int) -> State:
+        """After the link opened: nothing is wrong any more. The id is the certificate's: the primary's word of it may be lost."""
+        named = replace(self, primary_name=primary_name, display_name=display_name, server_id=server_id)
+        link = replace(named, connected=True, connected_at=now)
         trusted = link if link.state == TRUSTED else replace(link, state=TRUSTED, since=now)
         return replace(trusted, last_problem=None)
 
@@ -135,17 +136,18 @@ def load(folder: Path) -> State:
         return State()
 
 
-def change(folder: Path, change: Callable[[State], State]) -> State:
-    """Keeps what `change` makes of the state kept. If that fails it is only said in the log: a full disk must not cost the link."""
+def change(folder: Path, change: Callable[[State], State], strict: bool = False) -> State:
+    """Keeps what `change` makes of the state kept. If that fails it is only said in the log: a full disk must not cost the link.
+
+    With `strict` the failure is raised, for what comes next counts on it.
+    """
     before = load(folder)
     after = change(before)
-    if after != before:
-        _save(folder, after)
-    return after
-
-
-def _save(folder: Path, state: State) -> None:
     try:
-        files.write(folder / "state.json", msgspec.json.format(msgspec.json.encode(state), indent=2) + b"\n")
+        if after != before:
+            files.write(folder / "state.json", msgspec.json.format(msgspec.json.encode(after), indent=2) + b"\n")
     except Refused as refused:
+        if strict:
+            raise
         _LOG.warning("state not kept", reason=refused.reason, problem=refused.message)
+    return after

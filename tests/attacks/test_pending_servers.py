@@ -27,10 +27,8 @@ async def pending(world: World) -> AsyncIterator[Asker]:
 
 async def test_it_is_given_no_certificate_whatever_it_asks_for_its_status(world: World, pending: Asker) -> None:
     async with world.running.stranger() as stub:
-        assert not (await pending.register(stub)).certificate
-        claim, proof = await pending.claim(stub, "AwaitAuthorization")
-        request = registration_pb2.AwaitAuthorizationRequest(claim=claim, proof=proof)
-        status = await anext(aiter(stub.registration.AwaitAuthorization(request)))
+        await pending.register(stub)
+        status = await pending.fetch(stub)
         assert status.state == server_pb2.SERVER_STATE_PENDING
         assert not status.certificate
         assert status.comparison_code

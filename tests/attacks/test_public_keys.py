@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
@@ -18,6 +19,7 @@ from enlist.reasons import Reason
 from enlist.v1 import registration_pb2
 from enlist_primary.authority.signer import Signer, new_authority
 from tests.attacks.world import World
+from tests.support.der import diffie_hellman
 from tests.support.inprocess import ACCOUNT, Asker, refused_by
 
 
@@ -135,19 +137,23 @@ async def test_a_registration_that_its_own_key_did_not_sign_is_refused(world: Wo
     assert await world.refusals(ACCOUNT, Reason.PROOF_INVALID) == before + 1
 
 
-async def test_a_key_written_in_another_way_is_the_same_key(world: World) -> None:
-    """A compressed point (RFC 5480, 2.2) is no second identity of its key: no other row, no other fingerprint to compare."""
+@pytest.mark.parametrize("rpc", ["Register", "AwaitAuthorization", "Leave"])
+async def test_a_key_written_in_another_way_is_refused(world: World, rpc: str) -> None:
+    """A compressed point (RFC 5480, 2.2): one key has one way to be written, and so one fingerprint and one row."""
     asker = world.asker("squeezed")
-    public = asker.key.public_key()
-    point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
-    full = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-    shorter = len(full) - len(point)
-    der = bytearray(asker.public_key.replace(full, point))
-    der[1] -= shorter  # the lengths of the sequence and of the bit string, which both take one byte
-    der[-len(point) - 2] -= shorter
-    first = await send(world, asker, asker.public_key)
-    again = await send(world, asker, bytes(der))
-    assert (again.server_id, again.comparison_code) == (first.server_id, first.comparison_code)
+    public, x962 = asker.key.public_key(), serialization.Encoding.X962
+    point = public.public_bytes(x962, serialization.PublicFormat.CompressedPoint)
+    head = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200")
+    assert serialization.load_der_public_key(head + point) == public
+    asker.public_key = head + point
+    async with world.running.stranger() as stub:
+        claim, proof = await asker.claim(stub, rpc)
+        calls: dict[str, Callable[[], Any]] = {
+            "Register": lambda: asker.register(stub),
+            "AwaitAuthorization": lambda: asker.fetch(stub),
+            "Leave": lambda: stub.registration.Leave(registration_pb2.LeaveRequest(claim=claim, proof=proof)),
+        }
+        assert (await refused_by(calls[rpc]())).reason is Reason.KEY_UNSUITABLE
 
 
 async def test_a_proof_for_something_else_is_refused(world: World) -> None:
@@ -216,5 +222,5 @@ async def test_what_is_refused_costs_little(world: World) -> None:
         return sorted(times)[len(times) // 2]
 
     good = await cost(spki(certificates.new_key()))  # refused too: its proof is another key's
-    for public_key in (spki(rsa.generate_private_key(65537, 4096)), b"\x30" * 16_000):
+    for public_key in (spki(rsa.generate_private_key(65537, 4096)), diffie_hellman(), b"\x30" * 16_000):
         assert await cost(public_key) < 3 * good + 0.005

@@ -1,6 +1,7 @@
 """Certificates: attacks rows 5, 6, 7, 8 and 20, as functions of bytes and a fixed time."""
 
 import ipaddress
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from enlist import certificates
 from enlist.certificates import CLOCK_TOLERANCE, ServerIdentity
 from enlist.reasons import Reason, Refused
 from enlist_primary.authority.signer import Signer, new_authority
+from tests.support.der import diffie_hellman, with_key
 
 NOW = 1_795_000_000
 DAY = 86400
@@ -64,7 +66,7 @@ def reason_of(refused: pytest.ExceptionInfo[Refused]) -> Reason:
     return refused.value.reason
 
 
-# --- Keys and requests --------------------------------------------------------------------------------------------------------
+# --- Keys ---------------------------------------------------------------------------------------------------------------------
 
 
 UNSUITABLE: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey] = {
@@ -234,6 +236,22 @@ def test_a_certificate_for_a_key_of_another_kind_has_no_identity_here() -> None:
         with pytest.raises(Refused) as caught:
             certificates.key_of(builder.sign(KEY, hashes.SHA256()))
         assert reason_of(caught) is Reason.KEY_UNSUITABLE
+
+
+def test_a_certificate_for_a_diffie_hellman_key_is_refused_before_its_group_is_tested() -> None:
+    """Attacks row 7: a stranger in the primary's place shows it to a secondary."""
+    good = certificates.der(PRIMARY.authority.certificate)
+    bad = with_key(good, PRIMARY.authority.public_key, diffie_hellman())
+    assert x509.load_der_x509_certificate(bad).public_key_algorithm_oid.dotted_string == "1.2.840.113549.1.3.1"
+    begin = time.process_time()
+    with pytest.raises(Refused) as caught:
+        certificates.read_authority(bad)
+    refusing = time.process_time() - begin
+    assert reason_of(caught) is Reason.KEY_UNSUITABLE
+    begin = time.process_time()
+    for _ in range(20):
+        certificates.read_authority(good)
+    assert refusing < time.process_time() - begin
 
 
 # --- A secondary's certificate ------------------------------------------------------------------------------------------------

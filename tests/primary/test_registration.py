@@ -94,7 +94,7 @@ async def test_a_pending_server_learns_its_code_whom_to_ask_and_until_when(runni
     assert (enrolment.state, enrolment.display_name, enrolment.contact) == (PENDING, "web1", "ops@acme.example")
     assert enrolment.comparison_code == code == (await running.server(enrolment.server_id)).comparison_code
     assert enrolment.expire_time.seconds == enrolment.state_time.seconds + 7 * DAY
-    assert not enrolment.certificate
+    assert not (await asker.fetch(stub)).certificate
 
 
 async def test_the_certificate_comes_the_moment_somebody_authorizes(running: Running, stub: Stubs) -> None:

@@ -81,7 +81,7 @@ async def raised(task: asyncio.Task[None]) -> Refused:
 async def test_a_link_that_a_killed_daemon_left_written_down_is_not_shown_as_open(tmp_path: Path) -> None:
     """Faults row 2: nothing answers, so nothing but the start itself can tell."""
     secondary = written(tmp_path / "one", names.Address("127.0.0.1", free_port()), new_signer().authority)
-    state.change(secondary.config.folder, lambda known: known.linked("Head", "one", 60))
+    state.change(secondary.config.folder, lambda known: known.linked("Head", "one", "abcdefghij", 60))
     async with daemon_of(secondary):
         await eventually(lambda: not secondary.state.connected, 5, "the link written down as closed")
 

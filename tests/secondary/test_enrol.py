@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,44 @@ async def test_a_key_that_was_registered_is_not_forgotten_over_a_refusal_that_ca
     assert (await resume(secondary)).certificate is not None
 
 
+@pytest.mark.parametrize("reason", enrol.PERHAPS_HEARD)
+async def test_whoever_may_have_been_heard_asks_again_with_the_same_key(
+    tmp_path: Path, running: Running, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    """Faults rows 1 and 2: the request was committed, and its answer lost in whatever way."""
+
+    async def lost(call: Awaitable[Any]) -> Any:
+        answer = await call
+        if isinstance(answer, registration_pb2.Enrolment):
+            raise Refused(reason, "Lost.")
+        return answer
+
+    secondary = set_up(tmp_path / "one", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL, max_uses=1))
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(channel, "answer", lost)
+        assert (await refusal(ask(secondary))).reason is reason
+    assert secondary.state.asked
+    assert (await resume(secondary)).certificate is not None
+
+
+async def test_nothing_is_asked_before_it_is_noted_that_it_was(
+    tmp_path: Path, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults row 7: else a lost answer would lose the key as well, and the use of the API key with it."""
+    real = files.write
+
+    def full(path: Path, data: bytes, mode: int = 0o600) -> None:
+        if path.name == "state.json":
+            raise Refused(Reason.STORAGE_FULL, "The disk is full.")
+        real(path, data, mode)
+
+    secondary = set_up(tmp_path / "one", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL, max_uses=1))
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(files, "write", full)
+        assert (await refusal(ask(secondary))).reason is Reason.STORAGE_FULL
+    assert await servers(running) == []
+
+
 async def test_a_lost_certificate_is_given_again(tmp_path: Path, running: Running) -> None:
     """The key is the identity; a certificate only carries it."""
     secondary = set_up(tmp_path / "one", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL, max_uses=1))
@@ -369,5 +407,4 @@ async def test_a_request_by_somebody_else_for_our_row_changes_nothing(running: R
         claim, proof = await thief.claim(stub, "Leave")
         with pytest.raises(Exception, match="not signed by the key"):
             await stub.registration.Leave(registration_pb2.LeaveRequest(claim=claim, proof=proof))
-    assert (await at_primary(running, secondary)).state == server_pb2.SERVER_STATE_PENDING
     assert (await at_primary(running, secondary)).state == server_pb2.SERVER_STATE_PENDING

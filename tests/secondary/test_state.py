@@ -46,7 +46,7 @@ def test_a_state_of_a_later_version_is_told_as_unspecified() -> None:
 
 
 def test_a_link_that_closes_is_no_longer_open() -> None:
-    linked = State().linked("Tower", "one", 5)
+    linked = State().linked("Tower", "one", "abcdefghij", 5)
     assert (linked.state, linked.since, linked.connected, linked.connected_at) == ("trusted", 5, True, 5)
     assert (linked.unlinked(9).connected, linked.unlinked(9).connected_at) == (False, 9)
     assert State().unlinked(9) == State()
@@ -55,7 +55,7 @@ def test_a_link_that_closes_is_no_longer_open() -> None:
 def test_an_open_link_does_not_move_the_day_it_was_trusted() -> None:
     trusted = registration_pb2.Enrolment(state=server_pb2.SERVER_STATE_TRUSTED)
     trusted.state_time.seconds = 100
-    assert State().told(trusted, 101).linked("Tower", "one", 500).since == 100
+    assert State().told(trusted, 101).linked("Tower", "one", "abcdefghij", 500).since == 100
 
 
 def test_a_stranger_met_again_is_one_alarm_and_strangers_are_bounded() -> None:
@@ -92,7 +92,7 @@ def test_a_full_disk_costs_the_observation_only(tmp_path: Path, monkeypatch: pyt
         raise files.failed(tmp_path, OSError(errno.ENOSPC, "full"))
 
     monkeypatch.setattr(files, "write", full)
-    assert state.change(tmp_path, lambda kept: kept.linked("Tower", "one", 1)).connected
+    assert state.change(tmp_path, lambda kept: kept.linked("Tower", "one", "abcdefghij", 1)).connected
     assert state.load(tmp_path) == State()
 
 

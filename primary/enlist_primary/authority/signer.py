@@ -46,7 +46,7 @@ class Signer:
         return certificates.sign_statement(self._key, leaf_der)
 
     def issue_secondary(self, key: ec.EllipticCurvePublicKey, account: str, server_id: str, lifetime: int, now: int) -> bytes:
-        """A secondary's certificate (DER): an X.509-SVID with the one SAN that names it, whatever it asked for."""
+        """A secondary's certificate (DER): an X.509-SVID with the one SAN that names it."""
         name = certificates.spiffe_id(self.authority.stable_name, account, server_id)
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         builder = self._leaf(key, lifetime, now, [x509.UniformResourceIdentifier(name)], usages)

@@ -29,7 +29,7 @@ M = TypeVar("M", bound=Message)
 
 WORTH_WAITING = frozenset({State.PENDING, State.SUSPENDED})
 REQUEST_LIMIT = 16 * 1024
-"""Bytes in what is signed that are looked at."""
+"""Bytes of a signed message that are parsed."""
 
 
 class Registration(registration_pb2_grpc.RegistrationServiceServicer):
@@ -79,13 +79,16 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
     async def AwaitAuthorization(self, request: pb.AwaitAuthorizationRequest, context: Any) -> AsyncIterator[pb.Enrolment]:
         claim = _parse(pb.Claim, request.claim)
         with self._counted(claim.account_domain):
-            domain, key = self._claimed(claim, "AwaitAuthorization", request.claim, request.proof)
-            server, _ = await self._look(domain, key)
+            domain = names.account_domain(claim.account_domain)
+            key = self._proven(claim, "AwaitAuthorization", request.claim, request.proof)
+            server, _ = await self._look(domain, claim.public_key)
         with self._context.waiting.place(domain, server.id) as changed:
-            async for each in self._follow(domain, key, changed):
-                yield each
+            async for enrolment in self._follow(domain, claim.public_key, key, changed):
+                yield enrolment
 
-    async def _follow(self, domain: str, key: ec.EllipticCurvePublicKey, changed: asyncio.Event) -> AsyncIterator[pb.Enrolment]:
+    async def _follow(
+        self, domain: str, public_key: bytes, key: ec.EllipticCurvePublicKey, changed: asyncio.Event
+    ) -> AsyncIterator[pb.Enrolment]:
         """The state of the server with this key now and after each change, to the first in which waiting is in vain.
 
         Here alone a server gets its first certificate: the key has been proven in this very RPC.
@@ -93,7 +96,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         told: Server | None = None
         while True:
             changed.clear()
-            server, account = await self._look(domain, key)
+            server, account = await self._look(domain, public_key)
             if server != told:
                 yield self._enrolment(server, account, self._issued(server, key))
                 told = server
@@ -105,39 +108,34 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.Enrolment:
         claim = _parse(pb.Claim, request.claim)
         with self._counted(claim.account_domain):
-            domain, key = self._claimed(claim, "Leave", request.claim, request.proof)
-            own = self._context
-            server = await own.database.write(domain, enrolment.leave, domain, _fingerprint(key), caller().source, own.now())
+            domain, own = names.account_domain(claim.account_domain), self._context
+            self._proven(claim, "Leave", request.claim, request.proof)
+            key = certificates.fingerprint(claim.public_key)
+            server = await own.database.write(domain, enrolment.leave, domain, key, caller().source, own.now())
         own.waiting.wake(domain, [server.id])  # taking a request back is not journalled, so the feed says nothing
         return self._enrolment(server, None)
 
     def _asked(self, registration: pb.Registration, request: pb.RegisterRequest) -> Asked:
-        key = certificates.load_public_key(registration.public_key)
-        public_key = certificates.spki(key)  # not as it came: one key has one identity, however it was written
-        self._prove(key, "Register", request.registration, request.proof)
+        self._proven(registration, "Register", request.registration, request.proof)
         return Asked(
             name=names.display_name(registration.display_name),
             api_key=registration.api_key,
-            key=certificates.fingerprint(public_key),
-            public_key=public_key,
+            key=certificates.fingerprint(registration.public_key),
+            public_key=registration.public_key,
             server_address=names.host(registration.server_address) if registration.server_address else "",
             version=registration.version,
             source=caller().source,
         )
 
-    def _claimed(self, claim: pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> tuple[str, ec.EllipticCurvePublicKey]:
-        """Account and key of a claim whose proof holds."""
-        domain, key = names.account_domain(claim.account_domain), certificates.load_public_key(claim.public_key)
-        self._prove(key, rpc, signed, proof)
-        return domain, key
-
-    def _prove(self, key: ec.EllipticCurvePublicKey, rpc: str, signed: bytes, proof: pb.Proof) -> None:
-        signer = self._context.signer
+    def _proven(self, said: pb.Registration | pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> ec.EllipticCurvePublicKey:
+        """The key in what was said, once it is sure that its holder said it, here and now."""
+        key, signer = certificates.load_public_key(said.public_key), self._context.signer
         proofs.check_challenge(signer.challenge_secret, proof.challenge, self._context.now())
         proofs.verify(key, rpc, proof.challenge, signer.authority.public_key, signed, proof.signature)
+        return key
 
-    async def _look(self, domain: str, key: ec.EllipticCurvePublicKey) -> tuple[Server, Account]:
-        server, account = await self._context.database.read(_load, domain, _fingerprint(key))
+    async def _look(self, domain: str, public_key: bytes) -> tuple[Server, Account]:
+        server, account = await self._context.database.read(_load, domain, certificates.fingerprint(public_key))
         return server.at(self._context.now()), account
 
     def _issued(self, server: Server, key: ec.EllipticCurvePublicKey) -> bytes:
@@ -167,10 +165,6 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
                 sentence = f'The connection is fine, but {own.config.name} has no account "{account}". Check the domain name.'
                 raise Refused(Reason.ACCOUNT_UNKNOWN, sentence) from None
             raise
-
-
-def _fingerprint(key: ec.EllipticCurvePublicKey) -> str:
-    return certificates.fingerprint(certificates.spki(key))
 
 
 def _parse(kind: type[M], data: bytes) -> M:

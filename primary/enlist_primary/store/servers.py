@@ -11,6 +11,8 @@ from enlist_primary.store.groups import path_of
 
 _SELECT = f"SELECT server.*, {path_of('server')} AS group_path FROM server WHERE server.account = $1"
 
+# Word for word as in the schema's indexes, or these would not be used.
+_WAITING = "state = 'pending' OR state = 'withdrawn' AND revision = 0"  # for a decision, or the caps count it as if it did
 _OVERDUE = "state IN ('pending', 'invited')"
 _UNDECIDED = "state IN ('expired', 'withdrawn') AND revision = 0"  # requests that ended by themselves, or were taken back
 
@@ -90,9 +92,9 @@ def undecided_sources(tx: Transaction, account: str, key: str, now: int) -> dict
     One that took its request back counts for as long as it could have waited: else a stranger who asks, takes it back and
     asks with a new key would fill the database.
     """
-    sql = """
-        SELECT source, count(*) AS n FROM server WHERE account = $1 AND key <> $2 AND state IN ('pending', 'withdrawn')
-        AND (state = 'pending' AND expires_at > $3 OR state = 'withdrawn' AND revision = 0 AND since > $4)
+    sql = f"""
+        SELECT source, count(*) AS n FROM server WHERE account = $1 AND key <> $2 AND ({_WAITING})
+        AND (state = 'pending' AND expires_at > $3 OR state = 'withdrawn' AND since > $4)
         GROUP BY source
     """
     return {row["source"]: row["n"] for row in tx.rows(sql, account, key, now, now - REQUEST_LIFETIME)}
@@ -128,17 +130,17 @@ def standings(tx: Transaction, account: str | None = None, ids: tuple[str, ...] 
 
 def accounts_to_sweep(tx: Transaction, now: int) -> list[str]:
     """Accounts with requests or invitations that are past their end, or with undecided requests to be forgotten."""
+    due = f"SELECT 1 FROM server WHERE server.account = domain AND {_OVERDUE} AND expires_at <= $1"
     sql = f"""
-        SELECT account FROM server WHERE {_OVERDUE} AND expires_at <= $1
+        SELECT domain FROM account WHERE EXISTS ({due})
         UNION ALL SELECT account FROM server WHERE {_UNDECIDED} AND since <= $2
     """  # each half reads an index of the few rows it is about; together, sorted by SQL, they would read all rows
-    return sorted({row["account"] for row in tx.rows(sql, now, now - TOMBSTONE_LIFETIME)})
+    return sorted({row["domain"] for row in tx.rows(sql, now, now - TOMBSTONE_LIFETIME)})
 
 
 def overdue(tx: Transaction, account: str, now: int, limit: int) -> list[Server]:
     """Requests and invitations of an account that are past their end."""
-    due = f"SELECT account, id FROM server WHERE {_OVERDUE} AND expires_at <= $2"  # by itself, or all of the account would be read
-    return [_server(row) for row in tx.rows(f"{_SELECT} AND (server.account, server.id) IN ({due}) LIMIT $3", account, now, limit)]
+    return [_server(row) for row in tx.rows(f"{_SELECT} AND {_OVERDUE} AND expires_at <= $2 LIMIT $3", account, now, limit)]
 
 
 def forget_undecided(tx: Transaction, account: str, now: int) -> int:

@@ -125,15 +125,15 @@ async def test_invitations_have_no_key_yet_and_do_not_collide(database: SqliteDa
     assert await database.write(ACME, invite) == 2
 
 
+_OVERDUE = "server_overdue (account=? AND expires_at<?)"
+
+
 @pytest.mark.parametrize(
     ("query", "how"),
     [
         (lambda tx: server_rows.undecided_sources(tx, ACME, "key", NOW), ["server_waiting (account=?)"]),
-        (lambda tx: server_rows.accounts_to_sweep(tx, NOW), ["server_overdue (expires_at<?)", "server_undecided (since<?)"]),
-        (
-            lambda tx: server_rows.overdue(tx, ACME, NOW, 10),
-            ["sqlite_autoindex_server_1 (account=? AND id=?)", *["server_overdue (expires_at<?)"] * 2],
-        ),
+        (lambda tx: server_rows.accounts_to_sweep(tx, NOW), [_OVERDUE, "server_undecided (since<?)"]),
+        (lambda tx: server_rows.overdue(tx, ACME, NOW, 10), [_OVERDUE]),
         (lambda tx: server_rows.by_key(tx, ACME, "key"), ["server_key (account=? AND key=?)"]),
     ],
     ids=["caps of pending servers", "sweep", "sweep of an account", "a server by its key"],
