@@ -88,10 +88,12 @@ def main(argv: list[str] | None = None) -> int:
         return _unattended(top, arguments) if arguments.unattended else _wizard(arguments)
     except KeyboardInterrupt:  # so early that what it takes was still being loaded
         return _say_no(Refused(Reason.INTERRUPTED, "Stopped. Nothing was written."), 1)
+    except BrokenPipeError:
+        return commands.unheard()
 
 
 def _wizard(arguments: argparse.Namespace) -> int:
-    from enlist_installer import menu, words
+    from enlist_installer import menu
     from enlist_installer.wizard import Wizard
 
     wizard = Wizard(print, time.time, _person(), arguments.service)
@@ -99,8 +101,14 @@ def _wizard(arguments: argparse.Namespace) -> int:
     if refused is None:
         return 0
     if refused.reason is Reason.INTERRUPTED:
-        refused = Refused(refused.reason, words.stopped(wizard.written))
+        refused = _interrupted(wizard.written)
     return _say_no(refused, 1)
+
+
+def _interrupted(written: bool) -> Refused:
+    from enlist_installer import words
+
+    return Refused(Reason.INTERRUPTED, words.stopped(written))
 
 
 def _unattended(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
@@ -118,13 +126,15 @@ def _unattended(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         refused = _attempt(work)
     except MissingAnswer as missing:
         top.error(str(missing))
+    if refused is not None and refused.reason is Reason.INTERRUPTED:
+        refused = _interrupted(run.outcome().changed)
     if arguments.json:
         print(json.dumps(asdict(run.outcome(refused)), indent=2))
     return 0 if refused is None else _say_no(refused, 1)
 
 
 def _attempt(work: Callable[[], None]) -> Refused | None:
-    """Why it did not work out, or None. Nobody is shown a traceback; `MissingAnswer`, a matter of usage, passes."""
+    """Why it did not work out, or None. Nobody is shown a traceback; `MissingAnswer`, a matter of usage, and a closed pipe pass."""
     from enlist_installer.answers import MissingAnswer
 
     try:
@@ -133,7 +143,7 @@ def _attempt(work: Callable[[], None]) -> Refused | None:
         return refused
     except KeyboardInterrupt:
         return Refused(Reason.INTERRUPTED, "Stopped.")
-    except MissingAnswer:
+    except (MissingAnswer, BrokenPipeError):
         raise
     except Exception as error:
         return commands.unforeseen(error)

@@ -15,12 +15,12 @@ from enlist import joinline, names
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2 as pb
-from enlist_installer import answers, clients_address, examine, questions, setup, words
+from enlist_installer import answers, clients_address, examine, places, questions, words
 from enlist_installer.answers import Answers
 from enlist_installer.questions import Question
 from enlist_installer.setup import Answered
 from enlist_installer.words import Say
-from enlist_secondary import checks
+from enlist_secondary import checks, state
 from enlist_secondary.checks import Clock, Primary, Way
 from enlist_secondary.config import DEFAULT_DATA, SecondaryConfig
 
@@ -68,7 +68,7 @@ class Interview:
         kept = _texts(answers.of(standing))
         self._given |= {question: kept[question] for question in kept.keys() - asked - self._given.keys()}
         primary, way = await self._primary()
-        admission, api_key = await self._admission(primary, standing.account) if questions.API_KEY in asked else (None, "")
+        admission, api_key = await self._lifting(primary, standing) if questions.API_KEY in asked else (None, None)
         name = await self._name()
         server_address = await self._server_address(primary.address)
         wanted = self._wanted(primary.address, standing.account, name, server_address, standing.data_folder)
@@ -110,6 +110,18 @@ class Interview:
             self._given[questions.API_KEY] = before
         return await self._settle(questions.API_KEY, check)
 
+    async def _lifting(self, primary: Primary, standing: SecondaryConfig) -> tuple[pb.ValidateResponse | None, str | None]:
+        """Another API key for a server that has asked already; without one its request stands as it is."""
+        stands = state.load(standing.folder)
+        if not (stands.asked and stands.state in (state.NEW, state.PENDING)):
+            return await self._admission(primary, standing.account)
+
+        async def check(text: str) -> tuple[pb.ValidateResponse | None, str | None]:
+            return (await checks.validate(primary, standing.account, text), text) if text else (None, None)
+
+        self._say(words.HAS_ASKED)
+        return await self._settle(questions.API_KEY, check)
+
     async def _name(self) -> str:
         async def check(text: str) -> str:
             return names.display_name(text)
@@ -131,10 +143,10 @@ class Interview:
 
     async def _places(self) -> tuple[Path, Path]:
         async def check_config(text: str) -> Path:
-            return setup.check_config(answers.path(text))
+            return places.check_config(answers.path(text))
 
         async def check_data(text: str) -> Path:
-            return setup.check_data(answers.path(text))
+            return places.check_data(answers.path(text), config)
 
         if self._standing is not None:
             return self._path, self._standing.data_folder

@@ -101,11 +101,24 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     if not await _left(wizard, config):
         wizard.say(words.FILES_STAY)
         return
+    if staged := setup.standing(configs.next_path(path)):
+        await _taken_back(wizard, staged.config)
     await service.remove(path)
     await waiting.ended(config)
     with files.lock(config.lock, Reason.ALREADY_RUNNING, "enlist-secondary is running. Stop it, and choose this again."):
         setup.erase(path)
     wizard.say("  Removed.")
+
+
+async def _taken_back(wizard: Wizard, staged: SecondaryConfig) -> None:
+    """Takes the request at a different primary back; where that cannot be, it expires by itself, and the person knows of it."""
+    mine = identity.load(staged.folder)
+    try:
+        if mine is not None and state.load(staged.folder).asked:
+            await enrol.leave(await meeting.meet(staged, mine.authority, wizard.now), staged, mine, wizard.now)
+    except Refused as refused:
+        wizard.say(words.told(refused))
+        wizard.say(words.left_behind(staged, state.load(staged.folder)))
 
 
 async def _left(wizard: Wizard, config: SecondaryConfig) -> bool:

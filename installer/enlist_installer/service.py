@@ -46,7 +46,7 @@ Wants=network-online.target
 After=network-online.target
 
 [Service]
-ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in command(config))}
+ExecStart={" ".join(_word(each) for each in command(config))}
 Restart=on-failure
 RestartSec=10
 RestartPreventExitStatus=2 {FINAL_NO}
@@ -58,6 +58,11 @@ ReadWritePaths={_quoted(str(data))} {_quoted(str(config.parent))}
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def _word(text: str) -> str:
+    """The same in a command, where `$` would begin a variable (systemd.service(5))."""
+    return _quoted(text).replace("$", "$$")
 
 
 def _quoted(text: str) -> str:
@@ -83,7 +88,7 @@ def _current(path: Path, config: Path) -> bytes:
         current = files.read(path)
     except FileNotFoundError:
         return b""
-    if _quoted(str(config)).encode() not in current:
+    if _word(str(config)).encode() not in current:
         raise Refused(
             Reason.ALREADY_EXISTS, f"{path} runs another configuration. Remove it first, or run {shown(config)} by yourself."
         )

@@ -7,7 +7,6 @@ and a second run of the installer go on from there.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import server_pb2
+from enlist_installer import places
 from enlist_installer.plan import Plan, Standing, Wanted, plan
 from enlist_secondary import api_key, checks, enrol, identity, state
 from enlist_secondary import config as configs
@@ -38,15 +38,15 @@ _UNDECIDED = frozenset({server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE
 
 @dataclass(frozen=True)
 class Answered:
-    """What was answered, every answer checked. Where nothing new is asked of the primary there is no admission, and no API key. The
-    API key stays out of the repr."""
+    """What was answered, every answer checked. Where nothing new is asked of the primary there is no admission, and the API key is
+    None: whatever is kept stays. An empty one is the account's default restricted API key. It stays out of the repr."""
 
     primary: Primary
     way: Way
     wanted: SecondaryConfig
     path: Path
     admission: pb.ValidateResponse | None = None
-    api_key: str = field(default="", repr=False)
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -105,37 +105,28 @@ def standing(path: Path) -> Standing | None:
     return Standing(config, mine.authority.fingerprint if mine else None, state.load(config.folder).state)
 
 
-def check_config(path: Path) -> Path:
-    """Refuses a configuration file that stands already or could not be written."""
-    if path.exists():
-        raise Refused(Reason.ALREADY_EXISTS, f"{path} is there already. To change it, run: enlist-setup --config {path}")
-    _check_writable(path.parent)
-    return path
-
-
-def check_data(data: Path) -> Path:
-    """Refuses a data folder that others use, for it will be closed to them, or that could not be written."""
-    _check_writable(data)
-    shared = data.is_dir() and data.stat().st_mode & 0o077 and any(data.iterdir())
-    if shared and not (data / KNOWN_PRIMARIES).exists():
-        raise Refused(Reason.FOLDER_IN_USE, f"{data} holds something that others use. Give a folder of its own.")
-    return data
-
-
-def _check_writable(folder: Path) -> None:
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir():
-        raise Refused(Reason.FILE_FAILED, f"{there} is not a folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise Refused(Reason.FILE_FAILED, f"This user cannot write in {there}. Run enlist-setup with sudo, or give another place.")
-
-
 async def carry_out(setup: Setup, now: Clock) -> State:
     """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left.
 
     What it may have registered stays, for the key would be lost, and with it the use of an API key."""
     setup = await _met_again(setup, now)
-    before, new, dropped = _Before.remember(setup), setup.plan.new_enrolment, _dropped(setup)
+    before, data = _Before.remember(setup), setup.config.data_folder
+    files.make_folder(data)
+    busy = f"Another enlist-setup is at work in {data}. Try again when it is done."
+    with files.lock(data / places.LOCK, Reason.ALREADY_RUNNING, busy):
+        _check_as_planned(setup)
+        return await _carry_out(setup, before, now)
+
+
+def _check_as_planned(setup: Setup) -> None:
+    """Refuses if somebody else has written what did not stand, or stood otherwise, when this was planned."""
+    current, new = standing(setup.answered.path), setup.plan.new_enrolment
+    if (current.config if current else None) != setup.present or (new and setup.config.folder.exists()):
+        raise Refused(Reason.ALREADY_RUNNING, f"Another enlist-setup has written {setup.answered.path} meanwhile. Run this again.")
+
+
+async def _carry_out(setup: Setup, before: _Before, now: Clock) -> State:
+    new, dropped = setup.plan.new_enrolment, _dropped(setup)
     try:
         mine = write(setup, int(now()))
         if new or setup.ask_again or not _settled(setup.config, mine, int(now())):
@@ -186,9 +177,11 @@ def write(setup: Setup, now: int) -> Identity:
     config, answered = setup.config, setup.answered
     authority = answered.primary.authority
     files.make_folder(config.data_folder)
+    places.claim(config.data_folder, answered.path)
+    places.clear(answered.path, config.data_folder)
     KnownPrimaries.load(config.data_folder).accept(authority, config.address, answered.way, setup.person, now)
     mine = identity.make(config.folder, authority)
-    if answered.api_key:
+    if answered.api_key is not None:
         api_key.keep(config.folder, answered.api_key)
     _write_config(setup.target, config)
     return mine
@@ -229,10 +222,16 @@ def _drop(setup: Setup, folder: Path | None) -> None:
 
 def erase(path: Path) -> None:
     """Removes a configuration and all that belongs to it: keys, certificates, states, the list of known primaries."""
-    data = configs.load(path).data_folder
-    for key in data.glob("*/server.key"):
-        shutil.rmtree(key.parent)
-    for file in (data / KNOWN_PRIMARIES, data / "lock", path, configs.next_path(path), configs.backup_path(path)):
+    config, waiting = configs.load(path), configs.next_path(path)
+    data, owner = config.data_folder, places.belongs_to(config.data_folder)
+    folders = {config.folder, *({configs.load(waiting).folder} if waiting.exists() else ())}
+    shared: tuple[Path, ...] = ()
+    if owner is None or owner == path.resolve():  # else somebody copied a configuration by hand: the rest is not its own
+        folders |= {key.parent for key in data.glob("*/server.key")}
+        shared = (data / KNOWN_PRIMARIES, data / places.CLAIM, data / places.LOCK, config.lock)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=not folder.exists())
+    for file in (*shared, path, waiting, configs.backup_path(path), configs.backup_path(waiting)):
         files.remove(file)
     with contextlib.suppress(OSError):  # something else is in it
         data.rmdir()
@@ -249,7 +248,8 @@ class _Before:
     @classmethod
     def remember(cls, setup: Setup) -> _Before:
         data, folder = setup.config.data_folder, setup.target.parent
-        paths = (setup.target, configs.backup_path(setup.target), data / KNOWN_PRIMARIES)
+        shared = (data / KNOWN_PRIMARIES, data / places.CLAIM, data / places.LOCK)
+        paths = (setup.target, configs.backup_path(setup.target), *shared)
         contents = {path: files.read(path) if path.exists() else None for path in paths}
         above = (data, *data.parents, folder, *folder.parents)
         return cls(contents, setup.config.folder, tuple(each for each in above if not each.exists()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_installer import answers, clients_address, examine, service, setup, waiting, words
+from enlist_installer import answers, clients_address, examine, places, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.setup import Answered, Setup
 from enlist_installer.words import Say
@@ -124,9 +124,9 @@ class Unattended:
         stay = request.given.primary is not None  # said outright, and not only read from the configuration
         planned = setup.planned(answered, request.person, request.ask_again, stay)
         self._stands = state.load(planned.config.folder)
-        planned = self._asking(planned, given.api_key or "")
+        planned = self._asking(planned, given.api_key)
         if planned.ask_again:
-            admission = await checks.validate(met.primary, wanted.account, planned.answered.api_key)
+            admission = await checks.validate(met.primary, wanted.account, planned.answered.api_key or "")
             if admission.server_name and request.given.name is None:
                 planned = setup.invited_as(planned, admission.server_name)
         await self._note_address(wanted)
@@ -134,19 +134,25 @@ class Unattended:
 
     def _check_places(self, wanted: SecondaryConfig, current: SecondaryConfig | None) -> None:
         if current is None:
-            setup.check_config(self._request.path)
-            setup.check_data(wanted.data_folder)
+            places.check_config(self._request.path)
+            places.check_data(wanted.data_folder, self._request.path)
         elif current.data != wanted.data:
             raise Refused(Reason.INVALID_ARGUMENT, f"--data: this server's data is in {current.data}, and stays there.")
 
-    def _asking(self, planned: Setup, given: str) -> Setup:
-        """Whether the primary is asked, and with which API key: not once it has decided, unless that is wished, and not twice."""
-        new, stands, wished = planned.plan.new_enrolment, self._stands.state, self._request.ask_again
-        if not new and (stands in _SETTLED or (stands in _AGAINST_US and not wished)):
+    def _asking(self, planned: Setup, given: str | None) -> Setup:
+        """Whether the primary is asked, and with which API key: not once it has decided, unless that is wished, and not twice.
+
+        The API key of a request that never went out is still meant; one that did is done with.
+        """
+        new, stands, wished = planned.plan.new_enrolment, self._stands, self._request.ask_again
+        if not new and (stands.state in _SETTLED or (stands.state in _AGAINST_US and not wished)):
             return replace(planned, ask_again=False)
-        fresh = bool(given) and given != api_key.load(planned.config.folder)
-        asks = new or wished or fresh or stands in _BY_OURSELVES
-        return replace(planned, answered=replace(planned.answered, api_key=given), ask_again=asks)
+        kept = api_key.load(planned.config.folder)
+        unasked = stands.state == state.NEW and not stands.asked
+        if not (new or wished or unasked or stands.state in _BY_OURSELVES or (given and given != kept)):
+            return replace(planned, ask_again=False)
+        secret = kept if given is None and unasked else given or ""
+        return replace(planned, answered=replace(planned.answered, api_key=secret), ask_again=True)
 
     async def _note_address(self, wanted: SecondaryConfig) -> None:
         if wanted.server_address:
@@ -162,7 +168,7 @@ class Unattended:
             self._changed = planned.plan.changes or planned.ask_again or self._stands.state != before
             if self._stands.server_id and planned.config.name not in (name, self._stands.display_name):
                 self._say(words.renamed(planned.config.name, self._stands.server_id))
-        except Refused:
+        except BaseException:  # an interruption, too
             self._changed = planned.plan.changes and planned.target.exists()
             self._stands = state.load(planned.config.folder)
             raise

@@ -31,6 +31,10 @@ Enlist setup: makes this server a secondary of a primary server.
 Nothing is written before you have seen a summary. Ctrl-C stops at any time.
 """
 
+HAS_ASKED = """\
+This server has asked already. Leave the API key blank unless you have another one.
+"""
+
 DIFFERENT = """\
 The present primary stays in charge until the new one has authorized it.
 """

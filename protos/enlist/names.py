@@ -143,11 +143,18 @@ def address(text: str, implied: int = API_PORT) -> Address:
     if bracketed:
         host, port = bracketed.groups()
     elif text.count(":") > 1:
-        host, port = text, None
+        host, port = _ipv6(text), None
     else:
         host, _, port = text.partition(":")
         port = port if ":" in text else None
     return Address(_host(host, ip_only=bool(bracketed)), implied if port is None else _port(port))
+
+
+def _ipv6(text: str) -> str:
+    try:
+        return _host(text, ip_only=True)
+    except Refused:
+        raise _refuse("An IPv6 address with a port stands in brackets, such as [2001:db8::1]:13299.") from None
 
 
 def host(text: str) -> str:

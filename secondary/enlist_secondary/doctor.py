@@ -96,18 +96,18 @@ async def _identity(config: SecondaryConfig, mine: Identity | None, primary: Pri
 
 
 async def _asking(config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> list[Stage]:
-    """The account and the API key; a server that holds a certificate needs none any more."""
+    """The account and the API key, which nobody looks at again once this server has asked: its own request may have used it up."""
     if primary is None:
         return [_untried("account"), _untried("API key")]
     account = _passed("account", f"The primary has the account {config.account}.")
-    held = mine is not None and mine.certificate is not None
+    asked = state.load(config.folder).asked or (mine is not None and mine.certificate is not None)
     secret = api_key.load(config.folder)
     try:
         await checks.validate(primary, config.account, secret)
     except Refused as refused:
         if refused.reason not in _API_KEY:
             return [_failed("account", refused), _untried("API key")]
-        return [account, _untried("API key", "Not needed any more.") if held else _failed("API key", refused)]
+        return [account, _untried("API key", "Not needed any more.") if asked else _failed("API key", refused)]
     return [account, _passed("API key", "It is good." if secret else "None is kept.")]
 
 

@@ -217,6 +217,11 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     assert refuses(names.address, text)
 
 
+def test_an_ipv6_address_with_a_port_and_no_brackets_is_met_with_a_hint() -> None:
+    with pytest.raises(Refused, match=r"in brackets, such as \[2001:db8::1\]:13299"):
+        names.address("2001:db8::7:132990")
+
+
 @given(st.text())
 def test_every_host_is_plain_ascii_without_a_slash(text: str) -> None:
     if not refuses(names.host, text):

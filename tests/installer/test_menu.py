@@ -150,6 +150,41 @@ def test_a_different_primary_takes_over_while_the_daemon_keeps_the_old_link(
         secondary.close()
 
 
+def test_a_waiting_server_keeps_its_request_where_no_other_api_key_is_given(primary: PrimaryProcess, place: Path) -> None:
+    """Though the account wants an API key by now."""
+    enrolled(primary, place, "waiting for long", trusted=False)
+    primary.do("account", "set", "acme.example", "--default-api-key", "off")
+    try:
+        with sitting(place) as person:
+            chooses(person, SETTINGS)
+            person.sees("This server has asked already.")
+            person.answers(API_KEY)
+            person.answers(NAME, "waiting for longer", instead=True)
+            person.answers(CLIENTS, "192.0.2.10", instead=True)
+            person.answers("Write this?")
+            person.sees("Waiting until it is authorized.")
+            person.presses_ctrl_c()
+            person.ends(0)
+    finally:
+        primary.do("account", "set", "acme.example", "--default-api-key", "on")
+    assert primary.server("waiting for long")["state"] == "pending"
+
+
+def test_removing_takes_back_what_waits_at_a_different_primary(
+    primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path
+) -> None:
+    enrolled(primary, place, "at two")
+    for name in ("at two", "at two still"):  # the second leaves a backup of the staged configuration
+        set_up(*flags(other_primary, place, name))
+    with sitting(place) as person:
+        chooses(person, REMOVE)
+        person.answers("Leave the primary, and remove", "y")
+        person.sees("Removed.")
+        person.ends(0)
+    assert other_primary.server("at two")["state"] == "withdrawn"
+    assert tree(place) == {}
+
+
 def test_staying_after_all_gives_the_move_up(primary: PrimaryProcess, other_primary: PrimaryProcess, place: Path) -> None:
     enrolled(primary, place, "undecided")
     set_up(*flags(other_primary, place, "undecided"))

@@ -58,9 +58,10 @@ def test_the_command_to_type_survives_a_shell() -> None:
     assert service.shown(Path("/srv/a b/s.toml")).endswith("--config '/srv/a b/s.toml' run")
 
 
-async def test_installing_twice_writes_once_and_starts_both_times(tmp_path: Path, systemctl: Systemctl) -> None:
-    assert await service.install(CONFIG, DATA, tmp_path)
-    assert not await service.install(CONFIG, DATA, tmp_path)
+@pytest.mark.parametrize("config", [CONFIG, Path('/srv/a b/100%/$x/"q".toml')], ids=["plain", "signs"])
+async def test_installing_twice_writes_once_and_starts_both_times(tmp_path: Path, systemctl: Systemctl, config: Path) -> None:
+    assert await service.install(config, DATA, tmp_path)
+    assert not await service.install(config, DATA, tmp_path)
     assert systemctl.asked == ["daemon-reload", f"enable --now {service.UNIT}", f"enable --now {service.UNIT}"]
     assert (tmp_path / service.UNIT).stat().st_mode & 0o777 == 0o644
 

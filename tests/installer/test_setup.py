@@ -12,7 +12,7 @@ import pytest
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_installer import setup
+from enlist_installer import places, setup
 from enlist_installer.setup import Answered, Setup
 from enlist_secondary import enrol, state
 from enlist_secondary.checks import Primary, Way
@@ -75,6 +75,30 @@ async def test_a_key_that_may_be_registered_is_kept_whatever_the_refusal(
         await setup.carry_out(a_setup(tmp_path), time.time)
     assert ("enlist-secondary goes on from there" in refused.value.message) == (reason not in enrol.FINAL)
     assert {"secondary.toml", "data/main/server.key", "data/main/api-key"} <= tree(tmp_path).keys()
+
+
+async def test_two_at_once_do_not_write_over_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second was planned while nothing stood: its key would replace the first one's, which may be registered."""
+    the_primary_says(monkeypatch, Reason.UNREACHABLE, heard=True)
+    first, second = a_setup(tmp_path), a_setup(tmp_path, name="gw2")
+    with files.lock(_made(tmp_path / "data") / places.LOCK, Reason.INTERNAL, ""):
+        assert await _refusal(first) is Reason.ALREADY_RUNNING
+        assert not (tmp_path / "data" / "main").exists()
+    assert await _refusal(first) is Reason.UNREACHABLE
+    before = tree(tmp_path)
+    assert await _refusal(second) is Reason.ALREADY_RUNNING
+    assert tree(tmp_path) == before
+
+
+def _made(folder: Path) -> Path:
+    files.make_folder(folder)
+    return folder
+
+
+async def _refusal(made: Setup) -> Reason:
+    with pytest.raises(Refused) as refused:
+        await setup.carry_out(made, time.time)
+    return refused.value.reason
 
 
 async def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.installer import in_between
 from tests.installer.person import tree
 from tests.installer.unattended import flags, places, secret, set_up
 from tests.support.processes import PrimaryProcess, SecondaryProcess, command, run
+from tests.support.waiting import wait_for
 
 # --- What goes well -----------------------------------------------------------------------------------------------------------
 
@@ -244,6 +246,55 @@ def test_a_server_that_left_by_itself_comes_back_by_itself(primary: PrimaryProce
     run("enlist-secondary", "--config", str(place / "secondary.toml"), "leave", "--yes")
     outcome = set_up(*flags(primary, place, "returning"))
     assert outcome == {**first, "changed": True}
+
+
+def test_an_api_key_that_was_not_given_again_is_not_sent_again(primary: PrimaryProcess, place: Path, tmp_path: Path) -> None:
+    key = primary.last_line("api-key", "add", "acme.example", "--uses", "1")
+    set_up(*flags(primary, place, "left its API key"), "--api-key-file", secret(tmp_path, key))
+    run("enlist-secondary", "--config", str(place / "secondary.toml"), "leave", "--yes")
+    again = set_up(*flags(primary, place, "left its API key"))
+    assert (again["changed"], again["state"], again["reason"]) == (True, "pending", "")
+    assert primary.server("left its API key")["asked_with"] == "default"
+
+
+def test_an_api_key_of_a_request_that_never_went_out_is_checked_and_may_be_given_up(
+    primary: PrimaryProcess, place: Path, tmp_path: Path
+) -> None:
+    """Killed between the configuration and the request; meanwhile the API key was revoked."""
+    key = primary.last_line("api-key", "add", "acme.example", "--full")
+    set_up(*flags(primary, place, "killed"), "--api-key-file", secret(tmp_path, ""))
+    primary.do("server", "remove", "killed")
+    folder = place / "data" / "main"
+    (folder / "state.json").unlink()
+    (folder / "api-key").write_text(f"{key}\n")
+    (folder / "api-key").chmod(0o600)
+    primary.do("api-key", "revoke", "acme.example", key.split("_")[1])
+    for arguments in (["--check"], []):
+        outcome = set_up(*flags(primary, place, "killed"), *arguments, expect=1)
+        assert (outcome["reason"], outcome["changed"]) == ("API_KEY_EXPIRED", False)
+    assert set_up(*flags(primary, place, "killed"), "--api-key-file", secret(tmp_path, ""))["state"] == "pending"
+
+
+def test_an_interruption_says_what_it_left(primary: PrimaryProcess, place: Path) -> None:
+    """Ctrl-C as soon as the configuration is there, while the primary is asked or awaited."""
+    arguments = command("enlist-setup", "--unattended", "--json", *flags(primary, place, "interrupted"), "--wait", "trusted:60")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        wait_for((place / "secondary.toml").exists)
+        waiting.send_signal(signal.SIGINT)
+        output, said = waiting.communicate(timeout=30)
+    outcome = json.loads(output)
+    assert (waiting.returncode, outcome["changed"], outcome["reason"]) == (1, True, "INTERRUPTED")
+    assert "What was written stays" in said
+
+
+def test_output_that_nobody_reads_ends_it_quietly(primary: PrimaryProcess, place: Path) -> None:
+    arguments = command("enlist-setup", "--unattended", *flags(primary, place, "unheard"))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as alone:
+        assert alone.stdout is not None
+        alone.stdout.close()
+        assert alone.stderr is not None
+        assert alone.stderr.read() == ""
+    assert alone.returncode == 1
 
 
 # --- Waiting ------------------------------------------------------------------------------------------------------------------

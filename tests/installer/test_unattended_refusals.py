@@ -13,6 +13,7 @@ from enlist import certificates
 from enlist.runtime import files
 from tests.installer import in_between
 from tests.installer.conftest import serving
+from tests.installer.person import tree
 from tests.installer.unattended import flags, places, refused, secret, set_up
 from tests.support.ports import free_port
 from tests.support.processes import PrimaryProcess, command, run
@@ -250,6 +251,15 @@ def test_a_data_folder_that_others_use_is_left_alone(primary: PrimaryProcess, pl
     assert outcome["reason"] == "FOLDER_IN_USE"
     assert data.stat().st_mode & 0o777 == 0o755
     assert not (place / "secondary.toml").exists()
+
+
+def test_a_data_folder_of_another_server_is_refused(primary: PrimaryProcess, place: Path) -> None:
+    """Or removing the one would remove the other's key."""
+    set_up(*flags(primary, place, "its owner"))
+    before = tree(place)
+    other = [*flags(primary, place, "its guest"), "--config", str(place / "guest.toml")]
+    assert set_up(*other, expect=1)["reason"] == "FOLDER_IN_USE"
+    assert tree(place) == before
 
 
 def test_a_service_where_there_is_no_systemd_is_refused_before_anything_is_written(primary: PrimaryProcess, place: Path) -> None:

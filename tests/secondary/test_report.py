@@ -225,6 +225,15 @@ async def test_wrong_account_and_wrong_api_key_are_told_apart(running: Running, 
     assert failures(await diagnosis(secondary))["account"] == Reason.ACCOUNT_UNKNOWN
 
 
+async def test_an_api_key_that_this_server_s_own_request_used_up_is_no_fault(tmp_path: Path, running: Running) -> None:
+    """docs/adr/0003: for a server that stands an API key is not looked at again."""
+    secondary = set_up(tmp_path / "used", running, await running.api_key(max_uses=1))
+    async with kept(secondary):
+        await secondary.becomes("pending")
+        stages = await diagnosis(secondary)
+    assert (stages["API key"].ok, stages["API key"].message) == (None, "Not needed any more.")
+
+
 async def test_a_blocked_ssl_port_is_found_while_the_api_port_answers(tmp_path: Path) -> None:
     signer = new_signer()
     async with pretending(signer) as pretender:

@@ -53,6 +53,8 @@ def _one(arguments: argparse.Namespace) -> int:
 
 def _many(arguments: argparse.Namespace) -> int:
     rows = read_csv(arguments.csv)
+    if not rows:
+        raise Refused(Reason.INVALID_ARGUMENT, f"{arguments.csv} names no server.")
     _prepare(arguments.out)
     invitations = _invite(arguments, rows)
     try:
@@ -119,11 +121,13 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {path}.") from None
     except UnicodeDecodeError:
         raise Refused(Reason.INVALID_ARGUMENT, f"{path} is not UTF-8 text.") from None
-    reader = csv.reader(io.StringIO(text, newline=""))  # its own line ends: a name that holds another kind is refused, not cut
+    reader = csv.reader(
+        io.StringIO(text, newline=""), strict=True
+    )  # its own line ends: a name that holds another kind is refused, not cut
     try:
         lines = [(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
-        raise Refused(Reason.INVALID_ARGUMENT, f"{path} cannot be read as CSV: {error}.") from None
+        raise Refused(Reason.INVALID_ARGUMENT, f"{path}: line {reader.line_num}: This is not CSV: {error}.") from None
     rows = []
     header, lines = _header(path, lines)
     for number, cells in lines:

@@ -22,10 +22,15 @@ def run(work: Callable[[], int], refuse: Callable[[Refused], int]) -> int:
     except KeyboardInterrupt:
         return refuse(Refused(Reason.INTERRUPTED, "Interrupted."))
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; the interpreter would complain about it again
-        return 1
+        return unheard()
     except Exception as error:
         return refuse(unforeseen(error))
+
+
+def unheard() -> int:
+    """The exit status where whoever read our output has gone; the interpreter would complain about it again."""
+    sys.stderr.close()
+    return 1
 
 
 def unforeseen(error: Exception) -> Refused:

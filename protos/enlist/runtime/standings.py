@@ -24,13 +24,14 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
 """What happened to a server, by the name of its state; of a trusted one there is nothing to explain."""
 
 _ASK_AGAIN = "Run enlist-setup to ask again."
+_WISHED = "(unattended: --ask-again)"
 _WAY_BACK: Mapping[str, str] = MappingProxyType(
     {
-        "denied": "Ask the account's contact. To ask again, run enlist-setup with an API key, or wait for seven days.",
+        "denied": f"Ask the account's contact. To ask again, run enlist-setup {_WISHED} with an API key, or wait for seven days.",
         "revoked": "Only a new key may ask again: run enlist-secondary reset-identity, then enlist-setup.",
         "withdrawn": _ASK_AGAIN,
         "departed": _ASK_AGAIN,
-        "removed": _ASK_AGAIN,
+        "removed": f"Run enlist-setup {_WISHED} to ask again.",
     }
 )
 

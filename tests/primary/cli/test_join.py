@@ -74,6 +74,8 @@ BAD = {
     "semicolons": ("name;group\na;x\n", 1),
     "a header of other columns": ("name,place\na,x\n", 1),
     "a header twice the same": ("name,name\na,x\n", 1),
+    "a quote that is never closed": ('ok\n"Paris,x\n', 2),
+    "text after a quote": ('"a"b,x\n', 1),
     "a group upward": ("a,../x\n", 1),
     "not Unicode's NFC": ("e\u0301\n", 1),
 }
@@ -252,6 +254,13 @@ def test_where_one_file_cannot_be_written_nobody_is_invited_and_no_file_is_left(
     assert list(out.iterdir()) == []
     withdrawn = [request.name for name, request in primary.asked if isinstance(request, WithdrawServerRequest)]
     assert withdrawn == [f"accounts/acme.example/servers/{id}" for id in IDS[:3]]
+
+
+def test_a_list_of_nobody_is_refused_and_leaves_no_folder(run: Run, table: Path, tmp_path: Path) -> None:
+    table.write_text("name,group\n")
+    ran = run("join", "acme.example", "--from", str(table), "--out", str(tmp_path / "out"), primary=inviting())
+    assert (ran.status, ran.err) == (1, f"INVALID_ARGUMENT: {table} names no server.\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_nobody_is_invited_if_one_line_is_bad(run: Run, table: Path, tmp_path: Path) -> None:
