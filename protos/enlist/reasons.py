@@ -160,7 +160,7 @@ TABLE: Mapping[Reason, Row] = MappingProxyType(
         Reason.FILE_FAILED: Row("FAILED_PRECONDITION", retry=True),
         Reason.FOLDER_IN_USE: _PRECONDITION,
         Reason.PORT_IN_USE: _PRECONDITION,
-        Reason.ALREADY_RUNNING: _PRECONDITION,
+        Reason.ALREADY_RUNNING: Row("FAILED_PRECONDITION", retry=True),
         Reason.NOT_RUNNING: _UNAVAILABLE,
         Reason.IDENTITY_COPIED: _PRECONDITION,
         Reason.NO_TERMINAL: _PRECONDITION,
