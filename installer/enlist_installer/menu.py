@@ -59,6 +59,8 @@ async def _choose(wizard: Wizard, given: Answers, path: Path, standing: Standing
         await remove(wizard, path, config)
     elif choice is Choice.STAY:
         wizard.written = True
+        if staged:
+            await _taken_back(wizard, staged.config)
         setup.drop_staged(path)
     elif choice is Choice.PRIMARY:
         await _different(wizard, given, path, config)

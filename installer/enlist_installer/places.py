@@ -11,7 +11,6 @@ from enlist.runtime import files
 from enlist_secondary import api_key, state
 from enlist_secondary import config as configs
 from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
-from enlist_secondary.state import State
 
 CLAIM = "configuration"
 """The file in a data folder that names the configuration it belongs to."""
@@ -66,7 +65,8 @@ def clear(path: Path, data: Path) -> None:
         return
     used = {configs.load(each).folder for each in (path, configs.next_path(path)) if each.exists()}
     for folder in {key.parent for key in data.glob("*/server.key")} - used:
-        if state.load(folder) == State() and not (folder / "certificate.pem").exists():
+        stands = state.load(folder)
+        if not stands.asked and stands.state == state.NEW and not (folder / "certificate.pem").exists():
             shutil.rmtree(folder)
         else:
             api_key.erase(folder)

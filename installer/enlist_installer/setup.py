@@ -229,8 +229,8 @@ def erase(path: Path) -> None:
     if owner is None or owner == path.resolve():  # else somebody copied a configuration by hand: the rest is not its own
         folders |= {key.parent for key in data.glob("*/server.key")}
         shared = (data / KNOWN_PRIMARIES, data / places.CLAIM, data / places.LOCK, config.lock)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=not folder.exists())
+    for folder in filter(Path.exists, folders):
+        shutil.rmtree(folder)
     for file in (*shared, path, waiting, configs.backup_path(path), configs.backup_path(waiting)):
         files.remove(file)
     with contextlib.suppress(OSError):  # something else is in it

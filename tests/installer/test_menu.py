@@ -193,6 +193,7 @@ def test_staying_after_all_gives_the_move_up(primary: PrimaryProcess, other_prim
         chooses(person, STAY)
         person.ends(0)
     assert not (place / "secondary.toml.next").exists()
+    assert other_primary.server("undecided")["state"] == "withdrawn"
     assert [path.name for path in (place / "data").iterdir() if path.is_dir()] == ["main"]
     assert status(place)["primary"] == primary.address
 
