@@ -111,13 +111,18 @@ class Interview:
         return await self._settle(questions.API_KEY, check)
 
     async def _lifting(self, primary: Primary, standing: SecondaryConfig) -> tuple[pb.ValidateResponse | None, str | None]:
-        """Another API key for a server that has asked already; without one its request stands as it is."""
+        """Another API key for a server that has asked already; without one its request stands as it is.
+
+        If the primary was never heard to have it, a blank answer gives the API key up that went with it.
+        """
         stands = state.load(standing.folder)
         if not (stands.asked and stands.state in (state.NEW, state.PENDING)):
             return await self._admission(primary, standing.account)
 
         async def check(text: str) -> tuple[pb.ValidateResponse | None, str | None]:
-            return (await checks.validate(primary, standing.account, text), text) if text else (None, None)
+            if text:
+                return await checks.validate(primary, standing.account, text), text
+            return None, None if stands.state == state.PENDING else ""
 
         self._say(words.HAS_ASKED)
         return await self._settle(questions.API_KEY, check)

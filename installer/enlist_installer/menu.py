@@ -9,7 +9,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_installer import questions, service, setup, waiting, words
+from enlist_installer import questions, removing, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.interview import Interview
 from enlist_installer.plan import Standing
@@ -52,16 +52,18 @@ async def run(wizard: Wizard, given: Answers) -> None:
 
 async def _choose(wizard: Wizard, given: Answers, path: Path, standing: Standing) -> None:
     config, staged = standing.config, setup.standing(configs.next_path(path))
+    wizard.shown = config
     wizard.say(words.standing(path, standing, staged))
     offered = [choice for choice in Choice if choice is not Choice.STAY or staged]
     choice = await questions.choose(questions.WHAT, {choice: choice.value for choice in offered})
     if choice is Choice.REMOVE:
         await remove(wizard, path, config)
     elif choice is Choice.STAY:
+        _check_shown(wizard, path)
         wizard.written = True
         if staged:
             await _taken_back(wizard, staged.config)
-        setup.drop_staged(path)
+        removing.give_up(path)
     elif choice is Choice.PRIMARY:
         await _different(wizard, given, path, config)
     elif choice is not Choice.NOTHING:
@@ -99,6 +101,7 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     if not await questions.confirm(questions.REMOVE, default=False):
         wizard.say(words.NOTHING_CHANGED)
         return
+    _check_shown(wizard, path)
     wizard.written = True
     if not await _left(wizard, config):
         wizard.say(words.FILES_STAY)
@@ -107,9 +110,17 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
         await _taken_back(wizard, staged.config)
     await service.remove(path)
     await waiting.ended(config)
-    with files.lock(config.lock, Reason.ALREADY_RUNNING, "enlist-secondary is running. Stop it, and choose this again."):
-        setup.erase(path)
+    running = "enlist-secondary is running. Stop it, and choose this again."
+    with files.lock(config.lock, Reason.ALREADY_RUNNING, running):
+        _check_shown(wizard, path)  # leaving took a while
+        removing.erase(path)
     wizard.say("  Removed.")
+
+
+def _check_shown(wizard: Wizard, path: Path) -> None:
+    """Refuses where the daemon, or somebody else, has changed the configuration since the person saw it."""
+    if setup.present(path) != wizard.shown:
+        raise setup.changed_meanwhile(path)
 
 
 async def _taken_back(wizard: Wizard, staged: SecondaryConfig) -> None:
@@ -120,7 +131,8 @@ async def _taken_back(wizard: Wizard, staged: SecondaryConfig) -> None:
             await enrol.leave(await meeting.meet(staged, mine.authority, wizard.now), staged, mine, wizard.now)
     except Refused as refused:
         wizard.say(words.told(refused))
-        wizard.say(words.left_behind(staged, state.load(staged.folder)))
+        if (stands := state.load(staged.folder)).server_id:
+            wizard.say(words.left_behind(staged, stands))
 
 
 async def _left(wizard: Wizard, config: SecondaryConfig) -> bool:

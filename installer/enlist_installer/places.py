@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_secondary import api_key, state
-from enlist_secondary import config as configs
 from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
 
 CLAIM = "configuration"
@@ -32,6 +29,8 @@ def check_data(data: Path, path: Path) -> Path:
     if path in (data, *data.parents):
         raise Refused(Reason.INVALID_ARGUMENT, f"{path} is to be the configuration file, so {data} cannot be a folder.")
     _check_writable(data)
+    if data.exists():
+        files.check_safe(data, folder=True)
     owner = belongs_to(data)
     if owner is not None and owner != path.resolve():
         raise Refused(Reason.FOLDER_IN_USE, f"{data} belongs to the server of {owner}. Give a folder of its own.")
@@ -54,22 +53,6 @@ def belongs_to(data: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return owner if owner.exists() else None
-
-
-def clear(path: Path, data: Path) -> None:
-    """Removes what a set-up that was killed before it wrote the configuration left there: its key has never asked.
-
-    A key that may be registered somewhere stays, but no API key beside it.
-    """
-    if belongs_to(data) != path.resolve():
-        return
-    used = {configs.load(each).folder for each in (path, configs.next_path(path)) if each.exists()}
-    for folder in {key.parent for key in data.glob("*/server.key")} - used:
-        stands = state.load(folder)
-        if not stands.asked and stands.state == state.NEW and not (folder / "certificate.pem").exists():
-            shutil.rmtree(folder)
-        else:
-            api_key.erase(folder)
 
 
 def _check_writable(folder: Path) -> None:

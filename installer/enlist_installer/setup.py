@@ -19,7 +19,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import server_pb2
-from enlist_installer import places
+from enlist_installer import places, removing
 from enlist_installer.plan import Plan, Standing, Wanted, plan
 from enlist_secondary import api_key, checks, enrol, identity, state
 from enlist_secondary import config as configs
@@ -115,14 +115,23 @@ async def carry_out(setup: Setup, now: Clock) -> State:
     busy = f"Another enlist-setup is at work in {data}. Try again when it is done."
     with files.lock(data / places.LOCK, Reason.ALREADY_RUNNING, busy):
         _check_as_planned(setup)
-        return await _carry_out(setup, before, now)
+        stands = await _carry_out(setup, before, now)
+        removing.clear(setup.answered.path, data)
+        return stands
 
 
 def _check_as_planned(setup: Setup) -> None:
     """Refuses if somebody else has written what did not stand, or stood otherwise, when this was planned."""
-    current, new = standing(setup.answered.path), setup.plan.new_enrolment
-    if (current.config if current else None) != setup.present or (new and setup.config.folder.exists()):
-        raise Refused(Reason.ALREADY_RUNNING, f"Another enlist-setup has written {setup.answered.path} meanwhile. Run this again.")
+    path, new = setup.answered.path, setup.plan.new_enrolment
+    if setup.present is None:
+        places.check_data(setup.config.data_folder, path)
+    if present(path) != setup.present or (new and setup.config.folder.exists()):
+        raise changed_meanwhile(path)
+
+
+def changed_meanwhile(path: Path) -> Refused:
+    """The refusal where a configuration is no longer the one that was shown, or planned on."""
+    return Refused(Reason.ALREADY_RUNNING, f"{path} was changed by another enlist-setup, or by the daemon. Run this again.")
 
 
 async def _carry_out(setup: Setup, before: _Before, now: Clock) -> State:
@@ -178,13 +187,31 @@ def write(setup: Setup, now: int) -> Identity:
     authority = answered.primary.authority
     files.make_folder(config.data_folder)
     places.claim(config.data_folder, answered.path)
-    places.clear(answered.path, config.data_folder)
     KnownPrimaries.load(config.data_folder).accept(authority, config.address, answered.way, setup.person, now)
     mine = identity.make(config.folder, authority)
     if answered.api_key is not None:
         api_key.keep(config.folder, answered.api_key)
+    if setup.present is None and answered.path.exists():  # by one with another data folder, and so with another lock
+        raise changed_meanwhile(answered.path)
     _write_config(setup.target, config)
     return mine
+
+
+def waiting_elsewhere(planned: Setup) -> tuple[SecondaryConfig, State] | None:
+    """The request at a different primary that this gives up, and how it stands there; None if that primary knows of none."""
+    staged = standing(configs.next_path(planned.answered.path)) if planned.plan.drops_staged else None
+    stands = state.load(staged.config.folder) if staged else State()
+    return (staged.config, stands) if staged and stands.server_id else None
+
+
+def present(path: Path) -> SecondaryConfig | None:
+    """The configuration that stands."""
+    return configs.load(path) if path.exists() else None
+
+
+def content(path: Path) -> bytes | None:
+    """What stands in a file; None without one."""
+    return files.read(path) if path.exists() else None
 
 
 def _write_config(path: Path, config: SecondaryConfig) -> None:
@@ -198,14 +225,6 @@ def _write_config(path: Path, config: SecondaryConfig) -> None:
         files.write(path, text)
 
 
-def drop_staged(path: Path) -> None:
-    """Gives up a different primary that has not authorized yet."""
-    waiting = configs.next_path(path)
-    if waiting.exists():
-        shutil.rmtree(configs.load(waiting).folder, ignore_errors=True)
-        files.remove(waiting)
-
-
 def _dropped(setup: Setup) -> Path | None:
     """The folder of the enrolment that waits at a different primary, where this gives that up: once this one stands, it goes."""
     return configs.load(configs.next_path(setup.answered.path)).folder if setup.plan.drops_staged else None
@@ -214,27 +233,10 @@ def _dropped(setup: Setup) -> Path | None:
 def _drop(setup: Setup, folder: Path | None) -> None:
     if folder is None:
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    waiting = configs.next_path(setup.answered.path)
-    if setup.target != waiting:  # else it is the new one's by now
-        files.remove(waiting)
-
-
-def erase(path: Path) -> None:
-    """Removes a configuration and all that belongs to it: keys, certificates, states, the list of known primaries."""
-    config, waiting = configs.load(path), configs.next_path(path)
-    data, owner = config.data_folder, places.belongs_to(config.data_folder)
-    folders = {config.folder, *({configs.load(waiting).folder} if waiting.exists() else ())}
-    shared: tuple[Path, ...] = ()
-    if owner is None or owner == path.resolve():  # else somebody copied a configuration by hand: the rest is not its own
-        folders |= {key.parent for key in data.glob("*/server.key")}
-        shared = (data / KNOWN_PRIMARIES, data / places.CLAIM, data / places.LOCK, config.lock)
-    for folder in filter(Path.exists, folders):
-        shutil.rmtree(folder)
-    for file in (*shared, path, waiting, configs.backup_path(path), configs.backup_path(waiting)):
-        files.remove(file)
-    with contextlib.suppress(OSError):  # something else is in it
-        data.rmdir()
+    if setup.plan.staged:  # what waited was written over
+        removing.forget(setup.answered.path, folder)
+    else:
+        removing.give_up(setup.answered.path)
 
 
 @dataclass(frozen=True)
@@ -250,17 +252,16 @@ class _Before:
         data, folder = setup.config.data_folder, setup.target.parent
         shared = (data / KNOWN_PRIMARIES, data / places.CLAIM, data / places.LOCK)
         paths = (setup.target, configs.backup_path(setup.target), *shared)
-        contents = {path: files.read(path) if path.exists() else None for path in paths}
+        contents = {path: content(path) for path in paths}
         above = (data, *data.parents, folder, *folder.parents)
         return cls(contents, setup.config.folder, tuple(each for each in above if not each.exists()))
 
     def restore(self) -> None:
-        for path, content in self.contents.items():
-            if content is None:
-                files.remove(path)
-            else:
-                files.write(path, content)
+        """The keys go first, and what cannot be restored costs nothing else: the disk may be full."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        for path, before in self.contents.items():
+            with contextlib.suppress(Refused):
+                files.remove(path) if before is None else files.write(path, before)
         for folder in self.made:
             with contextlib.suppress(OSError):  # made by somebody else meanwhile, and no longer empty
                 folder.rmdir()

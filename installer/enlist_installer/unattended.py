@@ -84,8 +84,9 @@ class Unattended:
         self._check_service()
         planned = await self._planned()
         if self._request.check:
-            self._changed = planned.plan.changes or planned.ask_again
-            self._say(words.would(planned.plan.change, self._changed))
+            asks = planned.ask_again or self._stands.state == state.NEW
+            self._changed = planned.plan.changes or asks
+            self._say(words.would(planned.plan.change, asks, planned.plan.drops_staged))
             return
         await self._carry_out(planned)
         if self._request.service:
@@ -145,11 +146,11 @@ class Unattended:
         The API key of a request that never went out is still meant; one that did is done with.
         """
         new, stands, wished = planned.plan.new_enrolment, self._stands, self._request.ask_again
-        if not new and (stands.state in _SETTLED or (stands.state in _AGAINST_US and not wished)):
+        if not new and not wished and stands.state in _SETTLED | _AGAINST_US:
             return replace(planned, ask_again=False)
         kept = api_key.load(planned.config.folder)
         unasked = stands.state == state.NEW and not stands.asked
-        if not (new or wished or unasked or stands.state in _BY_OURSELVES or (given and given != kept)):
+        if not (new or wished or unasked or stands.state in _BY_OURSELVES or given not in (None, kept)):
             return replace(planned, ask_again=False)
         secret = kept if given is None and unasked else given or ""
         return replace(planned, answered=replace(planned.answered, api_key=secret), ask_again=True)
@@ -162,14 +163,17 @@ class Unattended:
                 self._say(words.finding(found))
 
     async def _carry_out(self, planned: Setup) -> None:
-        before, name = self._stands.state, setup.name_before(planned)
+        before, name, content = self._stands.state, setup.name_before(planned), setup.content(planned.target)
+        given_up = setup.waiting_elsewhere(planned)
         try:
             self._stands = await setup.carry_out(planned, self._now)
             self._changed = planned.plan.changes or planned.ask_again or self._stands.state != before
             if self._stands.server_id and planned.config.name not in (name, self._stands.display_name):
                 self._say(words.renamed(planned.config.name, self._stands.server_id))
+            if given_up is not None:
+                self._say(words.left_behind(*given_up))
         except BaseException:  # an interruption, too
-            self._changed = planned.plan.changes and planned.target.exists()
+            self._changed = setup.content(planned.target) != content
             self._stands = state.load(planned.config.folder)
             raise
 

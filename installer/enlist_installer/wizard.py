@@ -37,6 +37,8 @@ class Wizard:
     """Whether to install the service; None to ask."""
     written: bool = False
     """Whether anything has been written: what an interruption leaves behind."""
+    shown: SecondaryConfig | None = None
+    """The configuration that stood when the person was asked what to do."""
 
     async def new(self, given: Answers, path: Path) -> None:
         """Sets up a server that has no configuration at `path`."""
@@ -72,12 +74,16 @@ class Wizard:
 
     async def _carry_out(self, answered: Answered, ask_again: bool) -> Setup:
         planned = setup.planned(answered, self.person, ask_again)
-        self.written = True
+        if planned.present != self.shown:
+            raise setup.changed_meanwhile(answered.path)
+        before, self.written = setup.content(planned.target), True
         try:
             await setup.carry_out(planned, self.now)
         except Refused:
-            self.written = planned.target.exists()
+            self.written = setup.content(planned.target) != before
             raise
+        finally:
+            self.shown = setup.present(answered.path)
         return planned
 
     async def finish(self, done: Setup) -> None:

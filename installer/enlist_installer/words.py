@@ -214,9 +214,10 @@ def run_by_hand(command: str) -> str:
     return f"{INDENT}Keep this running; it holds the connection to the primary:\n{INDENT * 2}{command}\n"
 
 
-def would(change: Change, changed: bool) -> str:
+def would(change: Change, asks: bool, gives_up: bool) -> str:
     """What a run without `--check` would do."""
-    what = _WOULD[change] if change is not Change.NOTHING else "ask the primary again" if changed else ""
+    rest = {"give up the move to a different primary": gives_up, "ask the primary": asks}
+    what = _WOULD[change] if change is not Change.NOTHING else " and ".join(each for each, done in rest.items() if done)
     return (
         f"Everything was checked, nothing was written. It would {what}."
         if what

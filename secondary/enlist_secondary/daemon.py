@@ -16,8 +16,8 @@ from typing import Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, readiness
 from enlist.runtime.logs import Log
+from enlist_secondary import api_key, identity, state
 from enlist_secondary import config as configs
-from enlist_secondary import identity, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.keeper import Keeper
@@ -111,6 +111,7 @@ class Daemon:
         _LOG.info("awaiting a different primary", primary=config.primary, account=config.account)
         await Keeper(config, self._now).authorized()
         configs.switch(self._path)
+        api_key.erase(before.folder)
         self._over = None
         _LOG.info("the different primary takes over", primary=config.primary, account=config.account)
         if left := state.load(before.folder).server_id:  # nobody told it, and whoever ran the wizard may be gone

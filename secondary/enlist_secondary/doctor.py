@@ -96,18 +96,22 @@ async def _identity(config: SecondaryConfig, mine: Identity | None, primary: Pri
 
 
 async def _asking(config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> list[Stage]:
-    """The account and the API key, which nobody looks at again once this server has asked: its own request may have used it up."""
+    """The account and the API key, which is no fault once this server has asked: its own request may have used it up."""
     if primary is None:
         return [_untried("account"), _untried("API key")]
     account = _passed("account", f"The primary has the account {config.account}.")
-    asked = state.load(config.folder).asked or (mine is not None and mine.certificate is not None)
-    secret = api_key.load(config.folder)
+    told, secret = state.load(config.folder), api_key.load(config.folder)
+    needed = told.state == state.NEW and (mine is None or mine.certificate is None)
     try:
         await checks.validate(primary, config.account, secret)
     except Refused as refused:
         if refused.reason not in _API_KEY:
             return [_failed("account", refused), _untried("API key")]
-        return [account, _untried("API key", "Not needed any more.") if asked else _failed("API key", refused)]
+        if not needed:
+            return [account, _untried("API key", "Not needed any more.")]
+        if told.asked:
+            return [account, _untried("API key", "This server has asked with it; nobody knows yet what came of that.")]
+        return [account, _failed("API key", refused)]
     return [account, _passed("API key", "It is good." if secret else "None is kept.")]
 
 

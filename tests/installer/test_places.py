@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_installer import places, setup
+from enlist_installer import places, removing
 from enlist_secondary import api_key, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.config import SecondaryConfig
@@ -64,7 +64,7 @@ def test_what_a_crash_left_before_the_configuration_is_cleared_away(tmp_path: Pa
     for config in (crashed, asked):
         folder_only(config)
     state.change(asked.folder, lambda _: state.State(asked=True))
-    places.clear(path, data)
+    removing.clear(path, data)
     assert not crashed.folder.exists()
     assert (api_key.load(asked.folder), identity.load(asked.folder) is not None) == ("", True)
     assert api_key.load(standing.folder) == "enl_key"
@@ -73,8 +73,8 @@ def test_what_a_crash_left_before_the_configuration_is_cleared_away(tmp_path: Pa
 def test_removing_a_copied_configuration_s_server_leaves_the_owner_its_keys(tmp_path: Path) -> None:
     owner = enrolled(tmp_path / "owner.toml", tmp_path / "data")
     copy = enrolled(tmp_path / "copy.toml", tmp_path / "data", "copy")
-    places.clear(tmp_path / "copy.toml", tmp_path / "data")
-    setup.erase(tmp_path / "copy.toml")
+    removing.clear(tmp_path / "copy.toml", tmp_path / "data")
+    removing.erase(tmp_path / "copy.toml")
     assert identity.load(owner.folder) is not None
     assert api_key.load(owner.folder) == "enl_key"
     assert not copy.folder.exists()
@@ -88,7 +88,7 @@ def test_removing_a_server_leaves_nothing(tmp_path: Path) -> None:
     for backup in (configs.backup_path(path), configs.backup_path(configs.next_path(path))):
         backup.write_text("before")
     (tmp_path / "data" / places.LOCK).touch()
-    setup.erase(path)
+    removing.erase(path)
     assert not staged.folder.exists()
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,8 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_installer import places, setup
 from enlist_installer.setup import Answered, Setup
-from enlist_secondary import enrol, state
+from enlist_secondary import api_key, enrol, identity, state
+from enlist_secondary import config as configs
 from enlist_secondary.checks import Primary, Way
 from enlist_secondary.config import SecondaryConfig
 from tests.installer.in_between import new_signer
@@ -99,6 +100,46 @@ async def _refusal(made: Setup) -> Reason:
     with pytest.raises(Refused) as refused:
         await setup.carry_out(made, time.time)
     return refused.value.reason
+
+
+async def test_what_a_killed_set_up_left_is_gone_after_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before it wrote the configuration: its key never asked, and its API key is used nowhere (attacks row 44)."""
+    identity.make(tmp_path / "data" / "main", new_signer().authority)
+    api_key.keep(tmp_path / "data" / "main", "enl_key")
+
+    async def first_word(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
+        state.change(config.folder, lambda known: replace(known, asked=True))
+
+    monkeypatch.setattr(setup, "first_word", first_word)
+    await setup.carry_out(a_setup(tmp_path), time.time)
+    config = configs.load(tmp_path / "secondary.toml")
+    assert [key.parent for key in (tmp_path / "data").glob("*/server.key")] == [config.folder]
+    assert config.enrolment != "main"
+
+
+async def test_another_configuration_that_was_quicker_keeps_its_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    the_primary_says(monkeypatch, Reason.UNREACHABLE, heard=True)
+    late = a_setup(tmp_path / "late", data=str(tmp_path / "data"))
+    assert await _refusal(a_setup(tmp_path)) is Reason.UNREACHABLE
+    before = tree(tmp_path)
+    assert await _refusal(late) is Reason.FOLDER_IN_USE
+    assert tree(tmp_path) == before
+
+
+async def test_the_key_goes_although_the_rest_cannot_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    the_primary_says(monkeypatch, Reason.TOO_MANY_PENDING)
+    real = files.remove
+
+    def remove(path: Path) -> None:
+        if path.name == "secondary.toml":
+            raise Refused(Reason.STORAGE_FULL, "no space is left")
+        real(path)
+
+    monkeypatch.setattr(files, "remove", remove)
+    assert await _refusal(a_setup(tmp_path)) is Reason.TOO_MANY_PENDING
+    assert not list(tmp_path.rglob("*key"))
 
 
 async def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from enlist.reasons import Reason, Refused
 from enlist_installer import setup
 from enlist_installer.setup import Answered, Setup
 from enlist_primary.authority.signer import Signer, new_authority
+from enlist_secondary import api_key, enrol, identity, state
 from enlist_secondary import config as configs
-from enlist_secondary import enrol, identity, state
 from enlist_secondary.checks import Primary, Way
 from enlist_secondary.config import SecondaryConfig
 
@@ -74,6 +74,39 @@ async def test_a_primary_that_refuses_costs_no_request_that_waits_at_another(pla
     assert staged.primary == "second"
     assert kept is not None
     assert kept.fingerprint == mine.fingerprint
+
+
+async def test_a_primary_that_takes_over_while_one_goes_back_keeps_its_key(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's rename comes while the present primary is asked where this server stands."""
+    path = place / "secondary.toml"
+    first = planned(place, "first")
+    setup.write(first, NOW)
+    state.change(first.config.folder, lambda _: state.State(asked=True, state="pending"))
+    mine = waiting_at(place, "second")
+    back = setup.planned(first.answered, "ann", stay=True)
+    assert back.plan.drops_staged
+
+    async def first_word(*_: Any, **__: Any) -> None:
+        configs.switch(path)
+
+    monkeypatch.setattr(setup, "first_word", first_word)
+    await setup.carry_out(back, lambda: NOW)
+    stands = configs.load(path)
+    kept = identity.load(stands.folder)
+    assert stands.primary == "second"
+    assert kept is not None
+    assert kept.fingerprint == mine.fingerprint
+
+
+async def test_an_api_key_of_an_enrolment_that_was_left_is_erased(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks row 44."""
+    before = planned(place, "first").config.folder
+    waiting_at(place, "first")
+    api_key.keep(before, "enl_key")
+    state.change(before, lambda known: replace(known, state="denied"))
+    await carried_out(place, "second", monkeypatch, None)
+    assert configs.load(place / "secondary.toml").primary == "second"
+    assert api_key.load(before) == ""
 
 
 @pytest.mark.parametrize("said", [None, Refused(Reason.TIMED_OUT, "Perhaps.")], ids=["accepted", "perhaps heard"])

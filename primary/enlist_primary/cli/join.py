@@ -60,8 +60,7 @@ def _many(arguments: argparse.Namespace) -> int:
     try:
         made = [_as_json(each) | {"file": str(_written(arguments.out, each))} for each in invitations]
     except Refused as refused:
-        _take_back(arguments, invitations)
-        raise Refused(refused.reason, f"{refused.message} Nobody is invited.") from None
+        raise Refused(refused.reason, f"{refused.message} {_taken_back(arguments, invitations)}") from None
     if arguments.json:
         output.print_json(made)
     else:
@@ -83,8 +82,8 @@ def _path(folder: Path, invitation: Invitation) -> Path:
     return folder / file_name(invitation.server.display_name, invitation.server.id)
 
 
-def _take_back(arguments: argparse.Namespace, invitations: list[Invitation]) -> None:
-    """Without its file nobody has the join line, which is shown once; and half a list would leave the rest to be guessed."""
+def _taken_back(arguments: argparse.Namespace, invitations: list[Invitation]) -> str:
+    """What came of taking them back: without its file nobody has a join line, and half a list leaves the rest to be guessed."""
     from enlist.runtime import files
     from enlist.v1 import trust_pb2, trust_pb2_grpc
     from enlist_primary.cli.client import call
@@ -97,9 +96,13 @@ def _take_back(arguments: argparse.Namespace, invitations: list[Invitation]) -> 
         for request in requests:
             await trust_pb2_grpc.TrustServiceStub(channel).WithdrawServer(request)
 
-    for invitation in invitations:
-        files.remove(_path(arguments.out, invitation))
-    call(arguments, withdraw)
+    try:
+        call(arguments, withdraw)
+        for invitation in invitations:
+            files.remove(_path(arguments.out, invitation))
+    except Refused as refused:
+        return f"What was invited stays, for it could not be taken back either: {refused.message} See: enlist-primary server list"
+    return "Nobody is invited."
 
 
 def _prepare(folder: Path) -> None:
@@ -121,9 +124,8 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {path}.") from None
     except UnicodeDecodeError:
         raise Refused(Reason.INVALID_ARGUMENT, f"{path} is not UTF-8 text.") from None
-    reader = csv.reader(
-        io.StringIO(text, newline=""), strict=True
-    )  # its own line ends: a name that holds another kind is refused, not cut
+    lines_of = io.StringIO(text, newline="")  # line ends of its own: a name that holds another kind is refused, not cut
+    reader = csv.reader(lines_of, strict=True)
     try:
         lines = [(reader.line_num, cells) for cells in reader]
     except csv.Error as error:

@@ -66,7 +66,7 @@ CREATE TABLE server (
 CREATE UNIQUE INDEX server_key ON server (account, key);
 -- Only the few that somebody has yet to decide about, or nobody ever did: the many that are trusted cost these indexes nothing.
 -- The first holds all that the caps ask about, which is asked with every stranger's request.
-CREATE INDEX server_waiting ON server (account, source, state, expires_at, since, key)
+CREATE INDEX server_waiting ON server (account, source, state, expires_at, since, revision, key)
     WHERE state = 'pending' OR state = 'withdrawn' AND revision = 0;
 CREATE INDEX server_overdue ON server (account, expires_at) WHERE state IN ('pending', 'invited');
 CREATE INDEX server_undecided ON server (since) WHERE state IN ('expired', 'withdrawn') AND revision = 0;

@@ -17,7 +17,7 @@ from enlist.v1.server_pb2 import Server
 from enlist.v1.trust_pb2 import Invitation, InviteServersRequest, InviteServersResponse, WithdrawServerRequest
 from enlist_primary.cli.join import _prepare, file_name, read_csv
 from tests.primary.cli.conftest import Run
-from tests.primary.cli.fake import SHOWN, FakePrimary, moment, server
+from tests.primary.cli.fake import SHOWN, Answer, FakePrimary, moment, server
 from tests.primary.refusals import attempt, refused
 
 
@@ -171,7 +171,7 @@ def test_servers_of_one_name_get_files_of_their_own() -> None:
 IDS = [letter * 10 for letter in "abcdefgh"]
 
 
-def inviting() -> FakePrimary:
+def inviting(**answers: Answer) -> FakePrimary:
     def invite(request: InviteServersRequest) -> InviteServersResponse:
         return InviteServersResponse(
             invitations=[
@@ -183,7 +183,7 @@ def inviting() -> FakePrimary:
             ]
         )
 
-    return FakePrimary(InviteServers=invite, WithdrawServer=Server())
+    return FakePrimary(**{"InviteServers": invite, "WithdrawServer": Server(), **answers})
 
 
 def test_the_join_line_stands_alone_on_the_last_line(run: Run) -> None:
@@ -254,6 +254,25 @@ def test_where_one_file_cannot_be_written_nobody_is_invited_and_no_file_is_left(
     assert list(out.iterdir()) == []
     withdrawn = [request.name for name, request in primary.asked if isinstance(request, WithdrawServerRequest)]
     assert withdrawn == [f"accounts/acme.example/servers/{id}" for id in IDS[:3]]
+
+
+def test_invitations_that_cannot_be_taken_back_either_are_said_to_stay(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.write_text("a\n")
+
+    def full(*_: object, **__: object) -> None:
+        raise Refused(Reason.STORAGE_FULL, "The disk is full.")
+
+    def gone(_: object) -> Server:
+        raise Refused(Reason.NOT_RUNNING, "No primary is running.")
+
+    primary = inviting(WithdrawServer=gone)
+    monkeypatch.setattr(files, "write", full)
+    ran = run("join", "acme.example", "--from", str(table), "--out", str(tmp_path / "out"), primary=primary)
+    assert ran.status == 1
+    assert "STORAGE_FULL: The disk is full. What was invited stays" in ran.err
+    assert "No primary is running." in ran.err
 
 
 def test_a_list_of_nobody_is_refused_and_leaves_no_folder(run: Run, table: Path, tmp_path: Path) -> None:
