@@ -52,7 +52,14 @@ def belongs_to(data: Path) -> Path | None:
         owner = Path(files.read(data / CLAIM).decode(errors="replace").strip())
     except FileNotFoundError:
         return None
-    return owner if owner.exists() else None
+    return owner if owner.is_absolute() and _there(owner) else None
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # out of this user's sight, which does not mean that it is gone
+        return True
 
 
 def _check_writable(folder: Path) -> None:

@@ -48,6 +48,23 @@ def test_a_data_folder_whose_configuration_is_gone_may_be_taken_over(tmp_path: P
     assert places.belongs_to(tmp_path / "data") == (tmp_path / "two.toml").resolve()
 
 
+def test_a_configuration_out_of_this_user_s_sight_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enrolled(tmp_path / "one.toml", tmp_path / "data")
+
+    def hidden(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", hidden)
+    assert places.belongs_to(tmp_path / "data") == (tmp_path / "one.toml").resolve()
+
+
+@pytest.mark.parametrize("claim", [b"", b"\n", b"secondary.toml\n", b"\xff"])
+def test_a_damaged_claim_is_none(tmp_path: Path, claim: bytes) -> None:
+    enrolled(tmp_path / "one.toml", tmp_path / "data")
+    (tmp_path / "data" / places.CLAIM).write_bytes(claim)
+    assert places.belongs_to(tmp_path / "data") is None
+
+
 @pytest.mark.parametrize("data", ["secondary.toml", "secondary.toml/below"])
 def test_a_configuration_is_no_folder(tmp_path: Path, data: str) -> None:
     with pytest.raises(Refused) as refused:
