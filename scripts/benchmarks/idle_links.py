@@ -36,7 +36,7 @@ class Idling:
 
 async def measure(quick: bool) -> list[Figure]:
     """Memory of each idle link, and what is done for all of them over a while, less what is done for none."""
-    links, seconds = (200, 20.0) if quick else (500, 30.0)
+    links, seconds = (400, 20.0) if quick else (500, 30.0)  # the sweep, once a minute, wakes six times: too few to count as theirs
     async with stage() as on:
         await close_all(await _links(on, on.primary, WARM) + await _links(on, on.floor, WARM))
         await asyncio.sleep(SETTLE)
