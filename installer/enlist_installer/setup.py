@@ -246,6 +246,9 @@ class _Before:
     contents: dict[Path, bytes | None]
     folder: Path
     made: tuple[Path, ...]
+    target: Path
+    text: bytes
+    """What this set-up writes to `target`."""
 
     @classmethod
     def remember(cls, setup: Setup) -> _Before:
@@ -254,12 +257,16 @@ class _Before:
         paths = (setup.target, configs.backup_path(setup.target), *shared)
         contents = {path: content(path) for path in paths}
         above = (data, *data.parents, folder, *folder.parents)
-        return cls(contents, setup.config.folder, tuple(each for each in above if not each.exists()))
+        made, text = tuple(each for each in above if not each.exists()), configs.render(setup.config).encode()
+        return cls(contents, setup.config.folder, made, setup.target, text)
 
     def restore(self) -> None:
         """The keys go first, and what cannot be restored costs nothing else: the disk may be full."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        ours = content(self.target) == self.text  # else it was not written yet, or it is somebody else's
         for path, before in self.contents.items():
+            if not ours and path in (self.target, configs.backup_path(self.target)):
+                continue
             with contextlib.suppress(Refused):
                 files.remove(path) if before is None else files.write(path, before)
         for folder in self.made:

@@ -6,6 +6,7 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from enlist_secondary import api_key, enrol, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Primary, Way
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.identity import Identity
 from tests.installer.in_between import new_signer
 from tests.installer.person import tree
 
@@ -89,6 +91,22 @@ async def test_two_at_once_do_not_write_over_each_other(tmp_path: Path, monkeypa
     before = tree(tmp_path)
     assert await _refusal(second) is Reason.ALREADY_RUNNING
     assert tree(tmp_path) == before
+
+
+async def test_one_with_another_data_folder_that_was_quicker_keeps_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is another one: it writes the configuration while the late one makes its key."""
+    real, path, text = identity.make, tmp_path / "secondary.toml", configs.render(a_setup(tmp_path, name="quick").config)
+
+    def make(*arguments: Any) -> Identity:
+        path.write_text(text)
+        return real(*arguments)
+
+    monkeypatch.setattr(identity, "make", make)
+    assert await _refusal(a_setup(tmp_path)) is Reason.ALREADY_RUNNING
+    assert path.read_text() == text
+    assert not list(tmp_path.rglob("*key"))
 
 
 def _made(folder: Path) -> Path:
