@@ -1,0 +1,380 @@
+"""Policies: what one layer says and how layers merge. Pure; the rules are numbered as in the documentation of policies.
+
+A **layer** is what one group says of one kind: settings, locks, and whether servers put back what was changed locally. The layers
+of a server, from the top-most primary's top group down to its own group, are folded into its **effective** settings:
+
+    patch = admit(settings, locks); value = merge(value, patch); locks |= own locks
+
+`merge` is RFC 7396; `admit` leaves out what the locks of the layers above do not let through. JSON values are dict, list, str, int,
+float, bool and None, and those given here come from `parse` or `decode`: the limits below hold for them. No function changes what
+it is given, and nothing returned shares an object or array with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from enlist import pointers
+from enlist.reasons import Reason, Refused
+
+MAX_BODY = 1024 * 1024
+"""Bytes of settings as they are set, and of a layer as it travels."""
+
+MAX_DEPTH = 32
+"""Objects and arrays around a value, the outermost one included."""
+
+MAX_INTEGER = 2**53
+"""Beyond it a reader with double precision (RFC 8259, section 6) takes a neighbour for it."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a group says of a kind. The locks are a set, kept in order; `POLICY_INVALID` if one is not a JSON Pointer."""
+
+    settings: Mapping[str, Any]
+    locks: tuple[str, ...] = ()
+    put_back: bool = False
+
+    def __post_init__(self) -> None:
+        for lock in self.locks:
+            pointers.tokens(lock)
+        object.__setattr__(self, "locks", tuple(sorted(set(self.locks))))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Layer):
+            return NotImplemented
+        mine, theirs = (self.locks, self.put_back), (other.locks, other.put_back)
+        return mine == theirs and same(dict(self.settings), dict(other.settings))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value comes from: the index of the lowest layer that says something there, and whether a lock holds it.
+
+    Of a locked path where nothing stands, `layer` is the topmost one that locked it.
+    """
+
+    layer: int
+    locked: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How the effective settings came about.
+
+    `origin` has the pointer of every leaf (non-object, or `{}` within the whole) and of every locked path, in order. `overridden`
+    has, from the top layer down, the pointer of each setting that locks above its layer, given by its index, make ignored: only
+    the pointer of the topmost one, where everything beneath is ignored with it.
+    """
+
+    effective: dict[str, Any]
+    origin: Mapping[str, Origin]
+    overridden: tuple[tuple[str, int], ...]
+
+
+# Reading and writing
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """Settings as somebody set them: one JSON object in UTF-8 (rule 1).
+
+    Refused as `DOCUMENT_TOO_LARGE` above `MAX_BODY`, else as `POLICY_INVALID`: members named twice, NaN, infinities and numbers too
+    large for a double, integers beyond 2^53, depth above `MAX_DEPTH`, names and texts with lone surrogates (no UTF-8) or NUL,
+    values at a pointer longer than `pointers.MAX_POINTER`.
+    """
+    return _settings(_load(text))
+
+
+def encode(layer: Layer) -> bytes:
+    """The body that travels and is hashed; `DOCUMENT_TOO_LARGE` above `MAX_BODY`."""
+    body = dumps({"locks": layer.locks, "put_back": layer.put_back, "settings": dict(layer.settings)})
+    _check_size(body)
+    return body
+
+
+def decode(body: bytes) -> Layer:
+    """Reads what `encode` wrote, as strictly as `parse`."""
+    whole = _load(body)
+    if not isinstance(whole, dict) or whole.keys() != {"locks", "put_back", "settings"}:
+        raise _invalid('The body of a policy is a JSON object with "locks", "put_back" and "settings".')
+    locks, put_back = whole["locks"], whole["put_back"]
+    if not isinstance(put_back, bool) or not isinstance(locks, list) or not all(isinstance(lock, str) for lock in locks):
+        raise _invalid('In the body of a policy, "locks" are texts in an array, and "put_back" is true or false.')
+    return Layer(_settings(whole["settings"]), tuple(locks), put_back)
+
+
+def dumps(value: Any) -> bytes:
+    """Canonical JSON: members in the order of their code points, no spaces, UTF-8. Numbers stay as they are: 1 is not 1.0 here."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal (rule 10): `true` is not 1 as in Python, but 1 and 1.0 are the same number."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(member, b[name]) for name, member in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a is b if isinstance(a, bool) or isinstance(b, bool) else bool(a == b)
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """Stands in what was read for what is refused: the hooks that find it do not know where they are."""
+
+    what: str
+
+
+def _load(text: bytes) -> Any:
+    _check_size(text)
+    try:
+        return json.loads(
+            text.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=lambda name: _Bad(f"{name}, which is not JSON"),
+            object_pairs_hook=_members,
+        )
+    except UnicodeDecodeError as error:
+        raise _invalid(f"This is not UTF-8 (byte {error.start + 1}).") from error
+    except json.JSONDecodeError as error:
+        raise _invalid(f"This is not JSON (line {error.lineno}, column {error.colno}: {error.msg}).") from error
+    except RecursionError:  # without its cause: a thousand frames
+        raise _invalid(f"Objects and arrays stand more than {MAX_DEPTH} deep here.") from None
+
+
+def _integer(digits: str) -> int | _Bad:
+    if len(digits) <= len(str(-MAX_INTEGER)) and abs(int(digits)) <= MAX_INTEGER:
+        return int(digits)
+    return _Bad("an integer beyond 2^53; write it as a text")
+
+
+def _float(digits: str) -> float | _Bad:
+    number = float(digits)
+    return number if abs(number) != float("inf") else _Bad("a number too large for double precision; write it as a text")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                members[name] = _Bad("a member named twice")
+            seen.add(name)
+    return members
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    _check_value(value, "", 0)
+    if not isinstance(value, dict):
+        raise _invalid("The settings are a JSON object.")
+    return value
+
+
+def _check_value(value: Any, pointer: str, depth: int) -> None:
+    """Refuses a value that may not stand at `pointer`, within `depth` objects and arrays."""
+    if isinstance(value, _Bad):
+        raise _misplaced(value.what, pointer)
+    if len(pointer) > pointers.MAX_POINTER:
+        raise _misplaced(f"something that takes more than {pointers.MAX_POINTER} characters to point to", pointer)
+    if isinstance(value, str) and not pointers.writable(value):
+        raise _misplaced("a name or text with a NUL character or half a surrogate pair", pointer)
+    if isinstance(value, dict | list) and depth == MAX_DEPTH:
+        raise _misplaced(f"an object or array within {MAX_DEPTH} others", pointer)
+    if isinstance(value, dict):
+        for name, member in value.items():
+            below = pointers.child(pointer, name)
+            _check_value(name, below, depth + 1)
+            _check_value(member, below, depth + 1)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            _check_value(member, f"{pointer}/{index}", depth + 1)
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MAX_BODY:
+        raise Refused(Reason.DOCUMENT_TOO_LARGE, f"A policy has at most {MAX_BODY} bytes; this one has {len(body)}.")
+
+
+def _misplaced(what: str, pointer: str) -> Refused:
+    return _invalid(f'At "{pointers.shown(pointer)}" stands {what}.')
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(Reason.POLICY_INVALID, message)
+
+
+# Folding
+
+_Tree: TypeAlias = "dict[str, _Tree]"
+"""Locks by the tokens of their pointers. A leaf is a lock, and holds everything beneath: what stood below it is not needed."""
+
+
+def _below(locks: _Tree | None, name: str) -> _Tree | None:
+    """The locks that concern a member: None for none at or beneath it, an empty tree if it is locked itself."""
+    return locks.get(name) if locks else locks
+
+
+def _plant(root: _Tree, pointer: str) -> None:
+    """Adds a lock. The whole stands in `root` under a name of its own, so that a root without locks is no lock of everything."""
+    *way, last = "", *pointers.tokens(pointer)
+    for token in way:
+        if root.get(token) == {}:
+            return
+        root = root.setdefault(token, {})
+    root[last] = {}
+
+
+class _Fold:
+    """What the layers so far come to: the value, and the locks that bind the layers below them."""
+
+    def __init__(self, layers: Sequence[Layer] = ()) -> None:
+        self.value: dict[str, Any] = {}
+        self._root: _Tree = {}
+        for layer in layers:
+            self.add(layer)
+
+    @property
+    def locks(self) -> _Tree | None:
+        return self._root.get("")
+
+    def admit(self, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+        """What the locks let through of the next layer's settings, and the pointers of what they do not."""
+        ignored: list[str] = []
+        return _admit(settings, self.value, self.locks, "", ignored), ignored
+
+    def add(self, layer: Layer) -> tuple[Mapping[str, Any], list[str]]:
+        admitted, ignored = self.admit(layer.settings)
+        _merge(self.value, admitted)
+        for lock in layer.locks:
+            _plant(self._root, lock)
+        return admitted, ignored
+
+
+def _admit(patch: Mapping[str, Any], value: Any, locks: _Tree | None, pointer: str, ignored: list[str]) -> Mapping[str, Any]:
+    """The members of `patch` that the locks let through to `value` (rules 3 to 5)."""
+    if locks is None:
+        return patch
+    admitted: dict[str, Any] = {}
+    for name, member in patch.items():
+        below, here = _below(locks, name), pointers.child(pointer, name)
+        old = value.get(name) if isinstance(value, dict) else None
+        if below is None:
+            admitted[name] = member
+        elif not below or not isinstance(member, dict) or isinstance(old, list):
+            ignored.append(here)  # at or beneath a lock; above one and no object; or an array above one, which is frozen
+        else:
+            kept = _admit(member, old, below, here, ignored)
+            if kept or not member:  # emptied, it says nothing; empty, it speaks
+                admitted[name] = kept
+    return admitted
+
+
+def _merge(value: dict[str, Any], patch: Mapping[str, Any]) -> None:
+    """RFC 7396, section 2, into `value`, which shares nothing with any patch."""
+    for name, member in patch.items():
+        if member is None:
+            value.pop(name, None)
+        elif isinstance(member, dict):
+            old = value.get(name)
+            if not isinstance(old, dict):
+                old = value[name] = {}
+            _merge(old, member)
+        else:
+            value[name] = _copy(member)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_copy(member) for member in value]
+    return {name: _copy(member) for name, member in value.items()} if isinstance(value, dict) else value
+
+
+def effective(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What the layers, the topmost first, come to (rules 2 to 6), in time linear in their size."""
+    return _Fold(layers).value
+
+
+def put_back(layers: Sequence[Layer]) -> bool:
+    """Whether a server with these layers puts back what was changed locally: any layer may demand it."""
+    return any(layer.put_back for layer in layers)
+
+
+def check(layer: Layer, above: Sequence[Layer]) -> None:
+    """Refuses a layer that may not be set below these (rules 5 and 7 to 9).
+
+    `SETTING_LOCKED`: it touches an upper lock, that is, says something that would be ignored, or locks what is locked already.
+    `POLICY_INVALID`: it locks a path through an array, or one that stands neither in its settings (null counts) nor in the merge
+    up to it and with it.
+    """
+    fold = _Fold(above)
+    for setting in fold.admit(layer.settings)[1]:
+        text = f'"{pointers.shown(setting)}" cannot be set here: it is locked further up, or something in it is.'
+        raise Refused(Reason.SETTING_LOCKED, text)
+    for lock in layer.locks:
+        if _locked(fold.locks, lock):
+            raise Refused(Reason.SETTING_LOCKED, f'"{pointers.shown(lock)}" cannot be locked here: it is locked further up.')
+    _merge(fold.value, layer.settings)
+    for lock in layer.locks:
+        _check_path(lock, fold.value, layer.settings)
+
+
+def _locked(locks: _Tree | None, pointer: str) -> bool:
+    for token in pointers.tokens(pointer):
+        locks = _below(locks, token)
+    return locks == {}
+
+
+def _check_path(lock: str, value: Any, settings: Mapping[str, Any]) -> None:
+    for token in pointers.tokens(lock):
+        if isinstance(value, list):
+            raise _invalid(
+                f'"{pointers.shown(lock)}" cannot be locked: it points into an array, which is one value; lock the array.'
+            )
+        value = value.get(token) if isinstance(value, dict) else None
+    if value is None and pointers.find(dict(settings), lock) is pointers.MISSING:
+        raise _invalid(
+            f'"{pointers.shown(lock)}" cannot be locked: nothing stands there. To lock its absence, set it to null as well.'
+        )
+
+
+# Explaining
+
+
+def explain(layers: Sequence[Layer]) -> Explanation:
+    """How the layers come to what is effective (rules 9 and 11)."""
+    fold = _Fold()
+    said: list[tuple[int, Any]] = []
+    overridden: list[tuple[str, int]] = []
+    lockers: dict[str, int] = {}
+    for index, layer in enumerate(layers):
+        admitted, ignored = fold.add(layer)
+        overridden.extend((pointer, index) for pointer in ignored)
+        if admitted:
+            said.append((index, dict(admitted)))
+        for lock in layer.locks:
+            lockers.setdefault(lock, index)
+    origin: dict[str, Origin] = {}
+    _leaves(fold.value, said, fold.locks, "", origin)
+    for lock in lockers.keys() - origin.keys():
+        stands = pointers.find(fold.value, lock) is not pointers.MISSING
+        speakers = [index for index, patch in said if stands and pointers.find(patch, lock) is not pointers.MISSING]
+        origin[lock] = Origin(speakers[-1] if speakers else lockers[lock], locked=True)
+    return Explanation(fold.value, dict(sorted(origin.items())), tuple(overridden))
+
+
+def _leaves(
+    value: dict[str, Any], said: list[tuple[int, Any]], locks: _Tree | None, pointer: str, origin: dict[str, Origin]
+) -> None:
+    """Adds the leaves of `value`. `said` is what the layers say of it, by their indices."""
+    for name, member in value.items():
+        here, below = pointers.child(pointer, name), _below(locks, name)
+        saying = [(index, patch[name]) for index, patch in said if isinstance(patch, dict) and name in patch]
+        if isinstance(member, dict) and member:
+            _leaves(member, saying, below, here, origin)
+        else:
+            frozen = below is not None and isinstance(member, list)  # by a lock at it, or (rule 5) by one beneath
+            origin[here] = Origin(saying[-1][0], locked=frozen or below == {})
