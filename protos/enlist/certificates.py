@@ -144,7 +144,7 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+def extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
     """An extension's value; None if there is none, or the extensions of a certificate that a stranger made cannot be read."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
@@ -153,7 +153,7 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
-    constraints = _extension(certificate, x509.BasicConstraints)
+    constraints = extension(certificate, x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
 
@@ -185,12 +185,12 @@ def is_server_leaf_of(leaf: x509.Certificate, authority: Authority, now: int) ->
 
 
 def _serves(leaf: x509.Certificate) -> bool:
-    usage = _extension(leaf, x509.ExtendedKeyUsage)
+    usage = extension(leaf, x509.ExtendedKeyUsage)
     return usage is not None and ExtendedKeyUsageOID.SERVER_AUTH in usage
 
 
 def _dns_names(leaf: x509.Certificate) -> list[str]:
-    names = _extension(leaf, x509.SubjectAlternativeName)
+    names = extension(leaf, x509.SubjectAlternativeName)
     return names.get_values_for_type(x509.DNSName) if names is not None else []
 
 
@@ -199,7 +199,7 @@ def channel_name(leaf: x509.Certificate) -> str:
 
     A leaf that names neither a host nor an address is refused.
     """
-    names = _extension(leaf, x509.SubjectAlternativeName)
+    names = extension(leaf, x509.SubjectAlternativeName)
     hosts = names.get_values_for_type(x509.DNSName) if names is not None else []
     addresses = names.get_values_for_type(x509.IPAddress) if names is not None else []
     for name in (*hosts, *addresses):
@@ -247,7 +247,7 @@ def spiffe_id(trust_domain: str, account: str, server_id: str) -> str:
 
 def server_identity(certificate: x509.Certificate) -> ServerIdentity | None:
     """Whose certificate this is, or None if it is not a secondary's: exactly one SAN, a SPIFFE ID of our form, and no CA."""
-    names = list(_extension(certificate, x509.SubjectAlternativeName) or ())
+    names = list(extension(certificate, x509.SubjectAlternativeName) or ())
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier) or _is_ca(certificate):
         return None
     scheme, _, rest = names[0].value.partition("://")

@@ -28,6 +28,8 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _ZONED = re.compile(
     r"[^%]*(%[A-Za-z0-9._-]{1,15})?"
 )  # an IPv6 zone (RFC 4007) is an interface's name, and nothing a terminal obeys
+_KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_WORD = re.compile(r"[a-z0-9]([a-z0-9._=-]{0,61}[a-z0-9])?")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 # Cc controls, Cf formats (bidi overrides among them), Cs surrogates, Co private use, Cn unassigned, Zl and Zp line ends
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -83,6 +85,26 @@ def group_path(text: str) -> tuple[str, ...]:
 def show_group(path: tuple[str, ...]) -> str:
     """A group's path as people write it."""
     return "/".join(path) or ROOT_GROUP
+
+
+def kind(text: str) -> str:
+    """The kind of a policy or a task: at most 32 lower-case letters, digits and hyphens, beginning with a letter."""
+    if not _KIND.fullmatch(text):
+        raise _refuse('A kind is a word of at most 32 lower-case letters, digits and hyphens, such as "chrony".')
+    return text
+
+
+def is_document_kind(text: str) -> bool:
+    """Whether this is `policy/` or `task/` and a kind."""
+    purpose, _, word = text.partition("/")
+    return purpose in ("policy", "task") and _KIND.fullmatch(word) is not None
+
+
+def label(text: str) -> str:
+    """A word to choose servers by: at most 63 lower-case letters and digits, with `.`, `_`, `-` and `=` between them."""
+    if not _WORD.fullmatch(text):
+        raise _refuse('A label is a word of lower-case letters and digits, such as "printer" or "site=paris".')
+    return text
 
 
 def fingerprint(text: str) -> str:

@@ -60,21 +60,21 @@ def check_safe(path: Path, folder: bool = False, secret: bool = False) -> None:
         raise Refused(Reason.FILE_UNSAFE, f"{path} is open to other users; set its mode to {mode} if you trust it.")
 
 
-def read(path: Path, secret: bool = False) -> bytes:
-    """A file of ours, checked to be safe and at most 1 MiB. A missing one raises FileNotFoundError."""
+def read(path: Path, secret: bool = False, limit: int = SIZE_LIMIT) -> bytes:
+    """A file of ours, checked to be safe and at most `limit` bytes. A missing one raises FileNotFoundError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             check_safe(path, secret=secret)
-            data = file.read(SIZE_LIMIT + 1)
+            data = file.read(limit + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Refused(Reason.FILE_UNSAFE, f"{path} is a symbolic link; put the file itself there.") from None
         raise failed(path, error) from error
-    if len(data) > SIZE_LIMIT:
-        raise Refused(Reason.FILE_UNSAFE, f"{path} is larger than 1 MiB and was not read.")
+    if len(data) > limit:
+        raise Refused(Reason.FILE_UNSAFE, f"{path} is larger than {limit // SIZE_LIMIT} MiB and was not read.")
     return data
 
 

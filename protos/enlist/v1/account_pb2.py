@@ -25,39 +25,39 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65nlist/v1/account.proto\x12\tenlist.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x07\x41\x63\x63ount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_api_key\x18\x04 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04head\x18\x06 \x01(\x03\"7\n\x14\x43reateAccountRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\"!\n\x11GetAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13ListAccountsRequest\"<\n\x14ListAccountsResponse\x12$\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x12.enlist.v1.Account\"x\n\x14UpdateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07\x63ontact\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0f\x64\x65\x66\x61ult_api_key\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\n\n\x08_contactB\x12\n\x10_default_api_key\"\xbf\x02\n\x06\x41piKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.enlist.v1.ApiKeyKind\x12\x0c\n\x04uses\x18\x05 \x01(\x03\x12\x10\n\x08max_uses\x18\x06 \x01(\x03\x12\x10\n\x08networks\x18\x07 \x03(\t\x12\r\n\x05group\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tserver_id\x18\x0c \x01(\t\"\x97\x01\n\x13\x43reateApiKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.enlist.v1.ApiKeyKind\x12\x10\n\x08max_uses\x18\x03 \x01(\x03\x12\x10\n\x08networks\x18\x04 \x03(\t\x12\r\n\x05group\x18\x05 \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x06 \x01(\x03\"J\n\x14\x43reateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.enlist.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"$\n\x12ListApiKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\":\n\x13ListApiKeysResponse\x12#\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.enlist.v1.ApiKey\"#\n\x13RevokeApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*^\n\nApiKeyKind\x12\x1c\n\x18\x41PI_KEY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PI_KEY_KIND_RESTRICTED\x10\x01\x12\x15\n\x11\x41PI_KEY_KIND_FULL\x10\x02\x32\x8f\x04\n\x0e\x41\x63\x63ountService\x12\x44\n\rCreateAccount\x12\x1f.enlist.v1.CreateAccountRequest\x1a\x12.enlist.v1.Account\x12>\n\nGetAccount\x12\x1c.enlist.v1.GetAccountRequest\x1a\x12.enlist.v1.Account\x12O\n\x0cListAccounts\x12\x1e.enlist.v1.ListAccountsRequest\x1a\x1f.enlist.v1.ListAccountsResponse\x12\x44\n\rUpdateAccount\x12\x1f.enlist.v1.UpdateAccountRequest\x1a\x12.enlist.v1.Account\x12O\n\x0c\x43reateApiKey\x12\x1e.enlist.v1.CreateApiKeyRequest\x1a\x1f.enlist.v1.CreateApiKeyResponse\x12L\n\x0bListApiKeys\x12\x1d.enlist.v1.ListApiKeysRequest\x1a\x1e.enlist.v1.ListApiKeysResponse\x12\x41\n\x0cRevokeApiKey\x12\x1e.enlist.v1.RevokeApiKeyRequest\x1a\x11.enlist.v1.ApiKeyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65nlist/v1/account.proto\x12\tenlist.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x07\x41\x63\x63ount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_api_key\x18\x04 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04head\x18\x06 \x01(\x03\x12\x15\n\rlanding_group\x18\x07 \x01(\t\"7\n\x14\x43reateAccountRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\"!\n\x11GetAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13ListAccountsRequest\"<\n\x14ListAccountsResponse\x12$\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x12.enlist.v1.Account\"\xa6\x01\n\x14UpdateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07\x63ontact\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0f\x64\x65\x66\x61ult_api_key\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\rlanding_group\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_contactB\x12\n\x10_default_api_keyB\x10\n\x0e_landing_group\"\xbf\x02\n\x06\x41piKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.enlist.v1.ApiKeyKind\x12\x0c\n\x04uses\x18\x05 \x01(\x03\x12\x10\n\x08max_uses\x18\x06 \x01(\x03\x12\x10\n\x08networks\x18\x07 \x03(\t\x12\r\n\x05group\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tserver_id\x18\x0c \x01(\t\"\x97\x01\n\x13\x43reateApiKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.enlist.v1.ApiKeyKind\x12\x10\n\x08max_uses\x18\x03 \x01(\x03\x12\x10\n\x08networks\x18\x04 \x03(\t\x12\r\n\x05group\x18\x05 \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x06 \x01(\x03\"J\n\x14\x43reateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.enlist.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"$\n\x12ListApiKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\":\n\x13ListApiKeysResponse\x12#\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.enlist.v1.ApiKey\"#\n\x13RevokeApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*^\n\nApiKeyKind\x12\x1c\n\x18\x41PI_KEY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PI_KEY_KIND_RESTRICTED\x10\x01\x12\x15\n\x11\x41PI_KEY_KIND_FULL\x10\x02\x32\x8f\x04\n\x0e\x41\x63\x63ountService\x12\x44\n\rCreateAccount\x12\x1f.enlist.v1.CreateAccountRequest\x1a\x12.enlist.v1.Account\x12>\n\nGetAccount\x12\x1c.enlist.v1.GetAccountRequest\x1a\x12.enlist.v1.Account\x12O\n\x0cListAccounts\x12\x1e.enlist.v1.ListAccountsRequest\x1a\x1f.enlist.v1.ListAccountsResponse\x12\x44\n\rUpdateAccount\x12\x1f.enlist.v1.UpdateAccountRequest\x1a\x12.enlist.v1.Account\x12O\n\x0c\x43reateApiKey\x12\x1e.enlist.v1.CreateApiKeyRequest\x1a\x1f.enlist.v1.CreateApiKeyResponse\x12L\n\x0bListApiKeys\x12\x1d.enlist.v1.ListApiKeysRequest\x1a\x1e.enlist.v1.ListApiKeysResponse\x12\x41\n\x0cRevokeApiKey\x12\x1e.enlist.v1.RevokeApiKeyRequest\x1a\x11.enlist.v1.ApiKeyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.account_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APIKEYKIND']._serialized_start=1204
-  _globals['_APIKEYKIND']._serialized_end=1298
+  _globals['_APIKEYKIND']._serialized_start=1274
+  _globals['_APIKEYKIND']._serialized_end=1368
   _globals['_ACCOUNT']._serialized_start=72
-  _globals['_ACCOUNT']._serialized_end=216
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=218
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=273
-  _globals['_GETACCOUNTREQUEST']._serialized_start=275
-  _globals['_GETACCOUNTREQUEST']._serialized_end=308
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=310
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=331
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=333
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=393
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=395
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=515
-  _globals['_APIKEY']._serialized_start=518
-  _globals['_APIKEY']._serialized_end=837
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=840
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=991
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=993
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1067
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1069
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1105
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1107
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1165
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1167
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1202
-  _globals['_ACCOUNTSERVICE']._serialized_start=1301
-  _globals['_ACCOUNTSERVICE']._serialized_end=1828
+  _globals['_ACCOUNT']._serialized_end=239
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=241
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=296
+  _globals['_GETACCOUNTREQUEST']._serialized_start=298
+  _globals['_GETACCOUNTREQUEST']._serialized_end=331
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=333
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=354
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=356
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=416
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=419
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=585
+  _globals['_APIKEY']._serialized_start=588
+  _globals['_APIKEY']._serialized_end=907
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=910
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1061
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1063
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1137
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1139
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1175
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1177
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1235
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1237
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1272
+  _globals['_ACCOUNTSERVICE']._serialized_start=1371
+  _globals['_ACCOUNTSERVICE']._serialized_end=1898
 # @@protoc_insertion_point(module_scope)

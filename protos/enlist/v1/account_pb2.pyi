@@ -56,6 +56,7 @@ class Account(_message.Message):
     DEFAULT_API_KEY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    LANDING_GROUP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `accounts/{domain}`."""
     domain: _builtins.str
@@ -66,6 +67,8 @@ class Account(_message.Message):
     """Whether a server may ask to join without an API key."""
     head: _builtins.int
     """The newest number of its journal."""
+    landing_group: _builtins.str
+    """Path of the group where servers land that nobody has given another place; `/` for the root group."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -79,10 +82,11 @@ class Account(_message.Message):
         default_api_key: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         head: _builtins.int = ...,
+        landing_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "default_api_key", b"default_api_key", "domain", b"domain", "head", b"head", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "create_time", b"create_time", "default_api_key", b"default_api_key", "domain", b"domain", "head", b"head", "landing_group", b"landing_group", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,31 +180,39 @@ class UpdateAccountRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CONTACT_FIELD_NUMBER: _builtins.int
     DEFAULT_API_KEY_FIELD_NUMBER: _builtins.int
+    LANDING_GROUP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the account."""
     contact: _builtins.str
     """Whom people at a server may ask, at most 200 characters."""
     default_api_key: _builtins.bool
     """Whether a server may ask to join without an API key."""
+    landing_group: _builtins.str
+    """Path of the group where servers land that nobody has given another place; the group must be there."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         contact: _builtins.str | None = ...,
         default_api_key: _builtins.bool | None = ...,
+        landing_group: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_contact", b"_contact", "_default_api_key", b"_default_api_key", "contact", b"contact", "default_api_key", b"default_api_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_contact", b"_contact", "_default_api_key", b"_default_api_key", "_landing_group", b"_landing_group", "contact", b"contact", "default_api_key", b"default_api_key", "landing_group", b"landing_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contact", b"_contact", "_default_api_key", b"_default_api_key", "contact", b"contact", "default_api_key", b"default_api_key", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contact", b"_contact", "_default_api_key", b"_default_api_key", "_landing_group", b"_landing_group", "contact", b"contact", "default_api_key", b"default_api_key", "landing_group", b"landing_group", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__contact: _TypeAlias = _typing.Literal["contact"]  # noqa: Y015
     _WhichOneofArgType__contact: _TypeAlias = _typing.Literal["_contact", b"_contact"]  # noqa: Y015
     _WhichOneofReturnType__default_api_key: _TypeAlias = _typing.Literal["default_api_key"]  # noqa: Y015
     _WhichOneofArgType__default_api_key: _TypeAlias = _typing.Literal["_default_api_key", b"_default_api_key"]  # noqa: Y015
+    _WhichOneofReturnType__landing_group: _TypeAlias = _typing.Literal["landing_group"]  # noqa: Y015
+    _WhichOneofArgType__landing_group: _TypeAlias = _typing.Literal["_landing_group", b"_landing_group"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__contact) -> _WhichOneofReturnType__contact | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_api_key) -> _WhichOneofReturnType__default_api_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__landing_group) -> _WhichOneofReturnType__landing_group | None: ...
 
 Global___UpdateAccountRequest: _TypeAlias = UpdateAccountRequest  # noqa: Y015
 

@@ -22,49 +22,82 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from enlist.v1 import document_pb2 as enlist_dot_v1_dot_document__pb2
 from enlist.v1 import server_pb2 as enlist_dot_v1_dot_server__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65nlist/v1/hierarchy.proto\x12\tenlist.v1\x1a\x16\x65nlist/v1/server.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\rFromSecondary\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.enlist.v1.HelloH\x00\x42\t\n\x07message\"?\n\x0b\x46romPrimary\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.enlist.v1.WelcomeH\x00\x42\t\n\x07message\"u\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\x05\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eserver_address\x18\x03 \x01(\t\x12\x31\n\x0fidentity_alarms\x18\x04 \x03(\x0b\x32\x18.enlist.v1.IdentityAlarm\"_\n\rIdentityAlarm\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"\x7f\n\x07Welcome\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetStatusRequest\"\xe6\x02\n\rPrimaryStatus\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x10\n\x08ssl_port\x18\x03 \x01(\x05\x12\x10\n\x08\x61pi_port\x18\x04 \x01(\x05\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17\x63\x65rtificate_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tconnected\x18\t \x01(\x05\x12\x0f\n\x07stalled\x18\n \x01(\x05\x12&\n\x07servers\x18\x0b \x03(\x0b\x32\x15.enlist.v1.StateCount\x12)\n\x08refusals\x18\x0c \x03(\x0b\x32\x17.enlist.v1.RefusalCount\"B\n\nStateCount\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x82\x01\n\x0cRefusalCount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12-\n\tlast_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_source\x18\x05 \x01(\t\"2\n\x05Group\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\"#\n\x11ListGroupsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"6\n\x12ListGroupsResponse\x12 \n\x06groups\x18\x01 \x03(\x0b\x32\x10.enlist.v1.Group\"K\n\x12ListServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListServersResponse\x12\"\n\x07servers\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Server\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x13RenameServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t2\xb0\x03\n\x10HierarchyService\x12?\n\x07\x43onnect\x12\x18.enlist.v1.FromSecondary\x1a\x16.enlist.v1.FromPrimary(\x01\x30\x01\x12\x42\n\tGetStatus\x12\x1b.enlist.v1.GetStatusRequest\x1a\x18.enlist.v1.PrimaryStatus\x12I\n\nListGroups\x12\x1c.enlist.v1.ListGroupsRequest\x1a\x1d.enlist.v1.ListGroupsResponse\x12L\n\x0bListServers\x12\x1d.enlist.v1.ListServersRequest\x1a\x1e.enlist.v1.ListServersResponse\x12;\n\tGetServer\x12\x1b.enlist.v1.GetServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRenameServer\x12\x1e.enlist.v1.RenameServerRequest\x1a\x11.enlist.v1.Serverb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65nlist/v1/hierarchy.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x16\x65nlist/v1/server.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x01\n\rFromSecondary\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.enlist.v1.HelloH\x00\x12%\n\x07reports\x18\x02 \x01(\x0b\x32\x12.enlist.v1.ReportsH\x00\x12(\n\x05lower\x18\x03 \x01(\x0b\x32\x17.enlist.v1.LowerPrimaryH\x00\x12!\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x10.enlist.v1.BelowH\x00\x42\t\n\x07message\"\xd0\x01\n\x0b\x46romPrimary\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.enlist.v1.Welcome\x12%\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x14.enlist.v1.SignedSet\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\x12*\n\x08\x61ncestry\x18\x04 \x01(\x0b\x32\x13.enlist.v1.AncestryH\x00\x88\x01\x01\x12,\n\x0clower_answer\x18\x05 \x01(\x0b\x32\x16.enlist.v1.LowerAnswerB\x0b\n\t_ancestry\"o\n\x0cLowerPrimary\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63onsent\x18\x03 \x01(\x0c\x12\x19\n\x11\x63onsent_signature\x18\x04 \x01(\x0c\"I\n\x0bLowerAnswer\x12\x19\n\x11\x63ross_certificate\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x80\x01\n\x05\x42\x65low\x12\r\n\x05whole\x18\x01 \x01(\x08\x12\'\n\x07servers\x18\x02 \x03(\x0b\x32\x16.enlist.v1.BelowServer\x12\x0c\n\x04gone\x18\x03 \x03(\t\x12\x31\n\runknown_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x02\n\x0b\x42\x65lowServer\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\runknown_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omparison_code\x18\x08 \x01(\t\x12\r\n\x05kinds\x18\t \x03(\t\x12\"\n\x07reports\x18\n \x03(\x0b\x32\x11.enlist.v1.Report\"-\n\x07Reports\x12\"\n\x07reports\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Report\"\xa3\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\x05\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eserver_address\x18\x03 \x01(\t\x12\x31\n\x0fidentity_alarms\x18\x04 \x03(\x0b\x32\x18.enlist.v1.IdentityAlarm\x12\x1d\n\x04held\x18\x05 \x03(\x0b\x32\x0f.enlist.v1.Held\x12\r\n\x05kinds\x18\x06 \x03(\t\"_\n\rIdentityAlarm\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"\x7f\n\x07Welcome\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x10ListBelowRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"S\n\x0bListedBelow\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0b\n\x03via\x18\x02 \x01(\t\x12&\n\x06server\x18\x03 \x01(\x0b\x32\x16.enlist.v1.BelowServer\"<\n\x11ListBelowResponse\x12\'\n\x07servers\x18\x01 \x03(\x0b\x32\x16.enlist.v1.ListedBelow\"\x12\n\x10GetStatusRequest\"\xe6\x02\n\rPrimaryStatus\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x10\n\x08ssl_port\x18\x03 \x01(\x05\x12\x10\n\x08\x61pi_port\x18\x04 \x01(\x05\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17\x63\x65rtificate_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tconnected\x18\t \x01(\x05\x12\x0f\n\x07stalled\x18\n \x01(\x05\x12&\n\x07servers\x18\x0b \x03(\x0b\x32\x15.enlist.v1.StateCount\x12)\n\x08refusals\x18\x0c \x03(\x0b\x32\x17.enlist.v1.RefusalCount\"B\n\nStateCount\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x82\x01\n\x0cRefusalCount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12-\n\tlast_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_source\x18\x05 \x01(\t\"`\n\x05Group\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12,\n\x06window\x18\x04 \x01(\x0b\x32\x1c.enlist.v1.MaintenanceWindow\"O\n\x11MaintenanceWindow\x12\r\n\x05start\x18\x01 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x03\x12\x11\n\ttime_zone\x18\x03 \x01(\t\"2\n\x12\x43reateGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"2\n\x12RemoveGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x15\n\x13RemoveGroupResponse\"B\n\x10MoveGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08new_path\x18\x03 \x01(\t\"`\n\x12UpdateGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12,\n\x06window\x18\x03 \x01(\x0b\x32\x1c.enlist.v1.MaintenanceWindow\"0\n\x11MoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"?\n\x12LabelServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61\x64\x64\x18\x02 \x03(\t\x12\x0e\n\x06remove\x18\x03 \x03(\t\"#\n\x11ListGroupsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"6\n\x12ListGroupsResponse\x12 \n\x06groups\x18\x01 \x03(\x0b\x32\x10.enlist.v1.Group\"K\n\x12ListServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListServersResponse\x12\"\n\x07servers\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Server\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x13RenameServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t2\x84\x07\n\x10HierarchyService\x12?\n\x07\x43onnect\x12\x18.enlist.v1.FromSecondary\x1a\x16.enlist.v1.FromPrimary(\x01\x30\x01\x12\x42\n\tGetStatus\x12\x1b.enlist.v1.GetStatusRequest\x1a\x18.enlist.v1.PrimaryStatus\x12>\n\x0b\x43reateGroup\x12\x1d.enlist.v1.CreateGroupRequest\x1a\x10.enlist.v1.Group\x12L\n\x0bRemoveGroup\x12\x1d.enlist.v1.RemoveGroupRequest\x1a\x1e.enlist.v1.RemoveGroupResponse\x12:\n\tMoveGroup\x12\x1b.enlist.v1.MoveGroupRequest\x1a\x10.enlist.v1.Group\x12>\n\x0bUpdateGroup\x12\x1d.enlist.v1.UpdateGroupRequest\x1a\x10.enlist.v1.Group\x12I\n\nListGroups\x12\x1c.enlist.v1.ListGroupsRequest\x1a\x1d.enlist.v1.ListGroupsResponse\x12L\n\x0bListServers\x12\x1d.enlist.v1.ListServersRequest\x1a\x1e.enlist.v1.ListServersResponse\x12H\n\tListBelow\x12\x1b.enlist.v1.ListBelowRequest\x1a\x1c.enlist.v1.ListBelowResponse0\x01\x12;\n\tGetServer\x12\x1b.enlist.v1.GetServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRenameServer\x12\x1e.enlist.v1.RenameServerRequest\x1a\x11.enlist.v1.Server\x12=\n\nMoveServer\x12\x1c.enlist.v1.MoveServerRequest\x1a\x11.enlist.v1.Server\x12?\n\x0bLabelServer\x12\x1d.enlist.v1.LabelServerRequest\x1a\x11.enlist.v1.Serverb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.hierarchy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FROMSECONDARY']._serialized_start=97
-  _globals['_FROMSECONDARY']._serialized_end=158
-  _globals['_FROMPRIMARY']._serialized_start=160
-  _globals['_FROMPRIMARY']._serialized_end=223
-  _globals['_HELLO']._serialized_start=225
-  _globals['_HELLO']._serialized_end=342
-  _globals['_IDENTITYALARM']._serialized_start=344
-  _globals['_IDENTITYALARM']._serialized_end=439
-  _globals['_WELCOME']._serialized_start=441
-  _globals['_WELCOME']._serialized_end=568
-  _globals['_GETSTATUSREQUEST']._serialized_start=570
-  _globals['_GETSTATUSREQUEST']._serialized_end=588
-  _globals['_PRIMARYSTATUS']._serialized_start=591
-  _globals['_PRIMARYSTATUS']._serialized_end=949
-  _globals['_STATECOUNT']._serialized_start=951
-  _globals['_STATECOUNT']._serialized_end=1017
-  _globals['_REFUSALCOUNT']._serialized_start=1020
-  _globals['_REFUSALCOUNT']._serialized_end=1150
-  _globals['_GROUP']._serialized_start=1152
-  _globals['_GROUP']._serialized_end=1202
-  _globals['_LISTGROUPSREQUEST']._serialized_start=1204
-  _globals['_LISTGROUPSREQUEST']._serialized_end=1239
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=1241
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=1295
-  _globals['_LISTSERVERSREQUEST']._serialized_start=1297
-  _globals['_LISTSERVERSREQUEST']._serialized_end=1372
-  _globals['_LISTSERVERSRESPONSE']._serialized_start=1374
-  _globals['_LISTSERVERSRESPONSE']._serialized_end=1456
-  _globals['_GETSERVERREQUEST']._serialized_start=1458
-  _globals['_GETSERVERREQUEST']._serialized_end=1490
-  _globals['_RENAMESERVERREQUEST']._serialized_start=1492
-  _globals['_RENAMESERVERREQUEST']._serialized_end=1549
-  _globals['_HIERARCHYSERVICE']._serialized_start=1552
-  _globals['_HIERARCHYSERVICE']._serialized_end=1984
+  _globals['_FROMSECONDARY']._serialized_start=124
+  _globals['_FROMSECONDARY']._serialized_end=301
+  _globals['_FROMPRIMARY']._serialized_start=304
+  _globals['_FROMPRIMARY']._serialized_end=512
+  _globals['_LOWERPRIMARY']._serialized_start=514
+  _globals['_LOWERPRIMARY']._serialized_end=625
+  _globals['_LOWERANSWER']._serialized_start=627
+  _globals['_LOWERANSWER']._serialized_end=700
+  _globals['_BELOW']._serialized_start=703
+  _globals['_BELOW']._serialized_end=831
+  _globals['_BELOWSERVER']._serialized_start=834
+  _globals['_BELOWSERVER']._serialized_end=1135
+  _globals['_REPORTS']._serialized_start=1137
+  _globals['_REPORTS']._serialized_end=1182
+  _globals['_HELLO']._serialized_start=1185
+  _globals['_HELLO']._serialized_end=1348
+  _globals['_IDENTITYALARM']._serialized_start=1350
+  _globals['_IDENTITYALARM']._serialized_end=1445
+  _globals['_WELCOME']._serialized_start=1447
+  _globals['_WELCOME']._serialized_end=1574
+  _globals['_LISTBELOWREQUEST']._serialized_start=1576
+  _globals['_LISTBELOWREQUEST']._serialized_end=1610
+  _globals['_LISTEDBELOW']._serialized_start=1612
+  _globals['_LISTEDBELOW']._serialized_end=1695
+  _globals['_LISTBELOWRESPONSE']._serialized_start=1697
+  _globals['_LISTBELOWRESPONSE']._serialized_end=1757
+  _globals['_GETSTATUSREQUEST']._serialized_start=1759
+  _globals['_GETSTATUSREQUEST']._serialized_end=1777
+  _globals['_PRIMARYSTATUS']._serialized_start=1780
+  _globals['_PRIMARYSTATUS']._serialized_end=2138
+  _globals['_STATECOUNT']._serialized_start=2140
+  _globals['_STATECOUNT']._serialized_end=2206
+  _globals['_REFUSALCOUNT']._serialized_start=2209
+  _globals['_REFUSALCOUNT']._serialized_end=2339
+  _globals['_GROUP']._serialized_start=2341
+  _globals['_GROUP']._serialized_end=2437
+  _globals['_MAINTENANCEWINDOW']._serialized_start=2439
+  _globals['_MAINTENANCEWINDOW']._serialized_end=2518
+  _globals['_CREATEGROUPREQUEST']._serialized_start=2520
+  _globals['_CREATEGROUPREQUEST']._serialized_end=2570
+  _globals['_REMOVEGROUPREQUEST']._serialized_start=2572
+  _globals['_REMOVEGROUPREQUEST']._serialized_end=2622
+  _globals['_REMOVEGROUPRESPONSE']._serialized_start=2624
+  _globals['_REMOVEGROUPRESPONSE']._serialized_end=2645
+  _globals['_MOVEGROUPREQUEST']._serialized_start=2647
+  _globals['_MOVEGROUPREQUEST']._serialized_end=2713
+  _globals['_UPDATEGROUPREQUEST']._serialized_start=2715
+  _globals['_UPDATEGROUPREQUEST']._serialized_end=2811
+  _globals['_MOVESERVERREQUEST']._serialized_start=2813
+  _globals['_MOVESERVERREQUEST']._serialized_end=2861
+  _globals['_LABELSERVERREQUEST']._serialized_start=2863
+  _globals['_LABELSERVERREQUEST']._serialized_end=2926
+  _globals['_LISTGROUPSREQUEST']._serialized_start=2928
+  _globals['_LISTGROUPSREQUEST']._serialized_end=2963
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=2965
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=3019
+  _globals['_LISTSERVERSREQUEST']._serialized_start=3021
+  _globals['_LISTSERVERSREQUEST']._serialized_end=3096
+  _globals['_LISTSERVERSRESPONSE']._serialized_start=3098
+  _globals['_LISTSERVERSRESPONSE']._serialized_end=3180
+  _globals['_GETSERVERREQUEST']._serialized_start=3182
+  _globals['_GETSERVERREQUEST']._serialized_end=3214
+  _globals['_RENAMESERVERREQUEST']._serialized_start=3216
+  _globals['_RENAMESERVERREQUEST']._serialized_end=3273
+  _globals['_HIERARCHYSERVICE']._serialized_start=3276
+  _globals['_HIERARCHYSERVICE']._serialized_end=4176
 # @@protoc_insertion_point(module_scope)

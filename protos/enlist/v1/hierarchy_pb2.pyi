@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from enlist.v1 import document_pb2 as _document_pb2
 from enlist.v1 import server_pb2 as _server_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -27,20 +28,38 @@ class FromSecondary(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """The first message, and only the first."""
+
+    @_builtins.property
+    def reports(self) -> Global___Reports:
+        """How its documents fare: after each welcome all of them, from then on what changed."""
+
+    @_builtins.property
+    def lower(self) -> Global___LowerPrimary:
+        """The primary on the secondary's host, which wants to stand under the callee; said again when its word changes."""
+
+    @_builtins.property
+    def below(self) -> Global___Below:
+        """What stands below that primary: after each welcome all of it, from then on what changed."""
 
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
+        reports: Global___Reports | None = ...,
+        lower: Global___LowerPrimary | None = ...,
+        below: Global___Below | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "hello", b"hello", "lower", b"lower", "message", b"message", "reports", b"reports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "hello", b"hello", "lower", b"lower", "message", b"message", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "reports", "lower", "below"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -48,29 +67,245 @@ Global___FromSecondary: _TypeAlias = FromSecondary  # noqa: Y015
 
 @_typing.final
 class FromPrimary(_message.Message):
-    """What a primary sends over the link."""
+    """What a primary sends over the link. Not a oneof: bodies that many servers get are serialised once and put behind each one's set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WELCOME_FIELD_NUMBER: _builtins.int
+    DESIRED_FIELD_NUMBER: _builtins.int
+    BODIES_FIELD_NUMBER: _builtins.int
+    ANCESTRY_FIELD_NUMBER: _builtins.int
+    LOWER_ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
-        """The answer to `hello`: the link is open."""
+        """The answer to `hello`: the link is open. Alone in its message."""
+
+    @_builtins.property
+    def desired(self) -> _document_pb2.SignedSet:
+        """What the primary, or one above it, wants at this server."""
+
+    @_builtins.property
+    def bodies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Bodies of the sets that were sent with this message or before it; each is known by its SHA-256."""
+
+    @_builtins.property
+    def ancestry(self) -> _document_pb2.Ancestry:
+        """The primaries above the caller, as far up as they are known. Sent after the welcome if there are any, and when they change."""
+
+    @_builtins.property
+    def lower_answer(self) -> Global___LowerAnswer:
+        """The answer to `lower`."""
 
     def __init__(
         self,
         *,
         welcome: Global___Welcome | None = ...,
+        desired: _document_pb2.SignedSet | None = ...,
+        bodies: _abc.Iterable[_builtins.bytes] | None = ...,
+        ancestry: _document_pb2.Ancestry | None = ...,
+        lower_answer: Global___LowerAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "lower_answer", b"lower_answer", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "bodies", b"bodies", "desired", b"desired", "lower_answer", b"lower_answer", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome"]  # noqa: Y015
-    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+    _WhichOneofReturnType__ancestry: _TypeAlias = _typing.Literal["ancestry"]  # noqa: Y015
+    _WhichOneofArgType__ancestry: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ancestry) -> _WhichOneofReturnType__ancestry | None: ...
 
 Global___FromPrimary: _TypeAlias = FromPrimary  # noqa: Y015
+
+@_typing.final
+class LowerPrimary(_message.Message):
+    """A primary that runs on a secondary's host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARY_NAME_FIELD_NUMBER: _builtins.int
+    AUTHORITY_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    CONSENT_SIGNATURE_FIELD_NUMBER: _builtins.int
+    primary_name: _builtins.str
+    """Its own name."""
+    authority_certificate: _builtins.bytes
+    """Its authority, X.509 DER."""
+    consent: _builtins.bytes
+    """A serialised `Consent` to stand under the callee."""
+    consent_signature: _builtins.bytes
+    """Its signature; see `enlist.ancestry`."""
+    def __init__(
+        self,
+        *,
+        primary_name: _builtins.str = ...,
+        authority_certificate: _builtins.bytes = ...,
+        consent: _builtins.bytes = ...,
+        consent_signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_certificate", b"authority_certificate", "consent", b"consent", "consent_signature", b"consent_signature", "primary_name", b"primary_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LowerPrimary: _TypeAlias = LowerPrimary  # noqa: Y015
+
+@_typing.final
+class LowerAnswer(_message.Message):
+    """Whether a primary may stand under this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CROSS_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    cross_certificate: _builtins.bytes
+    """The cross-certificate, X.509 DER; empty if it may not."""
+    reason: _builtins.str
+    """Why not: a reason code; empty if it may."""
+    message: _builtins.str
+    """Why not, for people."""
+    def __init__(
+        self,
+        *,
+        cross_certificate: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross_certificate", b"cross_certificate", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LowerAnswer: _TypeAlias = LowerAnswer  # noqa: Y015
+
+@_typing.final
+class Below(_message.Message):
+    """Servers below a primary, as it says upward."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHOLE_FIELD_NUMBER: _builtins.int
+    SERVERS_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    UNKNOWN_SINCE_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """Whether these are all there are; else the others are as they were."""
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BelowServer]:
+        """Each replaces what was said before under the same path."""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Paths of servers that are there no more."""
+
+    @_builtins.property
+    def unknown_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when the primary below does not answer its host's secondary: nothing is known of its servers from then on. Absent if it does."""
+
+    def __init__(
+        self,
+        *,
+        whole: _builtins.bool = ...,
+        servers: _abc.Iterable[Global___BelowServer] | None = ...,
+        gone: _abc.Iterable[_builtins.str] | None = ...,
+        unknown_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unknown_since", b"unknown_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "servers", b"servers", "unknown_since", b"unknown_since", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Below: _TypeAlias = Below  # noqa: Y015
+
+@_typing.final
+class BelowServer(_message.Message):
+    """One server below."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    CONNECTED_TIME_FIELD_NUMBER: _builtins.int
+    UNKNOWN_SINCE_FIELD_NUMBER: _builtins.int
+    COMPARISON_CODE_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The ids of the servers on the way down from the primary below, joined by slashes; the last one is its own."""
+    display_name: _builtins.str
+    """The name for people."""
+    place: _builtins.str
+    """Account and group where it stands, `acme.example/Sites/Paris`."""
+    state: _server_pb2.ServerState.ValueType
+    """Where it stands in that account's trust."""
+    connected: _builtins.bool
+    """Whether its link is open; of one whose primary is cut off, whether it last was."""
+    comparison_code: _builtins.str
+    """Four groups of five digits for two people to compare, of a pending one."""
+    @_builtins.property
+    def connected_time(self) -> _timestamp_pb2.Timestamp:
+        """When the link was last opened or closed."""
+
+    @_builtins.property
+    def unknown_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when nothing is known of it, because a primary on the way down to it is cut off; absent if it is known."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The kinds it has handlers for."""
+
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.Report]:
+        """Its last words on documents from above."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        place: _builtins.str = ...,
+        state: _server_pb2.ServerState.ValueType = ...,
+        connected: _builtins.bool = ...,
+        connected_time: _timestamp_pb2.Timestamp | None = ...,
+        unknown_since: _timestamp_pb2.Timestamp | None = ...,
+        comparison_code: _builtins.str = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        reports: _abc.Iterable[_document_pb2.Report] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time", "unknown_since", b"unknown_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "display_name", b"display_name", "kinds", b"kinds", "path", b"path", "place", b"place", "reports", b"reports", "state", b"state", "unknown_since", b"unknown_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BelowServer: _TypeAlias = BelowServer  # noqa: Y015
+
+@_typing.final
+class Reports(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.Report]:
+        """Each replaces what was reported before under the same kind and name."""
+
+    def __init__(
+        self,
+        *,
+        reports: _abc.Iterable[_document_pb2.Report] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reports: _TypeAlias = Reports  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -80,6 +315,8 @@ class Hello(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SERVER_ADDRESS_FIELD_NUMBER: _builtins.int
     IDENTITY_ALARMS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """The protocol the secondary speaks, a whole number counted from 1."""
     version: _builtins.str
@@ -90,6 +327,14 @@ class Hello(_message.Message):
     def identity_alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentityAlarm]:
         """Strange authorities met at the primary's address since the last link; at most 16."""
 
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.Held]:
+        """The desired sets it holds, by origin; at most 16."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The kinds of policies and tasks that its owner has configured handlers for, `policy/{kind}` and `task/{kind}`; at most 256."""
+
     def __init__(
         self,
         *,
@@ -97,10 +342,12 @@ class Hello(_message.Message):
         version: _builtins.str = ...,
         server_address: _builtins.str = ...,
         identity_alarms: _abc.Iterable[Global___IdentityAlarm] | None = ...,
+        held: _abc.Iterable[_document_pb2.Held] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_alarms", b"identity_alarms", "protocol", b"protocol", "server_address", b"server_address", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "identity_alarms", b"identity_alarms", "kinds", b"kinds", "protocol", b"protocol", "server_address", b"server_address", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -175,6 +422,80 @@ class Welcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class ListBelowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the account, or `accounts/-` for all the caller may see."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBelowRequest: _TypeAlias = ListBelowRequest  # noqa: Y015
+
+@_typing.final
+class ListedBelow(_message.Message):
+    """A server below a primary below."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account of this primary."""
+    via: _builtins.str
+    """The server of this primary that it stands below, by id."""
+    @_builtins.property
+    def server(self) -> Global___BelowServer:
+        """The server, with its path from there; without its reports."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        via: _builtins.str = ...,
+        server: Global___BelowServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "server", b"server", "via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListedBelow: _TypeAlias = ListedBelow  # noqa: Y015
+
+@_typing.final
+class ListBelowResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListedBelow]:
+        """By account, `via` and path. A server whose way up is cut off says since when."""
+
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[Global___ListedBelow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["servers", b"servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBelowResponse: _TypeAlias = ListBelowResponse  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -338,26 +659,239 @@ class Group(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The account's domain."""
     id: _builtins.str
     """The id alone: ten characters."""
     path: _builtins.str
     """The group's path, `Sites/Paris`; `/` for the root group."""
+    @_builtins.property
+    def window(self) -> Global___MaintenanceWindow:
+        """When policies may be put in force in it; absent for always, or as the group above says."""
+
     def __init__(
         self,
         *,
         account: _builtins.str = ...,
         id: _builtins.str = ...,
         path: _builtins.str = ...,
+        window: Global___MaintenanceWindow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "id", b"id", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "id", b"id", "path", b"path", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Group: _TypeAlias = Group  # noqa: Y015
+
+@_typing.final
+class MaintenanceWindow(_message.Message):
+    """When policies may be put in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    start: _builtins.str
+    """When it opens: a cron expression of five fields, such as `0 2 * * sat`."""
+    duration_seconds: _builtins.int
+    """For how long, in seconds."""
+    time_zone: _builtins.str
+    """By which clock: a name of the time zone database, such as `Europe/Paris`; empty for UTC."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.str = ...,
+        duration_seconds: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds", b"duration_seconds", "start", b"start", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenanceWindow: _TypeAlias = MaintenanceWindow  # noqa: Y015
+
+@_typing.final
+class CreateGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the account: `accounts/{domain}`."""
+    path: _builtins.str
+    """The group's path, `Sites/Paris`."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGroupRequest: _TypeAlias = CreateGroupRequest  # noqa: Y015
+
+@_typing.final
+class RemoveGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the account."""
+    path: _builtins.str
+    """The group's path."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveGroupRequest: _TypeAlias = RemoveGroupRequest  # noqa: Y015
+
+@_typing.final
+class RemoveGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveGroupResponse: _TypeAlias = RemoveGroupResponse  # noqa: Y015
+
+@_typing.final
+class MoveGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    NEW_PATH_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the account."""
+    path: _builtins.str
+    """The group's path."""
+    new_path: _builtins.str
+    """Its path from now on; the group above that must be there, and must not stand below the moved one."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        path: _builtins.str = ...,
+        new_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "parent", b"parent", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveGroupRequest: _TypeAlias = MoveGroupRequest  # noqa: Y015
+
+@_typing.final
+class UpdateGroupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the account."""
+    path: _builtins.str
+    """The group's path."""
+    @_builtins.property
+    def window(self) -> Global___MaintenanceWindow:
+        """The maintenance window from now on; absent to end it."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        path: _builtins.str = ...,
+        window: Global___MaintenanceWindow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "path", b"path", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateGroupRequest: _TypeAlias = UpdateGroupRequest  # noqa: Y015
+
+@_typing.final
+class MoveServerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the server."""
+    group: _builtins.str
+    """Path of the group it shall stand in; the group must be there."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveServerRequest: _TypeAlias = MoveServerRequest  # noqa: Y015
+
+@_typing.final
+class LabelServerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the server."""
+    @_builtins.property
+    def add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels to add: lower-case letters, digits, and `.`, `_`, `-`, `=` between them; at most 63 characters, at most 32 per server."""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels to take away."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        add: _abc.Iterable[_builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "name", b"name", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelServerRequest: _TypeAlias = LabelServerRequest  # noqa: Y015
 
 @_typing.final
 class ListGroupsRequest(_message.Message):

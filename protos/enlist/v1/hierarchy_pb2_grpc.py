@@ -46,6 +46,26 @@ class HierarchyServiceStub:
                 request_serializer=enlist_dot_v1_dot_hierarchy__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.PrimaryStatus.FromString,
                 _registered_method=True)
+        self.CreateGroup = channel.unary_unary(
+                '/enlist.v1.HierarchyService/CreateGroup',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.CreateGroupRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.Group.FromString,
+                _registered_method=True)
+        self.RemoveGroup = channel.unary_unary(
+                '/enlist.v1.HierarchyService/RemoveGroup',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.RemoveGroupRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.RemoveGroupResponse.FromString,
+                _registered_method=True)
+        self.MoveGroup = channel.unary_unary(
+                '/enlist.v1.HierarchyService/MoveGroup',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.MoveGroupRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.Group.FromString,
+                _registered_method=True)
+        self.UpdateGroup = channel.unary_unary(
+                '/enlist.v1.HierarchyService/UpdateGroup',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.UpdateGroupRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.Group.FromString,
+                _registered_method=True)
         self.ListGroups = channel.unary_unary(
                 '/enlist.v1.HierarchyService/ListGroups',
                 request_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListGroupsRequest.SerializeToString,
@@ -56,6 +76,11 @@ class HierarchyServiceStub:
                 request_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListServersRequest.SerializeToString,
                 response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListServersResponse.FromString,
                 _registered_method=True)
+        self.ListBelow = channel.unary_stream(
+                '/enlist.v1.HierarchyService/ListBelow',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListBelowRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListBelowResponse.FromString,
+                _registered_method=True)
         self.GetServer = channel.unary_unary(
                 '/enlist.v1.HierarchyService/GetServer',
                 request_serializer=enlist_dot_v1_dot_hierarchy__pb2.GetServerRequest.SerializeToString,
@@ -64,6 +89,16 @@ class HierarchyServiceStub:
         self.RenameServer = channel.unary_unary(
                 '/enlist.v1.HierarchyService/RenameServer',
                 request_serializer=enlist_dot_v1_dot_hierarchy__pb2.RenameServerRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_server__pb2.Server.FromString,
+                _registered_method=True)
+        self.MoveServer = channel.unary_unary(
+                '/enlist.v1.HierarchyService/MoveServer',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.MoveServerRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_server__pb2.Server.FromString,
+                _registered_method=True)
+        self.LabelServer = channel.unary_unary(
+                '/enlist.v1.HierarchyService/LabelServer',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.LabelServerRequest.SerializeToString,
                 response_deserializer=enlist_dot_v1_dot_server__pb2.Server.FromString,
                 _registered_method=True)
 
@@ -86,6 +121,34 @@ class HierarchyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateGroup(self, request, context):
+        """Makes a group, and what is missing above it. May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveGroup(self, request, context):
+        """Ends an empty group; its policies end with it. May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveGroup(self, request, context):
+        """Gives a group another name or another place, with all that stands below it, in one step. May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateGroup(self, request, context):
+        """Sets or ends a group's maintenance window. May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGroups(self, request, context):
         """The groups of an account, parents before children. May be called by: viewer, administrator, local.
         """
@@ -95,6 +158,13 @@ class HierarchyServiceServicer:
 
     def ListServers(self, request, context):
         """The servers of an account or of all. May be called by: viewer, administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBelow(self, request, context):
+        """The servers below the primaries below, as those last said. May be called by: viewer, administrator, local.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +184,20 @@ class HierarchyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveServer(self, request, context):
+        """Puts a server in another group; it keeps its trust and its link. May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelServer(self, request, context):
+        """Adds and takes away labels. May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HierarchyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +211,26 @@ def add_HierarchyServiceServicer_to_server(servicer, server):
                     request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.GetStatusRequest.FromString,
                     response_serializer=enlist_dot_v1_dot_hierarchy__pb2.PrimaryStatus.SerializeToString,
             ),
+            'CreateGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGroup,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.CreateGroupRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.Group.SerializeToString,
+            ),
+            'RemoveGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveGroup,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.RemoveGroupRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.RemoveGroupResponse.SerializeToString,
+            ),
+            'MoveGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveGroup,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.MoveGroupRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.Group.SerializeToString,
+            ),
+            'UpdateGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateGroup,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.UpdateGroupRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.Group.SerializeToString,
+            ),
             'ListGroups': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGroups,
                     request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListGroupsRequest.FromString,
@@ -137,6 +241,11 @@ def add_HierarchyServiceServicer_to_server(servicer, server):
                     request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListServersRequest.FromString,
                     response_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListServersResponse.SerializeToString,
             ),
+            'ListBelow': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListBelow,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListBelowRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListBelowResponse.SerializeToString,
+            ),
             'GetServer': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServer,
                     request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.GetServerRequest.FromString,
@@ -145,6 +254,16 @@ def add_HierarchyServiceServicer_to_server(servicer, server):
             'RenameServer': grpc.unary_unary_rpc_method_handler(
                     servicer.RenameServer,
                     request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.RenameServerRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_server__pb2.Server.SerializeToString,
+            ),
+            'MoveServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveServer,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.MoveServerRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_server__pb2.Server.SerializeToString,
+            ),
+            'LabelServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelServer,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.LabelServerRequest.FromString,
                     response_serializer=enlist_dot_v1_dot_server__pb2.Server.SerializeToString,
             ),
     }
@@ -214,6 +333,114 @@ class HierarchyService:
             _registered_method=True)
 
     @staticmethod
+    def CreateGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/CreateGroup',
+            enlist_dot_v1_dot_hierarchy__pb2.CreateGroupRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.Group.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/RemoveGroup',
+            enlist_dot_v1_dot_hierarchy__pb2.RemoveGroupRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.RemoveGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/MoveGroup',
+            enlist_dot_v1_dot_hierarchy__pb2.MoveGroupRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.Group.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/UpdateGroup',
+            enlist_dot_v1_dot_hierarchy__pb2.UpdateGroupRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.Group.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListGroups(request,
             target,
             options=(),
@@ -268,6 +495,33 @@ class HierarchyService:
             _registered_method=True)
 
     @staticmethod
+    def ListBelow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/ListBelow',
+            enlist_dot_v1_dot_hierarchy__pb2.ListBelowRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.ListBelowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetServer(request,
             target,
             options=(),
@@ -310,6 +564,60 @@ class HierarchyService:
             target,
             '/enlist.v1.HierarchyService/RenameServer',
             enlist_dot_v1_dot_hierarchy__pb2.RenameServerRequest.SerializeToString,
+            enlist_dot_v1_dot_server__pb2.Server.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/MoveServer',
+            enlist_dot_v1_dot_hierarchy__pb2.MoveServerRequest.SerializeToString,
+            enlist_dot_v1_dot_server__pb2.Server.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/LabelServer',
+            enlist_dot_v1_dot_hierarchy__pb2.LabelServerRequest.SerializeToString,
             enlist_dot_v1_dot_server__pb2.Server.FromString,
             options,
             channel_credentials,

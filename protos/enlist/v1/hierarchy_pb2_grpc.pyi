@@ -38,14 +38,28 @@ class HierarchyServiceStub:
     """The link. The secondary says hello, the primary answers welcome; from then on it stays open. May be called by: trusted."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.GetStatusRequest, _hierarchy_pb2.PrimaryStatus]
     """How this primary fares. May be called by: viewer, administrator, local."""
+    CreateGroup: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.CreateGroupRequest, _hierarchy_pb2.Group]
+    """Makes a group, and what is missing above it. May be called by: administrator, local."""
+    RemoveGroup: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.RemoveGroupRequest, _hierarchy_pb2.RemoveGroupResponse]
+    """Ends an empty group; its policies end with it. May be called by: administrator, local."""
+    MoveGroup: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.MoveGroupRequest, _hierarchy_pb2.Group]
+    """Gives a group another name or another place, with all that stands below it, in one step. May be called by: administrator, local."""
+    UpdateGroup: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.UpdateGroupRequest, _hierarchy_pb2.Group]
+    """Sets or ends a group's maintenance window. May be called by: administrator, local."""
     ListGroups: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.ListGroupsRequest, _hierarchy_pb2.ListGroupsResponse]
     """The groups of an account, parents before children. May be called by: viewer, administrator, local."""
     ListServers: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.ListServersRequest, _hierarchy_pb2.ListServersResponse]
     """The servers of an account or of all. May be called by: viewer, administrator, local."""
+    ListBelow: _grpc.UnaryStreamMultiCallable[_hierarchy_pb2.ListBelowRequest, _hierarchy_pb2.ListBelowResponse]
+    """The servers below the primaries below, as those last said. May be called by: viewer, administrator, local."""
     GetServer: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.GetServerRequest, _server_pb2.Server]
     """One server. May be called by: viewer, administrator, local."""
     RenameServer: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.RenameServerRequest, _server_pb2.Server]
     """Gives a server another name for people. May be called by: administrator, local."""
+    MoveServer: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.MoveServerRequest, _server_pb2.Server]
+    """Puts a server in another group; it keeps its trust and its link. May be called by: administrator, local."""
+    LabelServer: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.LabelServerRequest, _server_pb2.Server]
+    """Adds and takes away labels. May be called by: administrator, local."""
 
 @_typing.type_check_only
 class HierarchyServiceAsyncStub(HierarchyServiceStub):
@@ -56,14 +70,28 @@ class HierarchyServiceAsyncStub(HierarchyServiceStub):
     """The link. The secondary says hello, the primary answers welcome; from then on it stays open. May be called by: trusted."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.GetStatusRequest, _hierarchy_pb2.PrimaryStatus]  # type: ignore[assignment]
     """How this primary fares. May be called by: viewer, administrator, local."""
+    CreateGroup: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.CreateGroupRequest, _hierarchy_pb2.Group]  # type: ignore[assignment]
+    """Makes a group, and what is missing above it. May be called by: administrator, local."""
+    RemoveGroup: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.RemoveGroupRequest, _hierarchy_pb2.RemoveGroupResponse]  # type: ignore[assignment]
+    """Ends an empty group; its policies end with it. May be called by: administrator, local."""
+    MoveGroup: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.MoveGroupRequest, _hierarchy_pb2.Group]  # type: ignore[assignment]
+    """Gives a group another name or another place, with all that stands below it, in one step. May be called by: administrator, local."""
+    UpdateGroup: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.UpdateGroupRequest, _hierarchy_pb2.Group]  # type: ignore[assignment]
+    """Sets or ends a group's maintenance window. May be called by: administrator, local."""
     ListGroups: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.ListGroupsRequest, _hierarchy_pb2.ListGroupsResponse]  # type: ignore[assignment]
     """The groups of an account, parents before children. May be called by: viewer, administrator, local."""
     ListServers: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.ListServersRequest, _hierarchy_pb2.ListServersResponse]  # type: ignore[assignment]
     """The servers of an account or of all. May be called by: viewer, administrator, local."""
+    ListBelow: _aio.UnaryStreamMultiCallable[_hierarchy_pb2.ListBelowRequest, _hierarchy_pb2.ListBelowResponse]  # type: ignore[assignment]
+    """The servers below the primaries below, as those last said. May be called by: viewer, administrator, local."""
     GetServer: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.GetServerRequest, _server_pb2.Server]  # type: ignore[assignment]
     """One server. May be called by: viewer, administrator, local."""
     RenameServer: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.RenameServerRequest, _server_pb2.Server]  # type: ignore[assignment]
     """Gives a server another name for people. May be called by: administrator, local."""
+    MoveServer: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.MoveServerRequest, _server_pb2.Server]  # type: ignore[assignment]
+    """Puts a server in another group; it keeps its trust and its link. May be called by: administrator, local."""
+    LabelServer: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.LabelServerRequest, _server_pb2.Server]  # type: ignore[assignment]
+    """Adds and takes away labels. May be called by: administrator, local."""
 
 class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
     """The tree of an account: its groups, the servers in them, and the link each trusted server holds."""
@@ -85,6 +113,38 @@ class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
         """How this primary fares. May be called by: viewer, administrator, local."""
 
     @_abc_1.abstractmethod
+    def CreateGroup(
+        self,
+        request: _hierarchy_pb2.CreateGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hierarchy_pb2.Group, _abc.Awaitable[_hierarchy_pb2.Group]]:
+        """Makes a group, and what is missing above it. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
+    def RemoveGroup(
+        self,
+        request: _hierarchy_pb2.RemoveGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hierarchy_pb2.RemoveGroupResponse, _abc.Awaitable[_hierarchy_pb2.RemoveGroupResponse]]:
+        """Ends an empty group; its policies end with it. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
+    def MoveGroup(
+        self,
+        request: _hierarchy_pb2.MoveGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hierarchy_pb2.Group, _abc.Awaitable[_hierarchy_pb2.Group]]:
+        """Gives a group another name or another place, with all that stands below it, in one step. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
+    def UpdateGroup(
+        self,
+        request: _hierarchy_pb2.UpdateGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hierarchy_pb2.Group, _abc.Awaitable[_hierarchy_pb2.Group]]:
+        """Sets or ends a group's maintenance window. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
     def ListGroups(
         self,
         request: _hierarchy_pb2.ListGroupsRequest,
@@ -101,6 +161,14 @@ class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
         """The servers of an account or of all. May be called by: viewer, administrator, local."""
 
     @_abc_1.abstractmethod
+    def ListBelow(
+        self,
+        request: _hierarchy_pb2.ListBelowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hierarchy_pb2.ListBelowResponse], _abc.AsyncIterator[_hierarchy_pb2.ListBelowResponse]]:
+        """The servers below the primaries below, as those last said. May be called by: viewer, administrator, local."""
+
+    @_abc_1.abstractmethod
     def GetServer(
         self,
         request: _hierarchy_pb2.GetServerRequest,
@@ -115,5 +183,21 @@ class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.Server, _abc.Awaitable[_server_pb2.Server]]:
         """Gives a server another name for people. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
+    def MoveServer(
+        self,
+        request: _hierarchy_pb2.MoveServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_pb2.Server, _abc.Awaitable[_server_pb2.Server]]:
+        """Puts a server in another group; it keeps its trust and its link. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
+    def LabelServer(
+        self,
+        request: _hierarchy_pb2.LabelServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_pb2.Server, _abc.Awaitable[_server_pb2.Server]]:
+        """Adds and takes away labels. May be called by: administrator, local."""
 
 def add_HierarchyServiceServicer_to_server(servicer: HierarchyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

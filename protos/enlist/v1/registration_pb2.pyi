@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from enlist.v1 import server_pb2 as _server_pb2
+from enlist.v1 import trust_pb2 as _trust_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -360,6 +361,7 @@ class Enrolment(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BEQUEST_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """The id the primary gave it."""
     display_name: _builtins.str
@@ -374,6 +376,8 @@ class Enrolment(_message.Message):
     """The certificate, X.509 DER; only from `AwaitAuthorization`, and only where the state is trusted."""
     reason: _builtins.str
     """What the administrator gave as the reason; may be empty."""
+    bequest: _trust_pb2.Bequest.ValueType
+    """Of a removed server whose host runs a primary: what becomes of what was set on the servers below it."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it has stood there."""
@@ -394,10 +398,11 @@ class Enrolment(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         certificate: _builtins.bytes = ...,
         reason: _builtins.str = ...,
+        bequest: _trust_pb2.Bequest.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "comparison_code", b"comparison_code", "contact", b"contact", "display_name", b"display_name", "expire_time", b"expire_time", "reason", b"reason", "server_id", b"server_id", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bequest", b"bequest", "certificate", b"certificate", "comparison_code", b"comparison_code", "contact", b"contact", "display_name", b"display_name", "expire_time", b"expire_time", "reason", b"reason", "server_id", b"server_id", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -99,6 +101,10 @@ class Server(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ASKED_WITH_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    MAY_HAVE_SECONDARIES_FIELD_NUMBER: _builtins.int
+    LOWER_PRIMARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `accounts/{domain}/servers/{id}`."""
     id: _builtins.str
@@ -129,6 +135,10 @@ class Server(_message.Message):
     """What it asked with: `default`, or `api-key/{id}`; empty for an unused invitation."""
     reason: _builtins.str
     """What the administrator who last decided about it gave as the reason; may be empty."""
+    may_have_secondaries: _builtins.bool
+    """Whether a primary on its host may stand under this one."""
+    lower_primary: _builtins.str
+    """The fingerprint of the primary on its host that stands under this one; empty if there is none."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it has stood there."""
@@ -144,6 +154,14 @@ class Server(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When an undecided request or an unused invitation expires; absent in every other state."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words to choose servers by, in alphabetical order."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The kinds it has handlers for, `policy/{kind}` and `task/{kind}`, as it last said."""
 
     def __init__(
         self,
@@ -167,10 +185,14 @@ class Server(_message.Message):
         revision: _builtins.int = ...,
         asked_with: _builtins.str = ...,
         reason: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        may_have_secondaries: _builtins.bool = ...,
+        lower_primary: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time", "create_time", b"create_time", "expire_time", b"expire_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "asked_with", b"asked_with", "comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "group", b"group", "id", b"id", "name", b"name", "reason", b"reason", "revision", b"revision", "server_address", b"server_address", "source", b"source", "state", b"state", "state_time", b"state_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "asked_with", b"asked_with", "comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "group", b"group", "id", b"id", "kinds", b"kinds", "labels", b"labels", "lower_primary", b"lower_primary", "may_have_secondaries", b"may_have_secondaries", "name", b"name", "reason", b"reason", "revision", b"revision", "server_address", b"server_address", "source", b"source", "state", b"state", "state_time", b"state_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

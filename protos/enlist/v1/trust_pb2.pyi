@@ -8,6 +8,7 @@ from enlist.v1 import server_pb2 as _server_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Bequest:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BequestEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bequest.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BEQUEST_UNSPECIFIED: _Bequest.ValueType  # 0
+    """Not said: refused for a server whose host runs a primary that stands under this one."""
+    BEQUEST_KEEP: _Bequest.ValueType  # 1
+    """It stays in force, and may be changed below."""
+    BEQUEST_FREEZE: _Bequest.ValueType  # 2
+    """It stays in force, and its locks hold."""
+    BEQUEST_DELETE: _Bequest.ValueType  # 3
+    """It ends."""
+
+class Bequest(_Bequest, metaclass=_BequestEnumTypeWrapper):
+    """What becomes of what a primary set on the servers below a middle server, once that does not stand under it any more."""
+
+BEQUEST_UNSPECIFIED: Bequest.ValueType  # 0
+"""Not said: refused for a server whose host runs a primary that stands under this one."""
+BEQUEST_KEEP: Bequest.ValueType  # 1
+"""It stays in force, and may be changed below."""
+BEQUEST_FREEZE: Bequest.ValueType  # 2
+"""It stays in force, and its locks hold."""
+BEQUEST_DELETE: Bequest.ValueType  # 3
+"""It ends."""
+Global___Bequest: _TypeAlias = Bequest  # noqa: Y015
 
 @_typing.final
 class Invitee(_message.Message):
@@ -127,21 +156,31 @@ class AuthorizeServerRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     COMPARISON_CODE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    MAY_HAVE_SECONDARIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the server."""
     comparison_code: _builtins.str
     """The comparison code read out at the server; empty if none was compared. A wrong one is refused."""
+    group: _builtins.str
+    """Path of the group it shall stand in, which must be there; empty to leave it where it is."""
+    may_have_secondaries: _builtins.bool
+    """Whether a primary on its host may stand under this one; absent to leave that as it is."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         comparison_code: _builtins.str = ...,
+        group: _builtins.str = ...,
+        may_have_secondaries: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries", "may_have_secondaries", b"may_have_secondaries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_code", b"comparison_code", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries", "comparison_code", b"comparison_code", "group", b"group", "may_have_secondaries", b"may_have_secondaries", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__may_have_secondaries: _TypeAlias = _typing.Literal["may_have_secondaries"]  # noqa: Y015
+    _WhichOneofArgType__may_have_secondaries: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__may_have_secondaries) -> _WhichOneofReturnType__may_have_secondaries | None: ...
 
 Global___AuthorizeServerRequest: _TypeAlias = AuthorizeServerRequest  # noqa: Y015
 
@@ -243,19 +282,23 @@ class RemoveServerRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BEQUEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the server."""
     reason: _builtins.str
     """Told to the server and kept in the journal; may be empty."""
+    bequest: Global___Bequest.ValueType
+    """What becomes of what was set on the servers below it."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason: _builtins.str = ...,
+        bequest: Global___Bequest.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bequest", b"bequest", "name", b"name", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,195 @@
+"""Desired sets: what an origin signs for one server, and what a server makes of it. Takes bytes, does no I/O.
+
+An origin is a primary on the way from the top down to the server. It signs, for each server directly under it, the whole list of
+what it wants there. A set is bound to its target and carries a stamp: an older one never replaces a newer, and two of one stamp
+say the same or somebody lies. What a newer set leaves out is not wanted any more. The bodies travel apart: they are authentic
+through the SHA-256 in the signed list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.message import DecodeError
+
+from enlist import certificates, names
+from enlist.reasons import Reason, Refused
+from enlist.v1 import document_pb2 as pb
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes in a body, at most."""
+ITEM_LIMIT = 1000
+"""Items in a set, at most."""
+SET_LIMIT = 512 * 1024
+"""Bytes in a set, at most."""
+
+POLICY = "policy/"
+TASK = "task/"
+WINDOW = "window"
+
+_LABEL = b"enlist-desired-set-v1\0"
+_SIGNATURE = ec.ECDSA(hashes.SHA256())
+_LARGEST = 2**62
+_TEXT_LIMIT = 1200  # more characters than the path of any group
+
+
+class Stamp(NamedTuple):
+    """What orders the sets of an origin: the epoch first, then the number of its account's journal."""
+
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that is wanted: see `Item` in the contract. `digest` is the body's SHA-256, 32 bytes."""
+
+    kind: str
+    name: str
+    revision: int
+    digest: bytes
+    confirm_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class DesiredSet:
+    """A set that has been verified."""
+
+    origin: str
+    account: str
+    target: str
+    stamp: Stamp
+    items: tuple[Item, ...]
+
+    @property
+    def content(self) -> bytes:
+        """What the set says, whatever its stamp."""
+        return content(self.items)
+
+
+class Origin(NamedTuple):
+    """Whose sets a server accepts: the authority's key (SubjectPublicKeyInfo, DER), and for whom they must be made out."""
+
+    public_key: bytes
+    account: str
+    target: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The origin's name."""
+        return certificates.fingerprint(self.public_key)
+
+
+def digest(body: bytes) -> bytes:
+    """By what a body is known: its SHA-256."""
+    return hashlib.sha256(body).digest()
+
+
+def content(items: Sequence[Item]) -> bytes:
+    """SHA-256 over the items in their order, each field behind its length."""
+    total = hashlib.sha256()
+    for item in items:
+        numbers = f"{item.revision},{item.confirm_seconds}".encode()
+        for part in (item.kind.encode(), item.name.encode(), numbers, item.digest):
+            total.update(len(part).to_bytes(4, "big") + part)
+    return total.digest()
+
+
+def about(item: Item) -> tuple[str, str]:
+    """Under which kind and name a server reports on it: each run of a task by itself, the layers of a policy together."""
+    return item.kind, item.name if item.kind.startswith(TASK) else ""
+
+
+def encode_items(items: Sequence[Item]) -> bytes:
+    """The items as they stand in a serialised `DesiredSet`: the same bytes for every server that gets the same."""
+    messages = [
+        pb.Item(kind=i.kind, name=i.name, revision=i.revision, digest=i.digest, confirm_seconds=i.confirm_seconds) for i in items
+    ]
+    return pb.DesiredSet(items=messages).SerializeToString()
+
+
+def encode(account: str, target: str, stamp: Stamp, encoded_items: bytes) -> bytes:
+    """A serialised `DesiredSet`. Serialised messages put one behind the other are their merger (protobuf, encoding)."""
+    head = pb.DesiredSet(account=account, target=target, epoch=stamp.epoch, number=stamp.number)
+    return head.SerializeToString() + encoded_items
+
+
+def to_sign(desired_set: bytes) -> bytes:
+    """What an origin's signature covers."""
+    return _LABEL + desired_set
+
+
+def sign(authority_key: ec.EllipticCurvePrivateKey, desired_set: bytes) -> bytes:
+    """The origin's signature for `SignedSet.signature`."""
+    return authority_key.sign(to_sign(desired_set), _SIGNATURE)
+
+
+def verify(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
+    """The set, once it is certain that this origin made it out for this server. Refused with SET_INVALID."""
+    if len(signed.desired_set) > SET_LIMIT:
+        raise _invalid("is too large")
+    try:
+        certificates.load_public_key(origin.public_key).verify(signed.signature, to_sign(signed.desired_set), _SIGNATURE)
+    except InvalidSignature:
+        raise _invalid("is not signed by the primary it names") from None
+    message = _parse(signed.desired_set)
+    if (message.account, message.target) != (origin.account, origin.target) or not message.target:
+        raise _invalid("is made out for another server")
+    if not (0 < message.epoch < _LARGEST and 0 < message.number < _LARGEST) or len(message.items) > ITEM_LIMIT:
+        raise _invalid("has a stamp or a length that no primary gives it")
+    stamp = Stamp(message.epoch, message.number)
+    return DesiredSet(origin.fingerprint, message.account, message.target, stamp, tuple(map(_item, message.items)))
+
+
+def _parse(desired_set: bytes) -> pb.DesiredSet:
+    try:
+        return pb.DesiredSet.FromString(desired_set)
+    except DecodeError:
+        raise _invalid("cannot be read") from None
+
+
+def _item(message: pb.Item) -> Item:
+    plausible = len(message.digest) == 32 and 0 < message.revision < _LARGEST and 0 <= message.confirm_seconds < _LARGEST
+    if not plausible or len(message.name) > _TEXT_LIMIT or not _named_well(message.kind, message.name):
+        raise _invalid("has an item that no primary puts there")
+    return Item(message.kind, message.name, message.revision, message.digest, message.confirm_seconds)
+
+
+def _named_well(kind: str, name: str) -> bool:
+    """A server keeps what it knows of a policy or a run in files: what those are called must not lead elsewhere."""
+    family, slash, rest = kind.partition("/")
+    if family + slash not in (POLICY, TASK):
+        return 0 < len(kind) <= 64  # of a newer version
+    try:
+        names.kind(rest)
+    except Refused:
+        return False
+    return family + slash == POLICY or names.is_id(name)
+
+
+def _invalid(what: str) -> Refused:
+    return Refused(Reason.SET_INVALID, f"A desired set {what}; it was not taken.")
+
+
+def supersedes(new: DesiredSet, held: DesiredSet | None) -> bool:
+    """Whether `new` replaces what is held of the same origin; False for the same set once more.
+
+    Refused: SET_STALE for an older stamp; SET_CONFLICT - an alarm - for the held stamp with other content.
+    """
+    if held is None or new.stamp > held.stamp:
+        return True
+    if new.stamp < held.stamp:
+        raise Refused(Reason.SET_STALE, f"A desired set of {_shown(new.stamp)} came after that of {_shown(held.stamp)}.")
+    if new.content != held.content:
+        raise Refused(Reason.SET_CONFLICT, f"Two desired sets of {_shown(new.stamp)} say different things.")
+    return False
+
+
+def _shown(stamp: Stamp) -> str:
+    return f"epoch {stamp.epoch}, number {stamp.number}"
