@@ -69,6 +69,8 @@ class Plan:
 
 def plan(wanted: Wanted, current: Standing | None, staged: Standing | None, new_enrolment: str) -> Plan:
     """How to get from what stands to what is wanted; `new_enrolment` names the folder of an enrolment yet to be made."""
+    if current is not None:
+        wanted = replace(wanted, config=wanted.config.with_owners_tables(current.config))
     fresh = msgspec.structs.replace(wanted.config, enrolment=new_enrolment)
     if current is None:
         return Plan(Change.NEW, fresh)

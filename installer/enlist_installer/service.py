@@ -37,23 +37,26 @@ def shown(config: Path) -> str:
 
 def unit(config: Path, data: Path) -> str:
     """The unit's text. A restart mends neither a wrong command nor the primary's final no. Any other failure may pass; what only
-    a person can mend (a damaged file, say) stands in the log every ten seconds until somebody does."""
+    a person can mend (a damaged file, say) stands in the log every ten seconds until somebody does.
+
+    Nothing is confined: the owner's handlers write where the owner says, and their programs run as they would for the owner
+    (docs/adr/0009-handlers.md). Of a stop, the daemon hears first, and ends what its handlers run.
+    """
     return f"""\
 [Unit]
 Description=Enlist secondary
 Documentation=man:systemd.service(5)
 Wants=network-online.target
 After=network-online.target
+RequiresMountsFor={_quoted(str(data))} {_quoted(str(config))}
 
 [Service]
 ExecStart={" ".join(_word(each) for each in command(config))}
 Restart=on-failure
 RestartSec=10
 RestartPreventExitStatus=2 {FINAL_NO}
+KillMode=mixed
 UMask=0077
-NoNewPrivileges=yes
-ProtectSystem=strict
-ReadWritePaths={_quoted(str(data))} {_quoted(str(config.parent))}
 
 [Install]
 WantedBy=multi-user.target

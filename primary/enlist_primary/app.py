@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
@@ -17,14 +18,31 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
 from enlist.runtime import files, sockets
 from enlist.runtime.logs import Log
-from enlist.v1 import account_pb2_grpc, hierarchy_pb2_grpc, journal_pb2_grpc, registration_pb2_grpc, trust_pb2_grpc
+from enlist.v1 import (
+    account_pb2_grpc,
+    hierarchy_pb2_grpc,
+    journal_pb2_grpc,
+    policy_pb2_grpc,
+    registration_pb2_grpc,
+    task_pb2_grpc,
+    trust_pb2_grpc,
+    upstream_pb2_grpc,
+)
 from enlist_primary.authority.signer import Signer
 from enlist_primary.config import Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.directory import Directory
+from enlist_primary.links.below import Below
+from enlist_primary.links.desires import Desires
 from enlist_primary.links.feed import Feed, News
 from enlist_primary.links.hub import Hub
 from enlist_primary.links.observations import Observations
+from enlist_primary.links.reach import Reach
+from enlist_primary.links.reports import Reports
+from enlist_primary.links.rollouts import Rollouts
+from enlist_primary.links.scheduler import Scheduler, scene
+from enlist_primary.links.subtree import Subtree
+from enlist_primary.links.upper import Upper
 from enlist_primary.links.waiting import WaitingRoom
 from enlist_primary.operations import servers as operations
 from enlist_primary.rpc import listeners
@@ -36,8 +54,11 @@ from enlist_primary.rpc.health import Health
 from enlist_primary.rpc.hierarchy import Hierarchy
 from enlist_primary.rpc.journal import Journal
 from enlist_primary.rpc.listeners import Credential
+from enlist_primary.rpc.policies import Policies
 from enlist_primary.rpc.registration import Registration
+from enlist_primary.rpc.tasks import Tasks
 from enlist_primary.rpc.trust import Trust
+from enlist_primary.rpc.upstream import Upstream
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Database
 
@@ -63,6 +84,9 @@ class Primary:
         self._directory = Directory(database)
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
         observations = Observations(database)
+        hub, reports = Hub(), Reports(database)
+        below = Below(database, reports, signer.authority.fingerprint)
+        reach = Reach(hub, observations, below, int(clock()))
         self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(
             config=config,
@@ -70,16 +94,22 @@ class Primary:
             certificate_lifetime=toml.duration(config.certificates.lifetime),
             signer=signer,
             database=database,
-            hub=Hub(),
+            hub=hub,
             waiting=WaitingRoom(),
             observations=observations,
+            desires=Desires(database, hub),
+            reports=reports,
+            upper=Upper(database, signer),
+            below=below,
+            reach=reach,
+            subtree=Subtree(database, hub, observations, below, reach, signer.authority),
             attempts=attempts,
             ports=Ports(),
             served=Served(),
             started=int(clock()),
             clock=clock,
         )
-        self._feed = Feed(database, self._directory, self._changed)
+        self._feed = Feed(database, self._directory, self.context.desires.known, self._changed)
         root = certificates.pem(signer.authority.certificate)
         self._ssl = Credential(*self._own_certificate(), root)
         self._api = Credential(*self._api_certificate(), None)
@@ -130,14 +160,23 @@ class Primary:
         await self._feed.start()
         await self._directory.load()
         await self.context.observations.load()
+        await self.context.upper.load()
+        await self.context.below.load()
         async with AsyncExitStack() as stack:
             server, health = self._server()
             await self._listen(server, stack)
             await server.start()
             stack.push_async_callback(self._stop, server, health)
-            for task in (self._feed.run(), self.context.observations.run(), self._sweep(), self._expire(), self._renew()):
+            for task in self._tasks():
                 self._keep(stack, task)
             yield
+
+    def _tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What a primary does besides answering."""
+        own = self.context
+        yield from (self._feed.run(), self._hand_down(), self._sweep(), self._expire(), self._renew())
+        yield from (own.observations.run(), own.reports.run(), own.below.run())
+        yield from (self._rollouts().run(), self._scheduler().run())
 
     def _server(self) -> tuple[grpc.aio.Server, Health]:
         server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))
@@ -146,6 +185,9 @@ class Primary:
         hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context), server)
         account_pb2_grpc.add_AccountServiceServicer_to_server(Accounts(self.context), server)
         journal_pb2_grpc.add_JournalServiceServicer_to_server(Journal(self.context), server)
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(Policies(self.context), server)
+        task_pb2_grpc.add_TaskServiceServicer_to_server(Tasks(self.context), server)
+        upstream_pb2_grpc.add_UpstreamServiceServicer_to_server(Upstream(self.context), server)
         health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if self.context.config.reflection:
@@ -160,6 +202,10 @@ class Primary:
         files.remove(self._folder.admin_socket)  # left by a process that was killed; the folder's lock is ours
         server.add_insecure_port(stack.enter_context(sockets.target(self._folder.admin_socket)))
         stack.callback(files.remove, self._folder.admin_socket)
+        files.remove(self._folder.upstream_socket)
+        target = stack.enter_context(sockets.target(self._folder.upstream_socket))
+        server.add_secure_port(target, grpc.local_server_credentials(grpc.LocalConnectionType.UDS))  # how callers are told apart
+        stack.callback(files.remove, self._folder.upstream_socket)
 
     def _keep(self, stack: AsyncExitStack, task: Coroutine[Any, Any, None]) -> None:
         """Runs a task until the primary stops; one that fails is logged, and ends the primary."""
@@ -179,15 +225,37 @@ class Primary:
             async with asyncio.timeout(HEALTH_TIMEOUT):
                 await health.enter_graceful_shutdown()
         await server.stop(GRACE_SECONDS)
+        await self.context.below.flush()
+        await self.context.reports.flush()
         await self.context.observations.flush()
 
     # --- Tasks ------------------------------------------------------------------------------------------------------------------
 
     def _changed(self, news: News) -> None:
-        """The feed's news: links are judged, whoever waits is woken."""
+        """The feed's news: links are judged, whoever waits is woken, servers get what they shall have now."""
         for standing in news.standings:
             self.context.hub.judge(standing)
         self.context.waiting.wake(news.account, news.ids)
+        self.context.desires.bring(news)
+        self.context.subtree.touch(news.account, news.ids)
+        for link in filter(None, (self.context.hub.find(news.account, id) for id in news.ids)):
+            if link.reconsider is not None:
+                link.reconsider()
+        self.context.reports.wake(news.account)
+
+    def _rollouts(self) -> Rollouts:
+        own = self.context
+        return Rollouts(own.database, own.reach, own.clock)
+
+    def _scheduler(self) -> Scheduler:
+        own = self.context
+        return Scheduler(own.database, lambda account: scene(own.reach, account), own.new_id, own.clock)
+
+    async def _hand_down(self) -> None:
+        """Tells every link when something above this primary changed."""
+        while True:
+            await self.context.upper.changed()
+            self.context.hub.look_up()
 
     async def _sweep(self) -> None:
         """Ends requests and invitations past their time."""
@@ -201,7 +269,9 @@ class Primary:
     async def _sweep_once(self) -> None:
         own = self.context
         for account in await own.database.read(rows.accounts_to_sweep, own.now()):
-            own.waiting.wake(account, await own.database.write(account, operations.expire, account, own.now()))
+            expired = await own.database.write(account, operations.expire, account, own.now())
+            own.waiting.wake(account, expired)
+            own.subtree.touch(account, expired)
 
     async def _expire(self) -> None:
         """Ends links whose certificate is over."""
@@ -231,7 +301,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 def _add_reflection(server: grpc.aio.Server) -> None:
     from grpc_reflection.v1alpha import reflection
 
-    services = ("Registration", "Trust", "Hierarchy", "Account", "Journal")
+    services = ("Registration", "Trust", "Hierarchy", "Account", "Journal", "Policy", "Task")
     names = [f"enlist.v1.{name}Service" for name in services]
     reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
 

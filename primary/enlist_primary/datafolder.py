@@ -52,6 +52,11 @@ class DataFolder:
         return self.sockets / "admin.sock"
 
     @property
+    def upstream_socket(self) -> Path:
+        """Where the secondary on this host reaches `serve`, through which this primary stands under another one."""
+        return self.sockets / "upstream.sock"
+
+    @property
     def lock_file(self) -> Path:
         """Held by whoever works in the folder."""
         return self.path / "lock"

@@ -36,6 +36,12 @@ def parser() -> argparse.ArgumentParser:
     status = _add(known, "status", _status, "say where this server stands, as last heard")
     doctor = _add(known, "doctor", _doctor, "check everything between this server and its primary")
     leave = _add(known, "leave", _leave, "leave the account, or take the request to join back")
+    leave.add_argument(
+        "--below",
+        choices=("keep", "freeze", "delete"),
+        help="with a primary on this host, what becomes of what was set for the servers below it: it stays and may be changed "
+        "there, it stays locked, or it ends",
+    )
     reset = _add(known, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
     for command in (status, doctor, leave, reset):
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -125,6 +131,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _leave(arguments: argparse.Namespace) -> int:
     import asyncio
     import time
+    from dataclasses import replace
 
     from enlist_secondary import config, enrol, identity, meeting, state
 
@@ -133,7 +140,14 @@ def _leave(arguments: argparse.Namespace) -> int:
     if mine is None:
         raise Refused(Reason.SERVER_UNKNOWN, "This server has not asked to join yet; there is nothing to leave.")
     identity.check_machine(configured.folder)  # a copy would take the original out of the account
+    if configured.local_primary is not None and arguments.below is None:
+        raise Refused(
+            Reason.BEQUEST_REQUIRED,
+            "A primary on this host stands below. Say what becomes of what was set for its servers: --below keep (it stays, and "
+            "may be changed there), freeze (it stays, locked), or delete.",
+        )
     _confirm(arguments, f"Leave the account {configured.account} at {configured.primary}?")
+    state.change(configured.folder, lambda known: replace(known, bequest=arguments.below or ""), strict=True)
 
     async def leave() -> str:
         primary = await meeting.meet(configured, mine.authority, time.time)

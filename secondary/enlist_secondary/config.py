@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,11 +14,19 @@ from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
 from enlist.runtime import files
+from enlist.runtime.terminal import escape
+from enlist_secondary.handlers import tables
 
 DEFAULT_PATH = Path("/etc/enlist/secondary.toml")
 DEFAULT_DATA = Path("/var/lib/enlist/secondary")
 
 _ENROLMENT = re.compile(r"[a-z0-9]{1,32}")
+
+
+class LocalPrimary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The primary on this machine whose secondaries shall be seen, and reached, from above."""
+
+    socket: str
 
 
 class SecondaryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +40,9 @@ class SecondaryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     enrolment: str = "main"
     confirm_identity: Literal["auto", "always"] = "auto"
     company_ca: str = "system"
+    handlers: dict[str, Any] = {}  # msgspec gives every structure one of its own
+    """The owner's tables as they stand in the file; `handlers.tables.parse` reads them."""
+    local_primary: LocalPrimary | None = None
 
     @property
     def address(self) -> names.Address:
@@ -52,6 +64,15 @@ class SecondaryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """Locked for as long as the daemon runs."""
         return self.data_folder / "lock"
 
+    @property
+    def handler_files(self) -> Path:
+        """What stood where policies write files; the hyphen keeps it apart from enrolments' folders."""
+        return self.data_folder / "handler-files"
+
+    def with_owners_tables(self, standing: SecondaryConfig) -> SecondaryConfig:
+        """This with what the owner of the machine wrote into another: no question of the wizard is about it."""
+        return msgspec.structs.replace(self, handlers=standing.handlers, local_primary=standing.local_primary)
+
 
 COMMENTS = {
     "primary": "The primary server's address: a name or an IP address; a port behind a colon if it is not 13299.",
@@ -72,10 +93,16 @@ def load(path: Path) -> SecondaryConfig:
         try:
             check(getattr(config, key))
         except Refused as refused:
-            line = toml.line_of(files.read(path).decode(), key)
-            where = f"line {line}: {key}" if line else key
-            raise Refused(Reason.CONFIG_INVALID, f"{path}: {where}: {refused.message}") from None
+            wrong = refused.key if isinstance(refused, tables.Misconfigured) else key
+            raise Refused(Reason.CONFIG_INVALID, f"{path}: {_where(path, wrong)}: {refused.message}") from None
     return config
+
+
+def _where(path: Path, key: str) -> str:
+    """A dotted key and the line on which it stands; if it is missing, on which its table begins."""
+    text = files.read(path).decode()
+    line = toml.line_of(text, key) or toml.line_of(text, key.rpartition(".")[0])
+    return f"line {line}: {escape(key)}" if line else escape(key)
 
 
 def _absolute(text: str) -> None:
@@ -98,7 +125,12 @@ def _company_ca(text: str) -> None:
         _absolute(text)
 
 
-_CHECKS: dict[str, Callable[[str], object]] = {
+def _local_primary(given: LocalPrimary | None) -> None:
+    if given is not None:
+        tables.check("local_primary.socket", tables.file_path, given.socket)
+
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
     "primary": names.address,
     "account": names.account_domain,
     "name": names.display_name,
@@ -106,13 +138,37 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "data": _absolute,
     "enrolment": _enrolment,
     "company_ca": _company_ca,
+    "handlers": tables.parse,
+    "local_primary": _local_primary,
 }
 
 
 def render(config: SecondaryConfig) -> str:
-    """The configuration as TOML, each key under the comment that explains it."""
+    """The configuration as TOML, each key under the comment that explains it; then the owner's tables."""
     parts = [f"# {comment}\n{key} = {toml.quote(getattr(config, key))}\n" for key, comment in COMMENTS.items()]
+    parts += [_HANDLERS, *_handler_tables(config.handlers)]
+    if config.local_primary is not None:
+        parts += [_LOCAL_PRIMARY, _table("local_primary", {"socket": config.local_primary.socket})]
     return "\n".join(["# The configuration of an Enlist secondary. `enlist-setup` changes it; so may you.\n", *parts])
+
+
+_HANDLERS = """\
+# What policies and tasks of a kind do here stands in tables [handlers.policy.KIND] and [handlers.task.KIND]. A primary can name
+# a kind, and never a file or a program. `enlist-setup` keeps these tables, but not the comments in them.
+"""
+_LOCAL_PRIMARY = "# The primary on this machine: its secondaries are seen from above.\n"
+
+
+def _handler_tables(handlers: dict[str, Any]) -> list[str]:
+    return [_table(f"handlers.{purpose}.{kind}", table) for purpose, kinds in handlers.items() for kind, table in kinds.items()]
+
+
+def _table(name: str, table: dict[str, Any]) -> str:
+    return "\n".join([f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items()), ""])
+
+
+def _value(value: str | list[str]) -> str:
+    return toml.quote(value) if isinstance(value, str) else f"[{', '.join(map(toml.quote, value))}]"
 
 
 def next_path(path: Path) -> Path:
@@ -132,7 +188,8 @@ def switch(path: Path) -> SecondaryConfig:
     """
     waiting = next_path(path)
     if waiting.exists():
-        load(waiting)  # never replace a good configuration by one that cannot be read
+        staged = load(waiting)  # never replace a good configuration by one that cannot be read
+        _keep_owners_tables(staged, path)
         files.write(backup_path(path), files.read(path))
         try:
             waiting.replace(path)
@@ -141,3 +198,10 @@ def switch(path: Path) -> SecondaryConfig:
         except OSError as error:
             raise files.failed(path, error) from error
     return load(path)
+
+
+def _keep_owners_tables(staged: SecondaryConfig, path: Path) -> None:
+    """Into the waiting configuration goes what the owner wrote into the other one since it waits."""
+    with contextlib.suppress(Refused):  # the one that stands is damaged: what waits has them as they were
+        if (kept := staged.with_owners_tables(load(path))) != staged:
+            files.write(next_path(path), render(kept).encode())

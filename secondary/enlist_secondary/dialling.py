@@ -17,13 +17,14 @@ from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.identity import Identity
 from enlist_secondary.link import Link, open_link
 from enlist_secondary.meeting import meet, raise_alarm
+from enlist_secondary.work import Work
 
 _CONNECTION = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT})
 _LOG = Log("enlist.secondary")
 
 
-async def connect(config: SecondaryConfig, identity: Identity, now: Clock) -> Link:
-    """Opens the link; the identity must hold a certificate.
+async def connect(config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None = None) -> Link:
+    """Opens the link; the identity must hold a certificate. Without `work` it is opened only to see that it can be.
 
     Refuses with the primary's reason, with what the checks found on the way, or with CERTIFICATE_INVALID: all is well at the SSL
     port until it sees this server's certificate.
@@ -32,13 +33,13 @@ async def connect(config: SecondaryConfig, identity: Identity, now: Clock) -> Li
     pin = _kept_pin(kept, identity, int(now()))
     if pin is not None:
         try:
-            return await _dial(Address(config.address.host, kept.ssl_port), pin, config, identity, now)
+            return await _dial(Address(config.address.host, kept.ssl_port), pin, config, identity, now, work)
         except Refused as refused:
             if refused.reason not in _CONNECTION:
                 raise
     address, pin = await _look(kept.ssl_port, config, identity, now)
     try:
-        return await _dial(address, pin, config, identity, now)
+        return await _dial(address, pin, config, identity, now, work)
     except Refused as refused:
         if refused.reason is not Reason.UNREACHABLE:
             raise
@@ -64,8 +65,13 @@ def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | 
     return None
 
 
-async def _dial(address: Address, pin: channel.Pin, config: SecondaryConfig, identity: Identity, now: Clock) -> Link:
-    link = await open_link(address, pin, identity.client(), _hello(config))
+async def _dial(
+    address: Address, pin: channel.Pin, config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None
+) -> Link:
+    hello = _hello(config)
+    if work is not None:
+        work.introduce(hello)
+    link = await open_link(address, pin, identity.client(), hello, work)
     primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
     state.change(config.folder, lambda kept: kept.linked(primary, name, identity.server_id, int(now())))
     _LOG.info("link open", primary=primary, address=address, server=name)

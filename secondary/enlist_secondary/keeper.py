@@ -23,6 +23,7 @@ from enlist_secondary.enrol import FINAL, resume
 from enlist_secondary.identity import Identity
 from enlist_secondary.link import Link
 from enlist_secondary.meeting import prepare
+from enlist_secondary.work import Work
 
 STOOD = 30.0
 """Seconds after which a link counts as one that stood: the next attempt comes soon again."""
@@ -65,10 +66,20 @@ class Keeper:
         self._now = now
         self._chance = chance
         self._backoff = Backoff(chance)
+        self._work: Work | None = None
+        self._working: asyncio.Task[None] | None = None
 
     async def keep(self) -> None:
         """Asks, waits, links, renews, and comes back from every interruption. Ends only by a refusal of `enrol.FINAL`."""
-        await persevere(self._attempt, self._heed, FINAL, self._backoff)
+        try:
+            await persevere(self._attempt, self._heed, FINAL, self._backoff)
+        except Refused:
+            await self._say_farewell()
+            raise
+        finally:
+            if self._working is not None:
+                self._working.cancel()
+                await asyncio.wait({self._working})
 
     async def authorized(self) -> None:
         """Asks and waits until this server holds a certificate, and opens no link. Raises as `keep` does."""
@@ -86,9 +97,11 @@ class Keeper:
     async def _attempt(self) -> NoReturn:
         """From wherever things stand to a link, and on over whatever the primary decides; raises what else comes between."""
         mine = await prepare(self._config, self._now)
+        self._begin_work(mine)
         if not mine.usable(int(self._now())):
             mine = await resume(self._config, mine, self._now, _settle)
         api_key.erase(self._config.folder)  # a crash may have come between certificate and erasure
+        self._begin_work(mine)
         while True:
             try:
                 await self._link(mine)
@@ -101,19 +114,34 @@ class Keeper:
             if time.monotonic() - asked < CONTRADICTION:
                 await asyncio.sleep(self._backoff.next())
 
+    async def _say_farewell(self) -> None:
+        """The primary on this host, if there is one, stands under the one above no more."""
+        if self._work is not None:
+            await self._work.farewell(state.load(self._config.folder).bequest)
+
+    def _begin_work(self, mine: Identity) -> None:
+        """Documents are worked on as soon as it is known for whom they must be made out, and from then on without a link too."""
+        if self._work is None and mine.server_id:
+            work = Work(self._config, mine, self._now)
+            work.load()
+            self._work = work
+            self._working = asyncio.create_task(work.keep_up())
+
     async def _link(self, mine: Identity) -> NoReturn:
         """Opens the link and stays; raises why it did not open, or why it ended."""
-        link = await dialling.connect(self._config, mine, self._now)
+        assert self._work is not None, "a server that holds a certificate has begun its work"
+        link = await dialling.connect(self._config, mine, self._now, self._work)
         memory.give_back()
         opened = time.monotonic()
         try:
             while True:
                 mine = await self._until_renewed(link, mine)
-                successor = await dialling.connect(self._config, mine, self._now)
+                successor = await dialling.connect(self._config, mine, self._now, self._work)
                 await link.close()
                 link = successor
         finally:
             state.change(self._config.folder, lambda known: known.unlinked(int(self._now())))
+            self._work.unlinked()
             if time.monotonic() - opened > STOOD:
                 self._backoff.reset()
             await link.close()

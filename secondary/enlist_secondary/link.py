@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import grpc.aio
 
@@ -12,6 +13,11 @@ from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc, trust_pb2, trust_pb2_grpc
+from enlist_secondary.outbox import Outlet
+from enlist_secondary.work import Work
+
+GATHER_SECONDS = 0.03
+"""Seconds for which words are gathered before they are said: most policies are received and in force within them."""
 
 _Call = grpc.aio.StreamStreamCall[pb.FromSecondary, pb.FromPrimary]
 
@@ -19,12 +25,15 @@ _Call = grpc.aio.StreamStreamCall[pb.FromSecondary, pb.FromPrimary]
 class Link:
     """An open link. Whoever opened it closes it."""
 
-    def __init__(self, dialled: grpc.aio.Channel, call: _Call, welcome: pb.Welcome) -> None:
+    def __init__(self, dialled: grpc.aio.Channel, call: _Call, welcome: pb.Welcome, work: Work | None) -> None:
         """Only `open_link` makes one."""
         self.welcome = welcome
         self._channel = dialled
         # Cancelling a read would cancel the whole call, so the one reader lives exactly as long as the link.
-        self._reader = asyncio.create_task(_read_on(call))
+        self._reader = asyncio.create_task(_read_on(call, work))
+        self._tasks: set[asyncio.Task[Any]] = {self._reader}
+        if work is not None:
+            self._tasks.add(asyncio.create_task(_write_on(call, work, work.welcomed(welcome))))
 
     async def ended(self, within: float) -> Refused | None:
         """Why the link ended, or None if it still stands after `within` seconds.
@@ -42,18 +51,25 @@ class Link:
 
     async def close(self) -> None:
         """Ends the link, if it has not ended."""
-        self._reader.cancel()
-        await asyncio.wait({self._reader})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         await self._channel.close()
 
 
-async def open_link(address: Address, pin: channel.Pin, identity: channel.ClientIdentity, hello: pb.Hello) -> Link:
-    """Dials the SSL port, says hello and waits to be welcomed. Refuses with the primary's reason, UNREACHABLE or TIMED_OUT."""
+async def open_link(
+    address: Address, pin: channel.Pin, identity: channel.ClientIdentity, hello: pb.Hello, work: Work | None
+) -> Link:
+    """Dials the SSL port, says hello and waits to be welcomed. Refuses with the primary's reason, UNREACHABLE or TIMED_OUT.
+
+    Without `work`, what the primary wants here is passed over: whoever opens such a link only tries whether one can be opened.
+    """
     dialled = channel.dial(address, pin, identity)
     try:
         call: _Call = hierarchy_pb2_grpc.HierarchyServiceStub(dialled).Connect()
         async with asyncio.timeout(channel.RPC_TIMEOUT):
-            return Link(dialled, call, await _greet(call, hello))
+            welcome = await _greet(call, hello)
+        return Link(dialled, call, welcome, work)
     except BaseException as error:
         await dialled.close()
         if isinstance(error, grpc.aio.AioRpcError):
@@ -72,11 +88,22 @@ async def _greet(call: _Call, hello: pb.Hello) -> pb.Welcome:
     raise Refused(Reason.NOT_ENLIST, "The SSL port did not answer as a primary does.")
 
 
-async def _read_on(call: _Call) -> Refused:
+async def _read_on(call: _Call, work: Work | None) -> Refused:
     """Messages of kinds that this version does not know are passed over."""
     try:
-        while await call.read() is not grpc.aio.EOF:
-            pass
+        while isinstance(message := await call.read(), pb.FromPrimary):
+            if work is not None:
+                await work.take(message)
     except grpc.aio.AioRpcError as error:
         return channel.refusal(error)
     return Refused(Reason.UNREACHABLE, "The primary closed the link.")
+
+
+async def _write_on(call: _Call, work: Work, outlet: Outlet) -> None:
+    """Says what there is to say; what a link that breaks did not carry, the next one says again."""
+    with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # the reader knows why
+        while True:
+            await outlet.news()
+            await asyncio.sleep(GATHER_SECONDS)
+            for message in work.say(outlet):
+                await call.write(message)

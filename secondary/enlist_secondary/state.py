@@ -15,7 +15,7 @@ from enlist.names import Address
 from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
-from enlist.v1 import registration_pb2, server_pb2
+from enlist.v1 import registration_pb2, server_pb2, trust_pb2
 
 NEW = "new"
 """The state before the primary has told one."""
@@ -25,6 +25,8 @@ PENDING = "pending"
 TRUSTED = "trusted"
 
 ALARM_LIMIT = 16
+
+BEQUESTS = {trust_pb2.BEQUEST_KEEP: "keep", trust_pb2.BEQUEST_FREEZE: "freeze", trust_pb2.BEQUEST_DELETE: "delete"}
 
 _LOG = Log("enlist.secondary")
 
@@ -63,6 +65,8 @@ class State:
     """The name this server bears at the primary."""
     contact: str = ""
     expires_at: int | None = None
+    bequest: str = ""
+    """Of a server that was removed, or left: what becomes of what was set for those below it, "keep", "freeze" or "delete"."""
     told_at: int | None = None
     """When the primary last told the state."""
     primary_name: str = ""
@@ -89,6 +93,7 @@ class State:
             display_name=enrolment.display_name,
             contact=enrolment.contact,
             expires_at=enrolment.expire_time.seconds if enrolment.HasField("expire_time") else None,
+            bequest=BEQUESTS.get(enrolment.bequest, self.bequest if enrolment.state == server_pb2.SERVER_STATE_DEPARTED else ""),
             told_at=now,
             last_problem=None,
         )

@@ -15,7 +15,7 @@ from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.config import Certificates
 from enlist_primary.links.hub import Hub, Link
 from enlist_primary.model.servers import State
-from enlist_primary.rpc.hierarchy import Hierarchy
+from enlist_primary.rpc import link as link_rpc
 from enlist_primary.store.servers import Standing
 from tests.support.inprocess import Asker, Running, Stubs, refused_by, running_primary
 from tests.support.waiting import eventually
@@ -132,7 +132,7 @@ async def opened(stub: Stubs) -> Any:
     """A link that was welcomed."""
     link: Any = stub.hierarchy.Connect()
     await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1, version="0.1.0")))
-    assert (await link.read()).WhichOneof("message") == "welcome"
+    assert (await link.read()).HasField("welcome")
     return link
 
 
@@ -171,13 +171,14 @@ async def test_a_server_revoked_between_its_call_and_its_hello_gets_no_link(
 ) -> None:
     """Attacks row 16: it is let in as trusted, holds its hello back until it was revoked, and would have had a link for ever."""
     asker, id = await enrolled(running)
-    admitted, hello_of = asyncio.Event(), Hierarchy._hello
+    admitted, hello_of = asyncio.Event(), link_rpc._hello
 
-    async def hello(self: Hierarchy, context: Any) -> hierarchy_pb2.Hello:
+    async def hello(stream: Any) -> hierarchy_pb2.Hello:
         admitted.set()
-        return await hello_of(self, context)
+        found: hierarchy_pb2.Hello = await hello_of(stream)
+        return found
 
-    monkeypatch.setattr(Hierarchy, "_hello", hello)
+    monkeypatch.setattr(link_rpc, "_hello", hello)
     async with asker.at_ssl_port() as stub:
         link: Any = stub.hierarchy.Connect()
         await eventually(admitted.is_set)

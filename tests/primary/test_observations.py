@@ -76,12 +76,12 @@ async def test_what_was_last_seen_of_a_server_survives_a_restart(running: Runnin
     async with running.stranger() as stub:
         id = (await Asker(running).register(stub)).server_id
     own = Observations(database)
-    own.connected(ACCOUNT, id, HERE, "0.1.0", 100, "printer.acme.example")
+    own.connected(ACCOUNT, id, HERE, "0.1.0", 100, "printer.acme.example", "policy/chrony task/reboot")
     own.disconnected(ACCOUNT, id, 200)
     await own.flush()
     after = Observations(database)
     await after.load()
-    assert after.seen(ACCOUNT, id) == Seen(100, 200, HERE, "0.1.0", "printer.acme.example")
+    assert after.seen(ACCOUNT, id) == Seen(100, 200, HERE, "0.1.0", "printer.acme.example", "policy/chrony task/reboot")
     assert after.seen(ACCOUNT, "nobody") == Seen()
 
 

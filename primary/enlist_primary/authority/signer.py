@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import hashes, hmac, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from enlist import certificates
+from enlist import ancestry, certificates, documents
 from enlist.certificates import CLOCK_TOLERANCE, Authority
+from enlist.v1 import document_pb2
 
 DAY = 86400
 AUTHORITY_LIFETIME = 10 * 365 * DAY
@@ -44,6 +45,19 @@ class Signer:
     def statement(self, leaf_der: bytes) -> bytes:
         """The authority's word that it serves this certificate."""
         return certificates.sign_statement(self._key, leaf_der)
+
+    def sign_set(self, desired_set: bytes) -> document_pb2.SignedSet:
+        """A desired set under this authority's signature."""
+        signature = documents.sign(self._key, desired_set)
+        return document_pb2.SignedSet(desired_set=desired_set, signature=signature, origin=self.authority.fingerprint)
+
+    def sign_consent(self, consent: bytes) -> bytes:
+        """This primary's word on which primary it stands under."""
+        return ancestry.sign_consent(self._key, consent)
+
+    def cross_certificate(self, lower: Authority, account: str, server_id: str, now: int) -> bytes:
+        """The certificate (DER) over the authority of a primary that stands below, through this server of this account."""
+        return ancestry.cross_certificate(self._key, self.authority, lower, account, server_id, now)
 
     def issue_secondary(self, key: ec.EllipticCurvePublicKey, account: str, server_id: str, lifetime: int, now: int) -> bytes:
         """A secondary's certificate (DER): an X.509-SVID with the one SAN that names it."""

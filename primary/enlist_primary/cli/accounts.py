@@ -28,6 +28,7 @@ def add_commands(commands: Any) -> None:
     change.add_argument("domain", metavar="DOMAIN")
     change.add_argument("--contact", metavar="TEXT", help="whom people at a server may ask")
     change.add_argument("--default-api-key", choices=["on", "off"], help="whether servers may ask to join without an API key")
+    change.add_argument("--landing-group", metavar="PATH", help="where servers land that nobody has given another place")
     change.set_defaults(run=_set)
     for parser in (add, listing, show, change):
         output.add_json(parser)
@@ -70,7 +71,8 @@ def _set(arguments: argparse.Namespace) -> int:
     from enlist.v1 import account_pb2, account_pb2_grpc
     from enlist_primary.cli.client import call
 
-    request = account_pb2.UpdateAccountRequest(name=resource("accounts", arguments.domain), contact=arguments.contact)
+    name, landing = resource("accounts", arguments.domain), arguments.landing_group
+    request = account_pb2.UpdateAccountRequest(name=name, contact=arguments.contact, landing_group=landing)
     if arguments.default_api_key is not None:
         request.default_api_key = arguments.default_api_key == "on"
     return _print(call(arguments, lambda channel: account_pb2_grpc.AccountServiceStub(channel).UpdateAccount(request)), arguments)
@@ -81,7 +83,12 @@ def _print(account: Account, arguments: argparse.Namespace, sentence: str = "") 
         output.print_json(as_json(account))
         return 0
     switch = "on" if account.default_api_key else "off"
-    output.say(sentence or f"{account.domain}\n  default API key  {switch}\n  contact          {account.contact or '-'}")
+    lines = (
+        f"default API key  {switch}",
+        f"contact          {account.contact or '-'}",
+        f"landing group    {account.landing_group}",
+    )
+    output.say(sentence or "\n  ".join((account.domain, *lines)))
     return 0
 
 
@@ -91,6 +98,7 @@ def as_json(account: Account) -> dict[str, object]:
         "domain": account.domain,
         "contact": account.contact,
         "default_api_key": account.default_api_key,
+        "landing_group": account.landing_group,
         "created": output.time_of(account, "create_time"),
         "head": account.head,
     }

@@ -1,13 +1,16 @@
-"""`server list|show|authorize|deny|suspend|resume|revoke|remove|withdraw|rename`."""
+"""`server list|show|authorize|deny|suspend|resume|revoke|remove|withdraw|rename|move|label`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime.terminal import escape
 from enlist_primary.cli import output
+from enlist_primary.cli.groups import WHERE, group_of, shown
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -26,6 +29,7 @@ _DECISIONS = {
     "remove": ("Remove", "end a server's enrolment", "is removed"),
     "withdraw": ("Withdraw", "take an unused invitation, or a request, back", "is withdrawn"),
 }
+_BEQUESTS = {"keep": "stays, may be changed there", "freeze": "stays, locked", "delete": "ends"}
 _WITH_REASON = frozenset(_DECISIONS) - {"authorize", "resume"}
 
 
@@ -40,7 +44,11 @@ def add_commands(commands: Any) -> None:
     show.set_defaults(run=_show)
     rename = verbs.add_parser("rename", help="give a server another name")
     rename.set_defaults(run=_rename)
-    parsers = [show, rename]
+    move = verbs.add_parser("move", help="put a server in another group; it keeps its trust and its link")
+    move.set_defaults(run=_move)
+    label = verbs.add_parser("label", help="add labels, words to choose servers by, and take them away")
+    label.set_defaults(run=lambda arguments: _label(label, arguments))
+    parsers = [show, rename, move, label]
     for verb, (_, explained, _) in _DECISIONS.items():
         parser = verbs.add_parser(verb, help=explained)
         parser.set_defaults(run=_decide, verb=verb)
@@ -49,11 +57,29 @@ def add_commands(commands: Any) -> None:
         parsers.append(parser)
     for parser in parsers:
         parser.add_argument("server", metavar="NAME_OR_ID", help="the server's name, if only one bears it, or its id")
-        parser.add_argument("--account", default="-", metavar="DOMAIN", help="look in this account only")
+        if parser is not move:
+            parser.add_argument("--account", default="-", metavar="DOMAIN", help="look in this account only")
         output.add_json(parser)
         if parser.get_default("verb") == "authorize":
             parser.add_argument("--code", default="", metavar="CODE", help="the comparison code read out at the server")
+            parser.add_argument("--group", default="", metavar="PATH", help="put it in this group, which must be there")
+            parser.add_argument(
+                "--may-have-secondaries",
+                action=argparse.BooleanOptionalAction,
+                default=None,
+                help="whether a primary on its host may stand under this one (default: as it is; at first not)",
+            )
+        if parser.get_default("verb") == "remove":
+            parser.add_argument(
+                "--below",
+                choices=tuple(_BEQUESTS),
+                help="of a server whose host runs a primary, what becomes of what was set for the servers there: it stays and may "
+                "be changed there, it stays locked, or it ends",
+            )
     rename.add_argument("new_name", metavar="NEW_NAME")
+    move.add_argument("group", metavar=WHERE, help="the group of its account, such as acme.example/Sites/Paris")
+    label.add_argument("--add", action="append", default=[], metavar="LABEL", help="add this label; may be repeated")
+    label.add_argument("--remove", action="append", default=[], metavar="LABEL", help="take this label away; may be repeated")
     output.add_json(listing)
 
 
@@ -73,15 +99,16 @@ async def fetch(channel: grpc.aio.Channel, account: str = "-") -> list[Server]:
             return servers
 
 
-def choose(servers: Sequence[Server], wanted: str) -> Server:
-    """The one server that is meant; an ambiguous name is refused with the ids to choose from.
+def choose(servers: Sequence[Server], wanted: str, where: str = "-") -> Server:
+    """The one server that is meant of an account, or of all; an ambiguous name is refused with the ids to choose from.
 
     An id goes before a name: a server may call itself by another one's id.
     """
     found = [server for server in servers if server.id == wanted] or [s for s in servers if s.display_name == wanted != ""]
     found = [server for server in found if state_of(server) in LIVING] or found
     if not found:
-        raise Refused(Reason.NOT_FOUND, f'There is no server "{wanted}". See: enlist-primary server list')
+        there = "" if where == "-" else f" in {where}"
+        raise Refused(Reason.NOT_FOUND, f'There is no server "{wanted}"{there}. See: enlist-primary server list')
     if len(found) > 1:
         listed = "".join(f"\n  {s.id}  {state_of(s)}  {s.account}  {s.comparison_code}" for s in found)
         raise Refused(Reason.AMBIGUOUS_NAME, f'Several servers are called "{wanted}"; nothing was done. Name an id:{listed}')
@@ -120,7 +147,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from enlist_primary.cli.client import call
 
     async def show(channel: grpc.aio.Channel) -> Server:
-        return choose(await fetch(channel, arguments.account), arguments.server)
+        return choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
 
     return _print(call(arguments, show), arguments)
 
@@ -131,10 +158,42 @@ def _rename(arguments: argparse.Namespace) -> int:
 
     async def rename(channel: grpc.aio.Channel) -> Server:
         stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
-        server = choose(await fetch(channel, arguments.account), arguments.server)
+        server = choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
         return await stub.RenameServer(hierarchy_pb2.RenameServerRequest(name=server.name, display_name=arguments.new_name))
 
     return _print(call(arguments, rename), arguments, f"The server is now called {arguments.new_name}.")
+
+
+def _move(arguments: argparse.Namespace) -> int:
+    from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc
+    from enlist_primary.cli.client import call
+
+    domain, path = group_of(arguments.group)
+
+    async def move(channel: grpc.aio.Channel) -> Server:
+        stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
+        server = choose(await fetch(channel, domain), arguments.server, domain)
+        return await stub.MoveServer(hierarchy_pb2.MoveServerRequest(name=server.name, group=path))
+
+    server = call(arguments, move)
+    return _print(server, arguments, f"{shown_name(server)} ({server.id}) stands in {shown(domain, server.group)}.")
+
+
+def _label(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc
+    from enlist_primary.cli.client import call
+
+    if not arguments.add + arguments.remove:
+        parser.error("--add or --remove is needed")
+
+    async def label(channel: grpc.aio.Channel) -> Server:
+        stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
+        server = choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
+        request = hierarchy_pb2.LabelServerRequest(name=server.name, add=arguments.add, remove=arguments.remove)
+        return await stub.LabelServer(request)
+
+    server = call(arguments, label)
+    return _print(server, arguments, f"{shown_name(server)} ({server.id}) bears: {', '.join(server.labels) or 'no label'}.")
 
 
 def _decide(arguments: argparse.Namespace) -> int:
@@ -145,17 +204,37 @@ def _decide(arguments: argparse.Namespace) -> int:
     make_request = getattr(trust_pb2, f"{method}ServerRequest")
 
     async def decide(channel: grpc.aio.Channel) -> Server:
-        server = choose(await fetch(channel, arguments.account), arguments.server)
+        server = choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
         request = make_request(name=server.name)
         if arguments.verb in _WITH_REASON:
             request.reason = arguments.reason
+            if arguments.verb == "remove":
+                request.bequest = _bequest(server, arguments.below)
         elif arguments.verb == "authorize":
-            request.comparison_code = arguments.code
+            request.comparison_code, request.group = arguments.code, arguments.group
+            if arguments.may_have_secondaries is not None:
+                request.may_have_secondaries = arguments.may_have_secondaries
         decided: Server = await getattr(trust_pb2_grpc.TrustServiceStub(channel), f"{method}Server")(request)
         return decided
 
     server = call(arguments, decide)
     return _print(server, arguments, f"{shown_name(server)} ({server.id}) {outcome}.")
+
+
+def _bequest(server: Server, given: str | None) -> Any:
+    """What becomes of what was set below; whoever has not said is asked, where something stands below and a person is there."""
+    from enlist.v1 import trust_pb2
+
+    if given is None and server.lower_primary and sys.stdin.isatty() and sys.stderr.isatty():
+        words = ", ".join(f"{word} ({meaning})" for word, meaning in _BEQUESTS.items())
+        print(
+            f"A primary stands below {escape(shown_name(server))}. What was set for its servers: {words}? ", end="", file=sys.stderr
+        )
+        sys.stderr.flush()
+        given = sys.stdin.readline().strip().lower()
+        if given not in _BEQUESTS:
+            raise Refused(Reason.INTERRUPTED, "Nothing was changed.")
+    return trust_pb2.Bequest.Value(f"BEQUEST_{(given or 'unspecified').upper()}")
 
 
 def _print(server: Server, arguments: argparse.Namespace, sentence: str = "") -> int:
@@ -165,7 +244,7 @@ def _print(server: Server, arguments: argparse.Namespace, sentence: str = "") ->
         output.say(sentence)
     else:
         for key, value in as_json(server).items():
-            output.say(f"{key.replace('_', ' '):<17}  {output.shown(value)}")
+            output.say(f"{key.replace('_', ' '):<17}  {output.shown(', '.join(value) if isinstance(value, list) else value)}")
     return 0
 
 
@@ -190,4 +269,8 @@ def as_json(server: Server) -> dict[str, object]:
         "expires": output.time_of(server, "expire_time"),
         "revision": server.revision,
         "reason": server.reason or None,
+        "labels": list(server.labels),
+        "kinds": list(server.kinds),
+        "may_have_secondaries": server.may_have_secondaries,
+        "lower_primary": server.lower_primary or None,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,24 @@ from enlist_primary.cli.servers import LIVING, as_json, fetch, shown_name, state
 if TYPE_CHECKING:
     import grpc.aio
 
+    from enlist.v1.hierarchy_pb2 import BelowServer, ListedBelow
     from enlist.v1.server_pb2 import Server
+
+
+@dataclass
+class Below:
+    """A server below a middle server, with what stands below it in turn."""
+
+    server: BelowServer
+    below: list[Below] = field(default_factory=list)
+
+
+@dataclass
+class Placed:
+    """A server of this primary, with what stands below it if it is a middle server."""
+
+    server: Server
+    below: list[Below] = field(default_factory=list)
 
 
 @dataclass
@@ -23,7 +40,7 @@ class Node:
 
     name: str
     groups: dict[str, Node] = field(default_factory=dict)
-    servers: list[Server] = field(default_factory=list)
+    servers: list[Placed] = field(default_factory=list)
 
     def at(self, path: str) -> Node:
         """The group at a path below this one, made if it is missing."""
@@ -44,8 +61,8 @@ def add_commands(commands: Any) -> None:
 def _tree(arguments: argparse.Namespace) -> int:
     from enlist_primary.cli.client import call
 
-    groups, servers = call(arguments, lambda channel: _fetch(channel, arguments.domain))
-    roots = plant(groups, servers)
+    groups, servers, below = call(arguments, lambda channel: _fetch(channel, arguments.domain))
+    roots = plant(groups, servers, below)
     if arguments.json:
         output.print_json([_as_json(root) for root in roots])
         return 0
@@ -60,8 +77,8 @@ def _tree(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _fetch(channel: grpc.aio.Channel, domain: str) -> tuple[dict[str, list[str]], list[Server]]:
-    """The paths of every account's groups, and the servers."""
+async def _fetch(channel: grpc.aio.Channel, domain: str) -> tuple[dict[str, list[str]], list[Server], list[ListedBelow]]:
+    """The paths of every account's groups, the servers, and those below the middle servers among them."""
     from enlist.names import resource
     from enlist.v1 import account_pb2, account_pb2_grpc, hierarchy_pb2, hierarchy_pb2_grpc
 
@@ -73,31 +90,90 @@ async def _fetch(channel: grpc.aio.Channel, domain: str) -> tuple[dict[str, list
     for each in domains:
         found = await hierarchy.ListGroups(hierarchy_pb2.ListGroupsRequest(parent=resource("accounts", each)))
         groups[each] = [group.path for group in found.groups]
-    return groups, await fetch(channel, domain or "-")
+    servers = await fetch(channel, domain or "-")
+    below: list[ListedBelow] = []
+    async for page in hierarchy.ListBelow(hierarchy_pb2.ListBelowRequest(parent=resource("accounts", domain or "-"))):
+        below += page.servers
+    return groups, servers, below
 
 
-def plant(groups: dict[str, list[str]], servers: Iterable[Server]) -> list[Node]:
+def plant(groups: dict[str, list[str]], servers: Iterable[Server], below: Iterable[ListedBelow] = ()) -> list[Node]:
     """One tree per account, with the servers that are living."""
+    branches: dict[tuple[str, str], list[BelowServer]] = defaultdict(list)
+    for each in below:
+        branches[each.account, each.via].append(each.server)
     roots = {domain: Node(domain) for domain in groups}
     for domain, paths in groups.items():
         for path in paths:
             roots[domain].at(path)
     for server in servers:
         if state_of(server) in LIVING and server.account in roots:  # its account may be newer than our list of them
-            roots[server.account].at(server.group).servers.append(server)
+            placed = Placed(server, _branch(branches[server.account, server.id]))
+            roots[server.account].at(server.group).servers.append(placed)
     return list(roots.values())
+
+
+def _branch(servers: Iterable[BelowServer]) -> list[Below]:
+    """What stands right below, each with what stands below it: the paths say so. One whose way up is missing stands on top."""
+    placed = {server.path: Below(server) for server in servers}
+    tops: list[Below] = []
+    for path, each in placed.items():
+        above = placed.get(path.rpartition("/")[0])
+        (above.below if above is not None else tops).append(each)
+    return tops
 
 
 def draw(node: Node) -> Iterator[str]:
     """The lines of a tree; names are escaped by whoever prints them."""
     yield node.name
-    below: list[Node | Server] = [*sorted(node.groups.values(), key=lambda g: g.name), *sorted(node.servers, key=shown_name)]
-    for place, child in enumerate(below):
-        last = place == len(below) - 1
+    groups = sorted(node.groups.values(), key=lambda group: group.name)
+    yield from _hang([*map(draw, groups), *map(_draw_placed, sorted(node.servers, key=lambda each: shown_name(each.server)))])
+
+
+def _draw_placed(placed: Placed) -> Iterator[str]:
+    yield _leaf(placed.server)
+    yield from _hang([_draw_below(each) for each in _by_name(placed.below)])
+
+
+def _draw_below(below: Below) -> Iterator[str]:
+    yield _leaf_below(below.server)
+    yield from _hang([_draw_below(each) for each in _by_name(below.below)])
+
+
+def _by_name(below: Iterable[Below]) -> list[Below]:
+    return sorted(below, key=lambda each: (each.server.place, each.server.display_name, each.server.path))
+
+
+def _hang(children: list[Iterator[str]]) -> Iterator[str]:
+    """The lines of what hangs on a branch, each child's first one at a twig."""
+    for place, lines in enumerate(children):
+        last = place == len(children) - 1
         branch, trunk = ("└── ", "    ") if last else ("├── ", "│   ")
-        lines = draw(child) if isinstance(child, Node) else iter([_leaf(child)])
         yield branch + next(lines)
         yield from (trunk + line for line in lines)
+
+
+def _leaf_below(server: BelowServer) -> str:
+    """The line of a server below: of one that is cut off from here nothing is said but since when."""
+    state = output.name_of_enum(server_pb2_name(server.state), "SERVER_STATE_")
+    if server.HasField("unknown_since"):
+        since = output.time_of(server, "unknown_since")
+        details = "UNKNOWN, never reached" if server.unknown_since.seconds == 0 else f"UNKNOWN since {since}"
+    elif state == "trusted":
+        seen = f", since {output.time_of(server, 'connected_time')}" if server.HasField("connected_time") else ", never seen"
+        details = "connected" if server.connected else f"NOT connected{seen}"
+    elif state == "pending":
+        details = f"NOT trusted there: its primary must authorize or deny it; comparison code {server.comparison_code}"
+    else:
+        details = "by its primary"
+    return f"{server.display_name}  [{state}]  {details}  ({server.place})"
+
+
+def server_pb2_name(state: int) -> str:
+    """A state's name in the contract."""
+    from enlist.v1 import server_pb2
+
+    return server_pb2.ServerState.Name(state)  # type: ignore[arg-type]  # an enum's number
 
 
 def _leaf(server: Server) -> str:
@@ -117,5 +193,25 @@ def _as_json(node: Node) -> dict[str, object]:
     return {
         "name": node.name,
         "groups": [_as_json(group) for group in sorted(node.groups.values(), key=lambda g: g.name)],
-        "servers": [as_json(server) for server in sorted(node.servers, key=shown_name)],
+        "servers": [_placed_json(placed) for placed in sorted(node.servers, key=lambda each: shown_name(each.server))],
+    }
+
+
+def _placed_json(placed: Placed) -> dict[str, object]:
+    return {**as_json(placed.server), "below": [_below_json(each) for each in _by_name(placed.below)]}
+
+
+def _below_json(below: Below) -> dict[str, object]:
+    server = below.server
+    return {
+        "path": server.path,
+        "name": server.display_name,
+        "place": server.place,
+        "state": output.name_of_enum(server_pb2_name(server.state), "SERVER_STATE_"),
+        "connected": server.connected and not server.HasField("unknown_since"),
+        "connected_changed": output.time_of(server, "connected_time"),
+        "unknown_since": output.time_of(server, "unknown_since"),
+        "comparison_code": server.comparison_code or None,
+        "kinds": list(server.kinds),
+        "below": [_below_json(each) for each in _by_name(below.below)],
     }

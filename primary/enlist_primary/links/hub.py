@@ -13,21 +13,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
+from enlist_primary.model.desired import NOTHING, Desired
 from enlist_primary.model.servers import State
 from enlist_primary.store.servers import Standing
 
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Link:
-    """An open link. `ended` gets the refusal to end it with; `expires_at` is when its certificate ends, Unix seconds."""
+    """An open link. `ended` gets the refusal to end it with; `expires_at` is when its certificate ends, Unix seconds.
+
+    `wanted` is what was last put in line for it, reckoned as of `number` of the account's journal: -1 until it has a place.
+    """
 
     key: Key
     expires_at: int
     ended: asyncio.Future[Refused]
+    group_id: str = ""
+    number: int = -1
+    wanted: Desired = NOTHING
+    deliver: Callable[[Desired, Stamp], None] | None = None
+    """Puts a set in line; one that waits there already is replaced."""
+    look_up: Callable[[], None] | None = None
+    """Something above this primary changed: it shall be handed down."""
+    reconsider: Callable[[], None] | None = None
+    """Something was decided about the server: a primary on its host may stand below now, or may no more."""
 
     def end(self, refused: Refused) -> None:
         """Ends the link, once: from here on nothing more is read or recorded for it."""
@@ -39,7 +53,7 @@ class Hub:
     """All open links of this process, the newest one per server."""
 
     def __init__(self) -> None:
-        self._links: dict[Key, Link] = {}
+        self._links: dict[str, dict[str, Link]] = {}
         self._ending = 0
         self._closing = False
         self._expiries: list[tuple[int, int, Link]] = []
@@ -52,8 +66,8 @@ class Hub:
         if self._closing:
             raise Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")
         link = Link((account, id), expires_at, asyncio.get_running_loop().create_future())
-        older = self._links.get(link.key)
-        self._links[link.key] = link
+        older = self.find(account, id)
+        self._links.setdefault(account, {})[id] = link
         self._watch(link)
         if older is not None:
             older.end(Refused(Reason.LINK_REPLACED, "This server opened a newer link."))
@@ -61,7 +75,7 @@ class Hub:
 
     def _watch(self, link: Link) -> None:
         """Adds the link to the heap; when most of that is links long closed, it is made anew."""
-        if len(self._expiries) > 2 * len(self._links) + 64:
+        if len(self._expiries) > 2 * len(self) + 64:
             self._expiries = [entry for entry in self._expiries if not entry[2].ended.done()]
             heapq.heapify(self._expiries)
         entry = (link.expires_at, next(self._order), link)
@@ -72,18 +86,39 @@ class Hub:
     def close(self, link: Link) -> bool:
         """Takes a link out; True if its server has no other."""
         link.end(Refused(Reason.LINK_REPLACED, "The link is closed."))
-        if self._links.get(link.key) is not link:
+        account, id = link.key
+        if self.find(account, id) is not link:
             return False
-        del self._links[link.key]
+        del self._links[account][id]
+        if not self._links[account]:
+            del self._links[account]
         return True
+
+    def find(self, account: str, id: str) -> Link | None:
+        """The server's open link."""
+        return self._links.get(account, {}).get(id)
+
+    def of(self, account: str) -> list[Link]:
+        """All open links of an account."""
+        return list(self._links.get(account, {}).values())
+
+    def look_up(self) -> None:
+        """Something above this primary changed: every link hands it down."""
+        for account in list(self._links):
+            for link in self.of(account):
+                if link.look_up is not None:
+                    link.look_up()
 
     def connected(self, account: str, id: str) -> bool:
         """Whether the server's link is open now."""
-        return (account, id) in self._links
+        return id in self._links.get(account, ())
 
     def count(self, sees: Callable[[str], bool]) -> int:
         """Links open now, of the accounts that `sees` says yes to."""
-        return sum(sees(account) for account, _ in self._links)
+        return sum(len(links) for account, links in self._links.items() if sees(account))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._links.values()))
 
     @property
     def stalled(self) -> int:
@@ -101,15 +136,16 @@ class Hub:
 
     def judge(self, standing: Standing) -> None:
         """Ends the server's link if it is no longer trusted."""
-        link = self._links.get((standing.account, standing.id))
+        link = self.find(standing.account, standing.id)
         if link is not None and standing.state is not State.TRUSTED:
             link.end(standings.not_trusted(standing.state, standing.since, standing.reason or ""))
 
     def end_all(self, refused: Refused) -> None:
         """Ends every link, and takes in no new one."""
         self._closing = True
-        for link in list(self._links.values()):
-            link.end(refused)
+        for account in list(self._links):
+            for link in self.of(account):
+                link.end(refused)
 
     def expire(self, now: int) -> int | None:
         """Ends links whose certificate is over, and says when the next one will be, or None."""

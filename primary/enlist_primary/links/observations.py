@@ -37,10 +37,12 @@ class Observations:
         """The last that was seen of a server."""
         return self._seen.get((account, id), Seen())
 
-    def connected(self, account: str, id: str, address: str, version: str, now: int, server_address: str = "") -> None:
+    def connected(
+        self, account: str, id: str, address: str, version: str, now: int, server_address: str = "", kinds: str = ""
+    ) -> None:
         """The server's link opened: from this address, and this is what it said of itself."""
         seen = self.seen(account, id)
-        seen = replace(seen, connected_at=now, address=address, version=version, server_address=server_address)
+        seen = replace(seen, connected_at=now, address=address, version=version, server_address=server_address, kinds=kinds)
         self._note(account, id, seen)
 
     def disconnected(self, account: str, id: str, now: int) -> None:

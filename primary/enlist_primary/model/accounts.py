@@ -13,13 +13,20 @@ PRIMARY = "."
 
 @dataclass(frozen=True)
 class Account:
-    """An account's row; `head` is the newest number of its journal."""
+    """An account's row; `head` is the newest number of its journal, `desired` the last one that changed what its servers shall get.
+
+    `landing_group` is the id of the group where servers land that nobody has given another place, None for the root group; its path
+    is `landing_path`.
+    """
 
     domain: str
     head: int
     contact: str | None
     default_api_key: bool
     created_at: int
+    desired: int = 0
+    landing_group: str | None = None
+    landing_path: str = names.ROOT_GROUP
 
 
 def unknown(domain: str) -> Refused:

@@ -118,7 +118,10 @@ def asking(state: State | None, since: int, has_api_key: bool, full: bool, now: 
 
 @dataclass(frozen=True)
 class Server:
-    """A server's row. Times are Unix seconds; `group` is the path, `revision` the journal number of its last decision."""
+    """A server's row. Times are Unix seconds; `group` is the path, `revision` the journal number of its last decision.
+
+    `labels` are words to choose servers by, sorted.
+    """
 
     account: str
     id: str
@@ -137,6 +140,13 @@ class Server:
     asked_with: str | None = None
     revision: int = 0
     reason: str | None = None
+    labels: tuple[str, ...] = ()
+
+    may_have_secondaries: bool = False
+    lower_key: str | None = None
+    """The fingerprint of the primary on its host that stands under this one."""
+    bequest: str | None = None
+    """Of a removed one: what becomes of what was set for the servers below it."""
 
     def at(self, now: int) -> Server:
         """The server as it is to be judged at `now`: past its end, a request or invitation is over though no sweep came by."""

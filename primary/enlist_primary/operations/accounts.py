@@ -33,13 +33,30 @@ def create(tx: Transaction, domain: str, contact: str, by: Actor, new_id: NewId,
     return accounts.load(tx, domain)
 
 
-def update(tx: Transaction, domain: str, contact: str | None, default_api_key: bool | None, by: Actor, now: int) -> Account:
+def update(
+    tx: Transaction,
+    domain: str,
+    contact: str | None,
+    default_api_key: bool | None,
+    by: Actor,
+    now: int,
+    landing_group: str | None = None,
+) -> Account:
     """Changes what is given (None: leave it), or returns the account as it is if all of it holds already."""
     account = accounts.lock(tx, domain)
     wanted = account.contact if contact is None else names.note(contact, "contact") or None
     switch = account.default_api_key if default_api_key is None else default_api_key
-    if (wanted, switch) == (account.contact, account.default_api_key):
+    place = (account.landing_group, account.landing_path)
+    landing, path = place if landing_group is None else _landing(tx, domain, landing_group)
+    if (wanted, switch, landing) == (account.contact, account.default_api_key, account.landing_group):
         return account
-    accounts.update(tx, domain, wanted, switch)
-    record(tx, domain, "account.update", "", by, now, contact=wanted, default_api_key="on" if switch else "off")
+    accounts.update(tx, domain, wanted, switch, landing)
+    shown = "on" if switch else "off"
+    record(tx, domain, "account.update", "", by, now, contact=wanted, default_api_key=shown, landing_group=path)
     return accounts.load(tx, domain)
+
+
+def _landing(tx: Transaction, domain: str, path: str) -> tuple[str | None, str]:
+    """The id of the landing group that is to be, None for the root group, and its path."""
+    group = groups.find(tx, domain, path)
+    return None if group.path == names.ROOT_GROUP else group.id, group.path

@@ -20,6 +20,7 @@ from enlist_primary.store import accounts, servers
 from enlist_primary.store import api_keys as key_rows
 from enlist_primary.store import groups as group_rows
 from enlist_primary.store.database import Transaction
+from enlist_primary.store.groups import Group
 
 NewId = Callable[[], str]
 
@@ -58,19 +59,24 @@ class Place:
 def invite(
     tx: Transaction, account: str, name: str | None, group: str, secret: tuple[str, str], by: Actor, new_id: NewId, now: int
 ) -> Server:
-    """Keeps a place for a server; `secret` is id and secret part of the single-use full API key in its join line."""
-    accounts.lock(tx, account)
+    """Keeps a place for a server; `secret` is id and secret part of the single-use full API key in its join line.
+
+    Like a server that asks with an API key, one that is given no group stands in the landing group.
+    """
+    locked = accounts.lock(tx, account)
     if account == PRIMARY:
         raise Refused(Reason.INVALID_ARGUMENT, "Servers are invited to an account; the primary's own has none.")
-    group_id = groups.ensure(tx, account, group, by, new_id, now)
+    place = group_rows.by_id(tx, account, groups.ensure(tx, account, group, by, new_id, now))
+    if place.path == names.ROOT_GROUP:
+        place = _landing(tx, locked)
     id, expires = new_id(), now + REQUEST_LIFETIME
-    number = record(tx, account, "server.invite", about_server(id), by, now, name=name, group=group, api_key=secret[0])
+    number = record(tx, account, "server.invite", about_server(id), by, now, name=name, group=place.path, api_key=secret[0])
     server = Server(
         account=account,
         id=id,
         name=names.display_name(name) if name else None,
-        group_id=group_id,
-        group=names.show_group(names.group_path(group)),
+        group_id=place.id,
+        group=place.path,
         state=after(None, Event.INVITE),
         since=now,
         created_at=now,
@@ -78,7 +84,7 @@ def invite(
         revision=number,
     )
     servers.insert(tx, server)
-    key = ApiKey(account, secret[0], keys.hash_of(secret[1]), Kind.FULL, now, group_id, group, id, 0, 1, (), expires)
+    key = ApiKey(account, secret[0], keys.hash_of(secret[1]), Kind.FULL, now, place.id, place.path, id, 0, 1, (), expires)
     key_rows.insert(tx, key)
     return server
 
@@ -89,8 +95,8 @@ def validate(tx: Transaction, domain: str, api_key: str, source: str, now: int) 
     key = api_keys.presented(tx, account, api_key, source, now)
     invited = _invitation(tx, account, key)
     state = State.TRUSTED if key is not None and key.kind is Kind.FULL else State.PENDING
-    group = key.group if key is not None and key.account == domain else names.ROOT_GROUP
-    return Place(state, group, invited.name if invited else None, account.contact or "")
+    group = _group(tx, account, invited, key)
+    return Place(state, group.path, invited.name if invited else None, account.contact or "")
 
 
 def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: NewId, now: int) -> tuple[Server, Account]:
@@ -108,7 +114,8 @@ def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: New
     state = _led_to(known, invited, key, now)
     if state is State.PENDING:
         _check_caps(tx, asked, domain, caps, now, exempt=key is not None)
-    server = _placed(tx, domain, known or invited, invited, asked, key, state, new_id, now)
+    group = _group(tx, account, invited, key)
+    server = _placed(group, known or invited, invited, asked, key, state, new_id, now)
     if key is not None and state is State.TRUSTED:
         server = replace(server, revision=_recorded(tx, server, key, "invited" if invited else "full API key", now))
     if known is not None and invited is not None:  # the key had a row of its own: it takes the invitation's name and group
@@ -140,9 +147,21 @@ def _led_to(known: Server | None, invited: Server | None, key: ApiKey | None, no
         raise standings.not_trusted(place.state, place.since, place.reason or "") from None
 
 
+def _group(tx: Transaction, account: Account, invited: Server | None, key: ApiKey | None) -> Group:
+    """Where a server lands that asks so: where its invitation stands, where its API key leads, or in the landing group."""
+    if invited is not None:
+        return group_rows.by_id(tx, account.domain, invited.group_id)
+    if key is not None and key.account == account.domain and key.group_id is not None and key.group != names.ROOT_GROUP:
+        return group_rows.by_id(tx, account.domain, key.group_id)
+    return _landing(tx, account)  # a vendor's API key names no group
+
+
+def _landing(tx: Transaction, account: Account) -> Group:
+    return group_rows.by_id(tx, account.domain, account.landing_group or group_rows.root(tx, account.domain))
+
+
 def _placed(
-    tx: Transaction,
-    domain: str,
+    group: Group,
     place: Server | None,
     invited: Server | None,
     asked: Asked,
@@ -152,13 +171,12 @@ def _placed(
     now: int,
 ) -> Server:
     """The row as the registration leaves it. From a row that is past nothing is inherited but its id."""
-    landing = key if key is not None and key.account == domain else None  # a vendor's API key names no group
     return Server(
-        account=domain,
+        account=group.account,
         id=place.id if place else new_id(),
         name=invited.name if invited and invited.name else names.display_name(asked.name),
-        group_id=landing.group_id if landing and landing.group_id else group_rows.root(tx, domain),
-        group=landing.group if landing else names.ROOT_GROUP,
+        group_id=group.id,
+        group=group.path,
         state=state,
         since=now,
         created_at=now,
@@ -170,6 +188,7 @@ def _placed(
         expires_at=now + REQUEST_LIFETIME if state is State.PENDING else None,
         asked_with=_asked_with(key),
         revision=place.revision if place else 0,
+        labels=invited.labels if invited else (),
     )
 
 

@@ -29,3 +29,8 @@ def record(
 def about_server(id: str) -> str:
     """The journal's subject for a server."""
     return f"servers/{id}"
+
+
+def about_group(id: str) -> str:
+    """The journal's subject for a group."""
+    return f"groups/{id}"

@@ -52,9 +52,10 @@ class Kind(StrEnum):
     VIEWER = "viewer"
     ADMINISTRATOR = "administrator"
     LOCAL = "local"
+    UPSTREAM = "upstream"
 
 
-_ANYONE = frozenset(Kind)
+_ANYONE = frozenset(Kind) - {Kind.UPSTREAM}
 _TRUSTED = frozenset({Kind.TRUSTED})
 _READ = frozenset({Kind.VIEWER, Kind.ADMINISTRATOR, Kind.LOCAL})
 _DECIDE = frozenset({Kind.ADMINISTRATOR, Kind.LOCAL})
@@ -81,10 +82,17 @@ _SERVICES: Mapping[str, Mapping[str, frozenset[Kind]]] = {
     "enlist.v1.HierarchyService": {
         "Connect": _TRUSTED,
         "GetStatus": _READ,
+        "CreateGroup": _DECIDE,
+        "RemoveGroup": _DECIDE,
+        "MoveGroup": _DECIDE,
+        "UpdateGroup": _DECIDE,
         "ListGroups": _READ,
         "ListServers": _READ,
+        "ListBelow": _READ,
         "GetServer": _READ,
         "RenameServer": _DECIDE,
+        "MoveServer": _DECIDE,
+        "LabelServer": _DECIDE,
     },
     "enlist.v1.AccountService": {
         "CreateAccount": _DECIDE,
@@ -95,6 +103,27 @@ _SERVICES: Mapping[str, Mapping[str, frozenset[Kind]]] = {
         "ListApiKeys": _READ,
         "RevokeApiKey": _DECIDE,
     },
+    "enlist.v1.PolicyService": {
+        "SetPolicy": _DECIDE,
+        "PlanPolicy": _READ,
+        "RemovePolicy": _DECIDE,
+        "RollBackPolicy": _DECIDE,
+        "GetPolicy": _READ,
+        "ListPolicies": _READ,
+        "ListPolicyRevisions": _READ,
+        "ListPolicyReports": _READ,
+        "WatchPolicy": _READ,
+        "ExplainPolicy": _READ,
+    },
+    "enlist.v1.TaskService": {
+        "RunTask": _DECIDE,
+        "GetTask": _READ,
+        "ListTasks": _READ,
+        "CancelTask": _DECIDE,
+        "ListTaskResults": _READ,
+        "WatchTask": _READ,
+    },
+    "enlist.v1.UpstreamService": {"Attach": frozenset({Kind.UPSTREAM})},
     "enlist.v1.JournalService": {"ListEntries": _READ, "VerifyJournal": _READ},
     "grpc.health.v1.Health": {"Check": _ANYONE, "Watch": _ANYONE, "List": _ANYONE},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _ANYONE},
@@ -200,6 +229,9 @@ class Access(grpc.aio.ServerInterceptor):
         peer = unquote(context.peer())
         metadata = dict(context.invocation_metadata() or ())
         if peer.startswith("unix:"):
+            # The listeners of the two sockets differ by their credentials: gRPC does not name the socket that was dialled.
+            if context.auth_context().get("transport_security_type") != [b"insecure"]:
+                return Caller(Kind.UPSTREAM, "")
             return Caller(Kind.LOCAL, "", local_name=escape(_text(metadata.get("enlist-local-user"))[:63]) or "administrator")
         source = _address(peer)
         for certificate in context.auth_context().get("x509_pem_cert") or ():
@@ -283,7 +315,12 @@ def _wrap(handler: Any, method: str, admit: Callable[[str, Any], Awaitable[None]
             await errors.abort(context, errors.foreseen(error, method))
 
     make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
-    return make(guarded, None if decode else handler.request_deserializer, handler.response_serializer)
+    return make(guarded, None if decode else handler.request_deserializer, _prepared(handler.response_serializer))
+
+
+def _prepared(serialise: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A serialiser that takes bytes for what they are: what many servers get is serialised once."""
+    return lambda message: message if isinstance(message, bytes) else serialise(message)
 
 
 async def _hear_out(context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -50,8 +50,9 @@ class Accounts(account_pb2_grpc.AccountServiceServicer):
         domain = caller().require(model.from_resource(request.name))
         contact = request.contact if request.HasField("contact") else None
         switch = request.default_api_key if request.HasField("default_api_key") else None
+        landing = request.landing_group if request.HasField("landing_group") else None
         own = self._context
-        row = await own.database.write(domain, accounts.update, domain, contact, switch, caller().actor, own.now())
+        row = await own.database.write(domain, accounts.update, domain, contact, switch, caller().actor, own.now(), landing)
         return render.account(row)
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Any) -> pb.CreateApiKeyResponse:

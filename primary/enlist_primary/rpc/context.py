@@ -11,8 +11,14 @@ from enlist import names
 from enlist.v1 import server_pb2
 from enlist_primary.authority.signer import Signer
 from enlist_primary.config import Config
+from enlist_primary.links.below import Below
+from enlist_primary.links.desires import Desires
 from enlist_primary.links.hub import Hub
 from enlist_primary.links.observations import Observations
+from enlist_primary.links.reach import Reach
+from enlist_primary.links.reports import Reports
+from enlist_primary.links.subtree import Subtree
+from enlist_primary.links.upper import Upper
 from enlist_primary.links.waiting import WaitingRoom
 from enlist_primary.model.servers import Server
 from enlist_primary.rpc import render
@@ -48,6 +54,12 @@ class Context:
     hub: Hub
     waiting: WaitingRoom
     observations: Observations
+    desires: Desires
+    reports: Reports
+    upper: Upper
+    below: Below
+    subtree: Subtree
+    reach: Reach
     attempts: Attempts
     ports: Ports
     served: Served

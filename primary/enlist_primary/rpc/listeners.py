@@ -15,13 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enlist import certificates
 from enlist.channel import OPTIONS
+from enlist.documents import BODY_LIMIT
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import Signer
 
-MESSAGE_LIMIT = 256 * 1024
-"""Bytes in a message that the primary accepts."""
+MESSAGE_LIMIT = BODY_LIMIT + 64 * 1024
+"""Bytes in a message that the primary accepts: the largest body of a document, and what goes around it."""
 
 SERVER_OPTIONS = {
     "grpc.keepalive_time_ms": OPTIONS["grpc.keepalive_time_ms"],

@@ -7,15 +7,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from enlist import certificates
 from enlist.certificates import Authority
 from enlist.names import resource
-from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2
+from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_primary.model.accounts import Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry
+from enlist_primary.model.levels import BelowServer, Bequest
 from enlist_primary.model.servers import Server, State
 from enlist_primary.store.groups import Group
 from enlist_primary.store.observations import Seen
 
 STATES = {state: server_pb2.ServerState.Value(f"SERVER_STATE_{state.name}") for state in State}
+BEQUESTS = {str(each): trust_pb2.Bequest.Value(f"BEQUEST_{each.name}") for each in Bequest}
 KINDS = {kind: account_pb2.ApiKeyKind.Value(f"API_KEY_KIND_{kind.name}") for kind in Kind}
 
 
@@ -53,6 +55,25 @@ def server(row: Server, authority: Authority, seen: Seen, connected: bool) -> se
         revision=row.revision,
         asked_with=row.asked_with or "",
         reason=row.reason or "",
+        labels=row.labels,
+        kinds=(seen.kinds or "").split(),
+        may_have_secondaries=row.may_have_secondaries,
+        lower_primary=row.lower_key or "",
+    )
+
+
+def below(row: BelowServer, unknown_since: int | None) -> hierarchy_pb2.BelowServer:
+    """A server below a middle server; `unknown_since` is since when nothing is known of it, None if it is known."""
+    return hierarchy_pb2.BelowServer(
+        path=row.path,
+        display_name=row.name,
+        place=row.place,
+        state=STATES[row.state],
+        connected=row.connected,
+        connected_time=moment(row.connected_at),
+        unknown_since=moment(unknown_since),
+        comparison_code=row.code,
+        kinds=row.kinds,
     )
 
 
@@ -68,6 +89,7 @@ def enrolment(row: Server, authority: Authority, contact: str, certificate: byte
         expire_time=moment(row.expires_at),
         certificate=certificate,
         reason=row.reason or "",
+        bequest=BEQUESTS.get(row.bequest or "", trust_pb2.BEQUEST_UNSPECIFIED),
     )
 
 
@@ -80,6 +102,7 @@ def account(row: Account) -> account_pb2.Account:
         default_api_key=row.default_api_key,
         create_time=moment(row.created_at),
         head=row.head,
+        landing_group=row.landing_path,
     )
 
 
@@ -103,7 +126,11 @@ def api_key(row: ApiKey) -> account_pb2.ApiKey:
 
 def group(row: Group) -> hierarchy_pb2.Group:
     """A group."""
-    return hierarchy_pb2.Group(account=row.account, id=row.id, path=row.path)
+    shown = hierarchy_pb2.Group(account=row.account, id=row.id, path=row.path)
+    if row.window is not None:
+        shown.window.start, shown.window.time_zone = row.window.start, row.window.zone
+        shown.window.duration_seconds = row.window.seconds
+    return shown
 
 
 def journal_entry(entry: JournalEntry, entry_hash: bytes) -> journal_pb2.JournalEntry:

@@ -12,16 +12,20 @@ from enlist.reasons import Reason, Refused
 from enlist.v1 import server_pb2, trust_pb2_grpc
 from enlist.v1 import trust_pb2 as pb
 from enlist_primary.model import accounts, api_keys
+from enlist_primary.model.levels import Bequest
 from enlist_primary.model.servers import Event, Server
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import enrolment, servers
+from enlist_primary.rpc import render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
-from enlist_primary.rpc.hierarchy import server_of, still_trusted
+from enlist_primary.rpc.hierarchy import server_of
+from enlist_primary.rpc.link import still_trusted
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
 
 INVITEES = 1000
+_BEQUESTS = {number: Bequest(name) for name, number in render.BEQUESTS.items()}
 
 
 class Trust(trust_pb2_grpc.TrustServiceServicer):
@@ -52,7 +56,12 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         account, id = server_of(request.name)
         own, actor = self._context, caller().actor
         matches = await self._compare(account, id, request.comparison_code)
-        return own.server(await own.database.write(account, servers.authorize, account, id, matches, actor, own.now()))
+        group = request.group
+        may = request.may_have_secondaries if request.HasField("may_have_secondaries") else None
+        row = await own.database.write(account, servers.authorize, account, id, matches, actor, own.now(), group, may)
+        if may is False:
+            own.subtree.touch_below(account, id, own.below.forget(account, id))
+        return own.server(row)
 
     async def _compare(self, account: str, id: str, code: str) -> bool | None:
         """Whether the code that was read out is the server's, or None if none was. Keys of a row never change while it waits."""
@@ -77,15 +86,17 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         return await self._decide(request.name, Event.REVOKE, request.reason)
 
     async def RemoveServer(self, request: pb.RemoveServerRequest, context: Any) -> server_pb2.Server:
-        return await self._decide(request.name, Event.REMOVE, request.reason)
+        return await self._decide(request.name, Event.REMOVE, request.reason, _BEQUESTS.get(request.bequest))
 
     async def WithdrawServer(self, request: pb.WithdrawServerRequest, context: Any) -> server_pb2.Server:
         return await self._decide(request.name, Event.WITHDRAW, request.reason)
 
-    async def _decide(self, name: str, event: Event, reason: str) -> server_pb2.Server:
+    async def _decide(self, name: str, event: Event, reason: str, bequest: Bequest | None = None) -> server_pb2.Server:
         account, id = server_of(name)
         own, actor = self._context, caller().actor
-        row = await own.database.write(account, servers.decide, account, id, event, actor, own.now(), "", reason)
+        row = await own.database.write(account, servers.decide, account, id, event, actor, own.now(), "", reason, "", bequest)
+        if not row.may_have_secondaries:
+            own.subtree.touch_below(account, id, own.below.forget(account, id))
         return own.server(row)
 
     async def RenewCertificate(self, request: pb.RenewCertificateRequest, context: Any) -> pb.RenewCertificateResponse:

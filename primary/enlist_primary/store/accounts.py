@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from enlist.names import ROOT_GROUP
 from enlist_primary.model.accounts import PRIMARY, Account, unknown
 from enlist_primary.model.journal import genesis
 from enlist_primary.store.database import Row, Transaction
+from enlist_primary.store.groups import path_of
 
-_COLUMNS = "domain, head, contact, default_api_key, created_at"
+_COLUMNS = f"""
+    domain, head, contact, default_api_key, created_at, desired, landing_group,
+    {path_of("account", "landing_group", "domain")} AS landing_path
+"""
 
 
 def insert(tx: Transaction, domain: str, contact: str | None, now: int) -> bool:
@@ -42,11 +47,25 @@ def listed(tx: Transaction) -> list[Account]:
     return [_account(row) for row in tx.rows(f"SELECT {_COLUMNS} FROM account WHERE domain <> $1 ORDER BY domain", PRIMARY)]
 
 
-def update(tx: Transaction, domain: str, contact: str | None, default_api_key: bool) -> None:
+def update(tx: Transaction, domain: str, contact: str | None, default_api_key: bool, landing_group: str | None) -> None:
     """What of an account may change."""
-    sql = "UPDATE account SET contact = $2, default_api_key = $3 WHERE domain = $1"
-    tx.run(sql, domain, contact, int(default_api_key))
+    sql = "UPDATE account SET contact = $2, default_api_key = $3, landing_group = $4 WHERE domain = $1"
+    tx.run(sql, domain, contact, int(default_api_key), landing_group)
+
+
+def desires(tx: Transaction, domain: str, number: int) -> None:
+    """Notes that the decision of this number changed what servers of the account shall get: the links look anew."""
+    tx.run("UPDATE account SET desired = $2 WHERE domain = $1", domain, number)
 
 
 def _account(row: Row) -> Account:
-    return Account(row["domain"], row["head"], row["contact"], bool(row["default_api_key"]), row["created_at"])
+    return Account(
+        domain=row["domain"],
+        head=row["head"],
+        contact=row["contact"],
+        default_api_key=bool(row["default_api_key"]),
+        created_at=row["created_at"],
+        desired=row["desired"],
+        landing_group=row["landing_group"],
+        landing_path=row["landing_path"] or ROOT_GROUP,
+    )

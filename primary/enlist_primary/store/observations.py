@@ -18,6 +18,8 @@ class Seen:
     version: str | None = None
     server_address: str | None = None
     """Where clients find it, as it said when the link opened; empty if nowhere, None if it never said."""
+    kinds: str | None = None
+    """What it has handlers for, `policy/{kind}` and `task/{kind}` separated by spaces, as it said when the link opened; or None."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,23 @@ class Refusals:
 def save_seen(tx: Transaction, account: str, id: str, seen: Seen) -> None:
     """Overwrites what was seen of a server; one that is gone meanwhile is passed over."""
     sql = """
-        INSERT INTO server_observation (account, id, connected_at, disconnected_at, address, version, server_address)
-        SELECT account, id, $3, $4, $5, $6, $7 FROM server WHERE account = $1 AND id = $2
+        INSERT INTO server_observation (account, id, connected_at, disconnected_at, address, version, server_address, kinds)
+        SELECT account, id, $3, $4, $5, $6, $7, $8 FROM server WHERE account = $1 AND id = $2
         ON CONFLICT (account, id) DO UPDATE SET connected_at = excluded.connected_at,
             disconnected_at = excluded.disconnected_at, address = excluded.address, version = excluded.version,
-            server_address = excluded.server_address
+            server_address = excluded.server_address, kinds = excluded.kinds
     """
-    tx.run(sql, account, id, seen.connected_at, seen.disconnected_at, seen.address, seen.version, seen.server_address)
+    values = (seen.connected_at, seen.disconnected_at, seen.address, seen.version, seen.server_address, seen.kinds)
+    tx.run(sql, account, id, *values)
 
 
 def seen(tx: Transaction) -> dict[tuple[str, str], Seen]:
     """What was last seen of every server, by (account, id)."""
     rows = tx.rows("SELECT * FROM server_observation")
     return {
-        (r["account"], r["id"]): Seen(r["connected_at"], r["disconnected_at"], r["address"], r["version"], r["server_address"])
+        (r["account"], r["id"]): Seen(
+            r["connected_at"], r["disconnected_at"], r["address"], r["version"], r["server_address"], r["kinds"]
+        )
         for r in rows
     }
 

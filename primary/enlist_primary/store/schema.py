@@ -133,4 +133,185 @@ CREATE TABLE counter (
 );
 """
 
-STEPS = (Step("enrolment", _ENROLMENT),)
+_DOCUMENTS = """
+ALTER TABLE account ADD COLUMN landing_group text;  -- where servers land that nobody has given another place; none: the root group
+-- The number of the last decision that changed what any server of the account shall get.
+ALTER TABLE account ADD COLUMN desired bigint NOT NULL DEFAULT 0;
+-- Grows when the primary's data was restored: the first half of every stamp. The primary's own, on the account '.'.
+ALTER TABLE account ADD COLUMN epoch bigint NOT NULL DEFAULT 1;
+
+-- A group's maintenance window: a cron expression, seconds, and a time zone (none: UTC).
+ALTER TABLE server_group ADD COLUMN window_start text;
+ALTER TABLE server_group ADD COLUMN window_seconds bigint;
+ALTER TABLE server_group ADD COLUMN window_zone text;
+ALTER TABLE server_group ADD COLUMN window_revision bigint NOT NULL DEFAULT 0;
+
+CREATE TABLE server_label (
+    account text NOT NULL,
+    server_id text NOT NULL,
+    label text NOT NULL,
+    PRIMARY KEY (account, server_id, label),
+    FOREIGN KEY (account, server_id) REFERENCES server (account, id) ON DELETE CASCADE
+);
+
+ALTER TABLE server_observation ADD COLUMN kinds text;  -- what it has handlers for, separated by spaces; none: it never said
+
+-- The bodies of documents, each by its SHA-256 in hex, once however many documents hold it.
+CREATE TABLE body (
+    account text NOT NULL REFERENCES account (domain),
+    digest text NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (account, digest)
+);
+
+-- What a group says now of one kind. A rollout brings it to the servers in stages; `before` is what they have until their stage
+-- starts, 0 for nothing.
+CREATE TABLE policy (
+    account text NOT NULL,
+    group_id text NOT NULL,
+    kind text NOT NULL,
+    revision bigint NOT NULL,
+    PRIMARY KEY (account, group_id, kind),
+    FOREIGN KEY (account, group_id) REFERENCES server_group (account, id)
+);
+
+-- What policies were and are, by the journal number of the decision.
+CREATE TABLE policy_revision (
+    account text NOT NULL REFERENCES account (domain),
+    revision bigint NOT NULL,
+    group_id text NOT NULL,
+    kind text NOT NULL,
+    digest text,                                -- none: the policy ended
+    created_at bigint NOT NULL,
+    actor text NOT NULL,
+    PRIMARY KEY (account, revision)
+);
+CREATE INDEX policy_history ON policy_revision (account, group_id, kind, revision);
+
+-- A policy's revision, or a run of a task, on its way through its stages. Servers stand in an order that the subject's number and
+-- their ids give; those whose place is at most `started` have it, those at most `confirmed` for good.
+CREATE TABLE rollout (
+    account text NOT NULL REFERENCES account (domain),
+    revision bigint NOT NULL,                   -- of the policy, or of the task's run
+    before bigint NOT NULL,                     -- the policy's revision before, 0 for none
+    state text NOT NULL,                        -- 'running', 'stopped' or 'done'
+    sizes text NOT NULL,                        -- '1,10%,100%'
+    stop_after bigint NOT NULL,
+    confirm_seconds bigint NOT NULL,
+    stage bigint NOT NULL,                      -- the one under way, from 1
+    started text NOT NULL,
+    confirmed text NOT NULL,
+    stage_at bigint NOT NULL,
+    message text,
+    PRIMARY KEY (account, revision)
+);
+
+-- What servers said of a policy: the last word of each, overwritten in place. Revisions are joined by commas, as they were meant.
+-- A server is named by its id; one below a middle server by that one's id, a slash, and its path from there.
+CREATE TABLE policy_report (
+    account text NOT NULL,
+    server_id text NOT NULL,
+    kind text NOT NULL,
+    revisions text NOT NULL,
+    running text NOT NULL,
+    state text NOT NULL,
+    message text NOT NULL,
+    at bigint NOT NULL,
+    PRIMARY KEY (account, server_id, kind)
+);
+
+CREATE TABLE task (
+    account text NOT NULL REFERENCES account (domain),
+    id text NOT NULL,
+    kind text NOT NULL,
+    args text NOT NULL,                         -- a JSON object
+    group_id text,                              -- for all servers below this group
+    server_id text,                             -- or for this one
+    label text,                                 -- of them, those that bear it
+    deadline_seconds bigint NOT NULL,
+    schedule text,                              -- a cron expression
+    zone text,
+    sizes text,                                 -- the stages of each run
+    stop_after bigint NOT NULL DEFAULT 0,
+    next_at bigint,
+    state text NOT NULL,                        -- 'planned', 'running', 'done' or 'cancelled'
+    created_at bigint NOT NULL,
+    revision bigint NOT NULL,
+    PRIMARY KEY (account, id)
+);
+CREATE INDEX task_due ON task (next_at) WHERE next_at IS NOT NULL;
+
+CREATE TABLE task_run (
+    account text NOT NULL,
+    id text NOT NULL,
+    task_id text NOT NULL,
+    revision bigint NOT NULL,
+    digest text NOT NULL,
+    begun_at bigint NOT NULL,
+    deadline_at bigint NOT NULL,
+    ended_at bigint,
+    message text,
+    PRIMARY KEY (account, id),
+    FOREIGN KEY (account, task_id) REFERENCES task (account, id)
+);
+CREATE INDEX task_run_newest ON task_run (account, task_id, revision);
+CREATE INDEX task_run_open ON task_run (deadline_at) WHERE ended_at IS NULL;
+
+-- Whom a run is for, and what came of it: the last word of each server, named as in policy_report.
+CREATE TABLE task_result (
+    account text NOT NULL,
+    run_id text NOT NULL,
+    server_id text NOT NULL,
+    state text NOT NULL,
+    exit_code bigint,
+    output bytea,
+    message text NOT NULL DEFAULT '',
+    at bigint NOT NULL,
+    PRIMARY KEY (account, run_id, server_id),
+    FOREIGN KEY (account, run_id) REFERENCES task_run (account, id)
+);
+CREATE INDEX task_result_server ON task_result (account, server_id);
+
+-- A middle server: its host runs a primary, which stands under this one if it may.
+ALTER TABLE server ADD COLUMN may_have_secondaries bigint NOT NULL DEFAULT 0;
+ALTER TABLE server ADD COLUMN lower_key text;           -- SHA-256 of that primary's authority, hex; none: no primary stands below
+ALTER TABLE server ADD COLUMN cross_certificate bytea;  -- this primary's authority over that key, DER
+ALTER TABLE server ADD COLUMN bequest text;             -- of a removed one: 'keep', 'freeze' or 'delete'
+
+-- What last stood below middle servers, as those said: observations.
+CREATE TABLE below_server (
+    account text NOT NULL,
+    via text NOT NULL,                          -- the middle server of this primary
+    path text NOT NULL,                         -- ids on the way down from there, joined by slashes
+    name text NOT NULL,
+    place text NOT NULL,
+    state text NOT NULL,
+    connected bigint NOT NULL,
+    connected_at bigint,
+    unknown_since bigint,
+    code text NOT NULL,
+    kinds text NOT NULL,
+    PRIMARY KEY (account, via, path),
+    FOREIGN KEY (account, via) REFERENCES server (account, id) ON DELETE CASCADE
+);
+
+-- The primary above this one, or the last that was; the rows stand under the account '.'.
+CREATE TABLE upper (
+    account text NOT NULL PRIMARY KEY REFERENCES account (domain),
+    authority bytea NOT NULL,                   -- X.509, DER
+    name text NOT NULL,
+    state text NOT NULL,                        -- 'present', 'kept', 'frozen' or 'gone'
+    consent bytea NOT NULL,                     -- this authority's word, and its signature
+    signature bytea NOT NULL,
+    ancestry bytea NOT NULL                     -- all primaries above, serialised; empty until the one above has certified this one
+);
+-- The newest set of each primary above, under its signature.
+CREATE TABLE upper_set (
+    account text NOT NULL REFERENCES account (domain),
+    origin text NOT NULL,
+    signed bytea NOT NULL,
+    PRIMARY KEY (account, origin)
+);
+"""
+
+STEPS = (Step("enrolment", _ENROLMENT), Step("documents", _DOCUMENTS))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.model.servers import REQUEST_LIFETIME, TOMBSTONE_LIFETIME, Server, State
+from enlist_primary.store import groups
 from enlist_primary.store.database import Row, Transaction
 from enlist_primary.store.groups import path_of
 
@@ -27,18 +29,33 @@ def load(tx: Transaction, account: str, id: str) -> Server:
     row = tx.row(f"{_SELECT} AND server.id = $2", account, id)
     if row is None:
         raise unknown(id)
-    return _server(row)
+    return _labelled(tx, row)
+
+
+def find(tx: Transaction, account: str, id: str) -> Server | None:
+    """A server, or None if the account has none of this id."""
+    row = tx.row(f"{_SELECT} AND server.id = $2", account, id)
+    return None if row is None else _labelled(tx, row)
 
 
 def by_key(tx: Transaction, account: str, key: str) -> Server | None:
     """The account's server whose key has this fingerprint."""
     row = tx.row(f"{_SELECT} AND server.key = $2", account, key)
-    return None if row is None else _server(row)
+    return None if row is None else _labelled(tx, row)
 
 
 def page(tx: Transaction, account: str, after: str, limit: int) -> list[Server]:
     """Servers of an account by id, those behind the id `after`."""
-    return [_server(row) for row in tx.rows(f"{_SELECT} AND server.id > $2 ORDER BY server.id LIMIT $3", account, after, limit)]
+    rows = tx.rows(f"{_SELECT} AND server.id > $2 ORDER BY server.id LIMIT $3", account, after, limit)
+    return [_labelled(tx, row) for row in rows]
+
+
+def trusted_below(tx: Transaction, account: str, group_ids: Sequence[str]) -> list[Server]:
+    """The trusted servers that stand in these groups, by id."""
+    wanted = frozenset(group_ids)
+    paths = {group.id: group.path for group in groups.listed(tx, account) if group.id in wanted}
+    rows = tx.rows("SELECT * FROM server WHERE account = $1 AND state = 'trusted' ORDER BY id", account)
+    return [_labelled(tx, {**row, "group_path": paths[row["group_id"]]}) for row in rows if row["group_id"] in paths]
 
 
 def insert(tx: Transaction, server: Server) -> None:
@@ -51,6 +68,7 @@ def insert(tx: Transaction, server: Server) -> None:
         """,
         *_values(server),
     )
+    _insert_labels(tx, server)
 
 
 def update(tx: Transaction, server: Server) -> None:
@@ -63,6 +81,19 @@ def update(tx: Transaction, server: Server) -> None:
         """,
         *_values(server),
     )
+    tx.run("DELETE FROM server_label WHERE account = $1 AND server_id = $2", server.account, server.id)
+    _insert_labels(tx, server)
+
+
+def _insert_labels(tx: Transaction, server: Server) -> None:
+    sql = "INSERT INTO server_label (account, server_id, label) VALUES ($1, $2, $3)"
+    for label in server.labels:
+        tx.run(sql, server.account, server.id, label)
+
+
+def place_invitation(tx: Transaction, account: str, id: str, group_id: str) -> None:
+    """Lets the API key of an invitation lead to the group where its server stands."""
+    tx.run("UPDATE api_key SET group_id = $3 WHERE account = $1 AND server_id = $2", account, id, group_id)
 
 
 def _values(server: Server) -> tuple[str | int | bytes | None, ...]:
@@ -108,7 +139,7 @@ def state_counts(tx: Transaction) -> list[tuple[str, State, int]]:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the directory keeps of a server: its key, and the state with its beginning and reason."""
+    """What the directory keeps of a server: its key, the state with its beginning and reason, and its group."""
 
     account: str
     id: str
@@ -116,16 +147,17 @@ class Standing:
     state: State
     since: int
     reason: str | None
+    group_id: str = ""
 
 
 def standings(tx: Transaction, account: str | None = None, ids: tuple[str, ...] = ()) -> list[Standing]:
     """Of every server that holds a key and may hold a certificate; or of these servers of one account."""
-    sql = "SELECT account, id, key, state, since, reason FROM server WHERE key IS NOT NULL"
+    sql = "SELECT account, id, key, state, since, reason, group_id FROM server WHERE key IS NOT NULL"
     if account is None:
         rows = tx.rows(f"{sql} AND state NOT IN ('pending', 'expired', 'withdrawn')")
     else:
         rows = [row for id in ids for row in tx.rows(f"{sql} AND account = $1 AND id = $2", account, id)]
-    return [Standing(r["account"], r["id"], r["key"], State(r["state"]), r["since"], r["reason"]) for r in rows]
+    return [Standing(r["account"], r["id"], r["key"], State(r["state"]), r["since"], r["reason"], r["group_id"]) for r in rows]
 
 
 def accounts_to_sweep(tx: Transaction, now: int) -> list[str]:
@@ -140,7 +172,8 @@ def accounts_to_sweep(tx: Transaction, now: int) -> list[str]:
 
 def overdue(tx: Transaction, account: str, now: int, limit: int) -> list[Server]:
     """Requests and invitations of an account that are past their end."""
-    return [_server(row) for row in tx.rows(f"{_SELECT} AND {_OVERDUE} AND expires_at <= $2 LIMIT $3", account, now, limit)]
+    rows = tx.rows(f"{_SELECT} AND {_OVERDUE} AND expires_at <= $2 LIMIT $3", account, now, limit)
+    return [_labelled(tx, row) for row in rows]
 
 
 def forget_undecided(tx: Transaction, account: str, now: int) -> int:
@@ -149,7 +182,13 @@ def forget_undecided(tx: Transaction, account: str, now: int) -> int:
     return tx.run(sql, account, now - TOMBSTONE_LIFETIME)
 
 
-def _server(row: Row) -> Server:
+def _labelled(tx: Transaction, row: Row) -> Server:
+    """A row with its server's labels: no SQL that every engine knows brings both at once."""
+    labels = tx.rows("SELECT label FROM server_label WHERE account = $1 AND server_id = $2", row["account"], row["id"])
+    return _server(row, tuple(sorted(each["label"] for each in labels)))
+
+
+def _server(row: Row, labels: tuple[str, ...]) -> Server:
     return Server(
         account=row["account"],
         id=row["id"],
@@ -168,4 +207,8 @@ def _server(row: Row) -> Server:
         asked_with=row["asked_with"],
         revision=row["revision"],
         reason=row["reason"],
+        may_have_secondaries=bool(row["may_have_secondaries"]),
+        lower_key=row["lower_key"],
+        bequest=row["bequest"],
+        labels=labels,
     )

@@ -35,7 +35,7 @@ WANTED = {
     "account add": {"DOMAIN", "--contact", "--json"},
     "account list": {"--json"},
     "account show": {"DOMAIN", "--json"},
-    "account set": {"DOMAIN", "--contact", "--default-api-key", "--json"},
+    "account set": {"DOMAIN", "--contact", "--default-api-key", "--landing-group", "--json"},
     "api-key add": {"DOMAIN", "--full", "--uses", "--expires", "--network", "--group", "--json"},
     "api-key list": {"DOMAIN", "--json"},
     "api-key revoke": {"DOMAIN", "ID", "--json"},
@@ -44,21 +44,45 @@ WANTED = {
     "server list": {"DOMAIN", "--json"},
     "server show": {"NAME_OR_ID", "--account", "--json"},
     "server rename": {"NAME_OR_ID", "NEW_NAME", "--account", "--json"},
-    "server authorize": {"NAME_OR_ID", "--code", "--account", "--json"},
-    "server resume": {"NAME_OR_ID", "--account", "--json"},
-    **{
-        f"server {verb}": {"NAME_OR_ID", "--reason", "--account", "--json"}
-        for verb in ("deny", "suspend", "revoke", "remove", "withdraw")
+    "server authorize": {
+        *("NAME_OR_ID", "--code", "--group", "--may-have-secondaries", "--no-may-have-secondaries", "--account", "--json")
     },
+    "server move": {"NAME_OR_ID", "DOMAIN/PATH", "--json"},
+    "server label": {"NAME_OR_ID", "--add", "--remove", "--account", "--json"},
+    "server resume": {"NAME_OR_ID", "--account", "--json"},
+    **{f"server {verb}": {"NAME_OR_ID", "--reason", "--account", "--json"} for verb in ("deny", "suspend", "revoke", "withdraw")},
+    "server remove": {"NAME_OR_ID", "--reason", "--below", "--account", "--json"},
+    "group add": {"DOMAIN/PATH", "--json"},
+    "group remove": {"DOMAIN/PATH", "--json"},
+    "group move": {"DOMAIN/PATH", "NEW_DOMAIN/PATH", "--json"},
+    "group set": {"DOMAIN/PATH", "--window", "--no-window", "--for", "--zone", "--json"},
+    "group list": {"DOMAIN", "--json"},
+    **{f"policy {verb}": {"DOMAIN/PATH", "--kind", "--json"} for verb in ("remove", "show", "history")},
+    "policy set": {
+        *("DOMAIN/PATH", "--kind", "--file", "--lock", "--put-back", "--stages", "--stop-after", "--confirm", "--watch", "--json")
+    },
+    "policy plan": {
+        *("DOMAIN/PATH", "--kind", "--file", "--lock", "--put-back", "--stages", "--stop-after", "--confirm", "--json")
+    },
+    "policy rollback": {"DOMAIN/PATH", "--kind", "--revision", "--stages", "--stop-after", "--confirm", "--watch", "--json"},
+    "policy list": {"DOMAIN", "--json"},
+    "policy explain": {"NAME_OR_ID", "--kind", "--account", "--json"},
+    "task run": {
+        *("DOMAIN/PATH|SERVER", "--account", "--label", "--kind", "--args", "--args-file", "--deadline", "--at", "--schedule"),
+        *("--zone", "--stages", "--stop-after", "--wait", "--json"),
+    },
+    "task list": {"DOMAIN", "--json"},
+    "task show": {"ID", "--run", "--json"},
+    "task cancel": {"ID", "--json"},
     "journal show": {"DOMAIN", "--json"},
     "journal verify": {"DOMAIN", "--json"},
 }
 
 
 def words(command: argparse.ArgumentParser) -> set[str]:
-    """A command's options by their names, and its arguments by their metavars."""
+    """A command's options by all their names, and its arguments by their metavars."""
     named = (action for action in command._actions if not isinstance(action, argparse._HelpAction))
-    return {action.option_strings[-1] if action.option_strings else str(action.metavar) for action in named}
+    return {word for action in named for word in action.option_strings or [str(action.metavar)]}
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
@@ -109,7 +133,7 @@ RIGHT = {
     "account add": "acme.example",
     "account list": "",
     "account show": "acme.example",
-    "account set": "acme.example --default-api-key off",
+    "account set": "acme.example --default-api-key off --landing-group A/B",
     "api-key add": "acme.example --full --uses 3 --expires 7d --network 10.0.0.0/8 --network ::/0 --group A/B",
     "api-key list": "acme.example",
     "api-key revoke": "acme.example aaaaaaaaaa",
@@ -118,9 +142,26 @@ RIGHT = {
     "server list": "acme.example",
     "server show": "x --account acme.example",
     "server rename": "x y",
-    "server authorize": "x --code 12345-12345-12345-12345",
+    "server authorize": "x --code 12345-12345-12345-12345 --group A/B --may-have-secondaries",
+    "server move": "x acme.example/A/B",
+    "server label": "x --add a --add b --remove c",
     "server resume": "x",
-    **{f"server {verb}": "x --reason because" for verb in ("deny", "suspend", "revoke", "remove", "withdraw")},
+    **{f"server {verb}": "x --reason because" for verb in ("deny", "suspend", "revoke", "withdraw")},
+    "server remove": "x --reason because --below keep",
+    "group add": "acme.example/A/B",
+    "group remove": "acme.example/A/B",
+    "group move": "acme.example/A/B acme.example/C",
+    "group set": "acme.example/A/B --no-window",
+    "group list": "acme.example",
+    **{f"policy {verb}": "acme.example/A --kind chrony" for verb in ("remove", "show", "history")},
+    **{f"policy {verb}": "acme.example/A --kind chrony --file /dev/null --stages 1,100% --confirm 10m" for verb in ("set", "plan")},
+    "policy rollback": "acme.example/A --kind chrony --revision 7",
+    "policy list": "acme.example",
+    "policy explain": "x --kind chrony",
+    "task run": "acme.example/A --kind restart --deadline 30s",
+    "task list": "acme.example",
+    "task show": "aaaaaaaaaa",
+    "task cancel": "aaaaaaaaaa",
     "journal show": "acme.example",
     "journal verify": ".",
 }
@@ -158,7 +199,7 @@ def test_what_a_command_does_not_know_is_wrong_usage(run: Run, name: str, extra:
 
 @pytest.mark.parametrize("name", [name for name in BY_NAME if any(w.isupper() for w in WANTED[name]) or name == "init"])
 def test_what_a_command_needs_and_does_not_get_is_wrong_usage(run: Run, name: str) -> None:
-    optional = {"tree", "server list", "journal show", "journal verify"}
+    optional = {"tree", "server list", "policy list", "task list", "journal show", "journal verify"}
     assert run(*name.split()).status == (1 if name in optional else 2)
 
 
@@ -178,7 +219,35 @@ def test_what_a_command_needs_and_does_not_get_is_wrong_usage(run: Run, name: st
         "server authorize x --reason because",
         "server resume x --reason because",
         "server deny x --code 12345",
+        "server deny x --below keep",
+        "server deny x --may-have-secondaries",
+        "server remove x --below",
+        "server remove x --below everything",
+        "server authorize x --may-have-secondaries yes",
         "server frobnicate x",
+        "server move x",
+        "server move x acme.example/A --account acme.example",
+        "server label x",
+        "group set acme.example/A",
+        "group set acme.example/A --window @daily",
+        "group set acme.example/A --for 2h",
+        "group set acme.example/A --window @daily --for 2h --no-window",
+        "group set acme.example/A --no-window --for 2h",
+        "group set acme.example/A --no-window --zone Europe/Paris",
+        "group move acme.example/A",
+        "task run acme.example/A",
+        "task run --kind restart",
+        "task run acme.example/A --kind restart --args {} --args-file x",
+        "task run acme.example/A --kind restart --schedule @daily --at 2026-11-22T02:00:00Z",
+        "task run acme.example/A --kind restart --zone Europe/Paris",
+        "task run acme.example/A --kind restart --stop-after many",
+        "task run acme.example/A --kind restart --stop-after 1",
+        "policy set acme.example/A --kind chrony",
+        "policy set acme.example/A --file x",
+        "policy set acme.example/A --kind chrony --file /dev/null --stop-after 1",
+        "policy set acme.example/A --kind chrony --file /dev/null --confirm 10m",
+        "policy rollback acme.example/A --kind chrony --revision new",
+        "policy explain x",
     ],
 )
 def test_values_and_options_that_do_not_go_together_are_wrong_usage(run: Run, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from enlist_primary.model.servers import State
 from tests.primary.cli.conftest import Run
 from tests.primary.cli.fake import SHOWN, FakePrimary, moment, server
 
-ACCOUNT = accounts.Account(domain="acme.example", contact="helpdesk", default_api_key=False, create_time=moment(), head=7)
+ACCOUNT = accounts.Account(
+    domain="acme.example", contact="helpdesk", default_api_key=False, create_time=moment(), head=7, landing_group="Sites"
+)
 FULL = accounts.API_KEY_KIND_FULL
 KEY = accounts.ApiKey(id="kkkkkkkkkk", account="acme.example", kind=FULL, group="Sites/Paris", create_time=moment())
 SECRET = "enl_kkkkkkkkkk_" + "s" * 32
@@ -74,9 +77,26 @@ RICH = server(
     revision=9,
     asked_with="default",
     reason="because",
+    labels=["laser", "printer"],
+    kinds=["policy/chrony", "task/reboot"],
+    may_have_secondaries=True,
+    lower_primary="cd" * 32,
 )
+ROOT = hierarchy.Group(account="acme.example", id="rrrrrrrrrr", path="/")
+PARIS = hierarchy.Group(account="acme.example", id="pppppppppp", path="Sites/Paris")
+WINDOW = hierarchy.MaintenanceWindow(start="0 2 * * sat", duration_seconds=7200, time_zone="Europe/Paris")
+WINDOW_UTC = hierarchy.MaintenanceWindow(start="@daily", duration_seconds=90)
+SLEEPY = hierarchy.Group(account="acme.example", id="pppppppppp", path="Sites/Paris", window=WINDOW)
+SLEEPY_UTC = hierarchy.Group(account="acme.example", id="pppppppppp", path="Sites/Paris", window=WINDOW_UTC)
 
-ACCOUNT_JSON = {"domain": "acme.example", "contact": "helpdesk", "default_api_key": False, "created": SHOWN, "head": 7}
+ACCOUNT_JSON = {
+    "domain": "acme.example",
+    "contact": "helpdesk",
+    "default_api_key": False,
+    "landing_group": "Sites",
+    "created": SHOWN,
+    "head": 7,
+}
 KEY_JSON = {
     "id": "kkkkkkkkkk",
     "account": "acme.example",
@@ -90,7 +110,7 @@ KEY_JSON = {
     "revoked": None,
     "server_id": None,
 }
-BARE_JSON = {
+BARE_JSON: dict[str, object] = {
     "id": "aaaaaaaaaa",
     "name": "paris-1",
     "account": "acme.example",
@@ -109,8 +129,12 @@ BARE_JSON = {
     "expires": None,
     "revision": 0,
     "reason": None,
+    "labels": [],
+    "kinds": [],
+    "may_have_secondaries": False,
+    "lower_primary": None,
 }
-RICH_JSON = {
+RICH_JSON: dict[str, object] = {
     "id": "aaaaaaaaaa",
     "name": "paris-1",
     "account": "acme.example",
@@ -129,7 +153,15 @@ RICH_JSON = {
     "expires": SHOWN,
     "revision": 9,
     "reason": "because",
+    "labels": ["laser", "printer"],
+    "kinds": ["policy/chrony", "task/reboot"],
+    "may_have_secondaries": True,
+    "lower_primary": "cd" * 32,
 }
+ROOT_JSON = {"account": "acme.example", "id": "rrrrrrrrrr", "path": "/", "window": None}
+PARIS_JSON = {"account": "acme.example", "id": "pppppppppp", "path": "Sites/Paris", "window": None}
+SLEEPY_JSON = {**PARIS_JSON, "window": {"start": "0 2 * * sat", "seconds": 7200, "zone": "Europe/Paris"}}
+SLEEPY_UTC_JSON = {**PARIS_JSON, "window": {"start": "@daily", "seconds": 90, "zone": None}}
 ENTRY_JSON = {
     "account": "acme.example",
     "number": 3,
@@ -171,7 +203,8 @@ def decision(verb: str) -> tuple[str, dict[str, Message], Any, list[Message]]:
     request = getattr(trust, f"{method}Request")(name=BARE.name)
     flags = ""
     if verb == "authorize":
-        request.comparison_code, flags = "11111-22222-33333-44444", "--code 11111-22222-33333-44444"
+        request.comparison_code, request.group = "11111-22222-33333-44444", "Sites/Paris"
+        flags = "--code 11111-22222-33333-44444 --group Sites/Paris"
     elif verb != "resume":
         request.reason, flags = "because", "--reason because"
     return f"server {verb} paris-1 {flags}", {"ListServers": ONE, method: RICH}, RICH_JSON, [request]
@@ -205,6 +238,12 @@ COMMANDS: dict[str, Case] = {
         {"UpdateAccount": ACCOUNT},
         ACCOUNT_JSON,
         [accounts.UpdateAccountRequest(name="accounts/acme.example", default_api_key=True, contact="")],
+    ),
+    "account set, a landing group": (
+        "account set acme.example --landing-group Sites/New",
+        {"UpdateAccount": ACCOUNT},
+        ACCOUNT_JSON,
+        [accounts.UpdateAccountRequest(name="accounts/acme.example", landing_group="Sites/New")],
     ),
     "api-key add": (
         "api-key add acme.example",
@@ -253,7 +292,94 @@ COMMANDS: dict[str, Case] = {
         RICH_JSON,
         [hierarchy.RenameServerRequest(name=BARE.name, display_name="rome-1")],
     ),
+    "server move": (
+        "server move paris-1 acme.example/Sites/Paris",
+        {"ListServers": ONE, "MoveServer": RICH},
+        RICH_JSON,
+        [
+            hierarchy.ListServersRequest(parent="accounts/acme.example"),
+            hierarchy.MoveServerRequest(name=BARE.name, group="Sites/Paris"),
+        ],
+    ),
+    "server move, to the root group": (
+        "server move paris-1 acme.example",
+        {"ListServers": ONE, "MoveServer": BARE},
+        BARE_JSON,
+        [hierarchy.MoveServerRequest(name=BARE.name, group="/")],
+    ),
+    "server label": (
+        "server label paris-1 --add printer --add laser --remove spare",
+        {"ListServers": ONE, "LabelServer": RICH},
+        RICH_JSON,
+        [hierarchy.LabelServerRequest(name=BARE.name, add=["printer", "laser"], remove=["spare"])],
+    ),
+    "group add": (
+        "group add acme.example/Sites/Paris",
+        {"CreateGroup": PARIS},
+        PARIS_JSON,
+        [hierarchy.CreateGroupRequest(parent="accounts/acme.example", path="Sites/Paris")],
+    ),
+    "group remove": (
+        "group remove acme.example/Sites/Paris/",
+        {"RemoveGroup": hierarchy.RemoveGroupResponse()},
+        {"account": "acme.example", "path": "Sites/Paris", "removed": True},
+        [hierarchy.RemoveGroupRequest(parent="accounts/acme.example", path="Sites/Paris")],
+    ),
+    "group move": (
+        "group move acme.example/Paris acme.example/Sites/Paris",
+        {"MoveGroup": PARIS},
+        PARIS_JSON,
+        [hierarchy.MoveGroupRequest(parent="accounts/acme.example", path="Paris", new_path="Sites/Paris")],
+    ),
+    "group set, a window by a clock": (
+        "group set acme.example/Sites/Paris --window 0_2_*_*_sat --for 2h --zone Europe/Paris",
+        {"UpdateGroup": SLEEPY},
+        SLEEPY_JSON,
+        [
+            hierarchy.UpdateGroupRequest(
+                parent="accounts/acme.example",
+                path="Sites/Paris",
+                window=hierarchy.MaintenanceWindow(start="0_2_*_*_sat", duration_seconds=7200, time_zone="Europe/Paris"),
+            )
+        ],
+    ),
+    "group set, a window": (
+        "group set acme.example/Sites/Paris --window @daily --for 90s",
+        {"UpdateGroup": SLEEPY_UTC},
+        SLEEPY_UTC_JSON,
+        [hierarchy.UpdateGroupRequest(parent="accounts/acme.example", path="Sites/Paris", window=WINDOW_UTC)],
+    ),
+    "group set, no window": (
+        "group set acme.example --no-window",
+        {"UpdateGroup": ROOT},
+        ROOT_JSON,
+        [hierarchy.UpdateGroupRequest(parent="accounts/acme.example", path="/")],
+    ),
+    "group list": (
+        "group list acme.example",
+        {"ListGroups": hierarchy.ListGroupsResponse(groups=[ROOT, SLEEPY])},
+        [ROOT_JSON, SLEEPY_JSON],
+        [hierarchy.ListGroupsRequest(parent="accounts/acme.example")],
+    ),
     **{f"server {verb}": decision(verb) for verb in ("authorize", "deny", "suspend", "resume", "revoke", "remove", "withdraw")},
+    **{
+        f"server authorize, {flag}": (
+            f"server authorize paris-1 {flag}",
+            {"ListServers": ONE, "AuthorizeServer": RICH},
+            RICH_JSON,
+            [trust.AuthorizeServerRequest(name=BARE.name, may_have_secondaries=may)],
+        )
+        for flag, may in (("--may-have-secondaries", True), ("--no-may-have-secondaries", False))
+    },
+    **{
+        f"server remove, --below {word}": (
+            f"server remove paris-1 --below {word}",
+            {"ListServers": ONE, "RemoveServer": RICH},
+            RICH_JSON,
+            [trust.RemoveServerRequest(name=BARE.name, bequest=trust.Bequest.Value(f"BEQUEST_{word.upper()}"))],
+        )
+        for word in ("keep", "freeze", "delete")
+    },
     "journal show": (
         "journal show acme.example",
         {"ListEntries": journal.ListEntriesResponse(entries=[ENTRY], head=3)},
@@ -304,6 +430,27 @@ def test_the_issue_s_keys_are_there() -> None:
     assert {"id", "name", "account", "group", "state", "connected", "fingerprint", "comparison_code"} <= BARE_JSON.keys()
 
 
+def test_labels_and_kinds_are_shown_in_words(run: Run) -> None:
+    rich = run("server", "show", "paris-1", primary=FakePrimary(ListServers=hierarchy.ListServersResponse(servers=[RICH]))).out
+    bare = run("server", "show", "paris-1", primary=FakePrimary(ListServers=ONE)).out
+    assert re.search("^labels +laser, printer$", rich, re.MULTILINE)
+    assert re.search("^kinds +policy/chrony, task/reboot$", rich, re.MULTILINE)
+    assert re.search("^labels +-$", bare, re.MULTILINE)
+
+
+def test_a_group_and_its_window_are_shown_in_words(run: Run) -> None:
+    listed = hierarchy.ListGroupsResponse(groups=[ROOT, SLEEPY, SLEEPY_UTC])
+    lines = run("group", "list", "acme.example", primary=FakePrimary(ListGroups=listed)).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["GROUP", "/", "Sites/Paris", "Sites/Paris"]
+    assert [line.rpartition("  ")[2] for line in lines[1:]] == [
+        "none of its own",
+        "0 2 * * sat for 2h, Europe/Paris",
+        "@daily for 90s, UTC",
+    ]
+    added = run("group", "add", "acme.example/Sites/Paris", primary=FakePrimary(CreateGroup=PARIS)).out
+    assert added == "The group acme.example/Sites/Paris is there.\n"
+
+
 def test_an_api_key_stands_alone_on_the_last_line(run: Run) -> None:
     line, answers, _, _ = COMMANDS["api-key add"]
     *before, last = run(*line.split(), primary=FakePrimary(**answers)).out.splitlines()
@@ -320,13 +467,16 @@ def test_a_state_is_shown_in_the_model_s_word(run: Run, state: State) -> None:
     assert f" {state} " in run("server", "list", primary=FakePrimary(ListServers=listed)).out
 
 
-@pytest.mark.parametrize("line", ["server list", "account list", "api-key list acme.example", "journal show acme.example"])
+@pytest.mark.parametrize(
+    "line", ["server list", "account list", "api-key list acme.example", "journal show acme.example", "group list acme.example"]
+)
 def test_nothing_is_an_empty_list_and_a_sentence(run: Run, line: str) -> None:
     primary = FakePrimary(
         ListServers=hierarchy.ListServersResponse(),
         ListAccounts=accounts.ListAccountsResponse(),
         ListApiKeys=accounts.ListApiKeysResponse(),
         ListEntries=journal.ListEntriesResponse(),
+        ListGroups=hierarchy.ListGroupsResponse(),
     )
     assert json.loads(run(*line.split(), "--json", primary=primary).out) == []
     assert run(*line.split(), primary=primary).out.strip().endswith((".", "DOMAIN"))
@@ -383,15 +533,26 @@ def test_what_outsiders_wrote_reaches_no_terminal_as_it_is(run: Run, text: str) 
 
 @pytest.mark.parametrize("text", [each for each in HOSTILE if each.isprintable() or "\ud800" not in each])
 def test_nor_does_it_out_of_lists(run: Run, text: str) -> None:
-    hostile = server("aaaaaaaaaa", text, group=text, reason=text, version=text, source=text, server_address=text)
+    hostile = server(
+        "aaaaaaaaaa", text, group=text, reason=text, version=text, source=text, server_address=text, labels=[text], kinds=[text]
+    )
+    group = hierarchy.Group(
+        account=text, path=text, window=hierarchy.MaintenanceWindow(start=text, time_zone=text, duration_seconds=1)
+    )
     entry = journal.JournalEntry(actor=text, action=text, subject=text, evidence=text, source=text, detail={text: text})
     primary = FakePrimary(
         ListServers=hierarchy.ListServersResponse(servers=[hostile]),
         ListAccounts=accounts.ListAccountsResponse(accounts=[accounts.Account(domain="acme.example", contact=text)]),
         ListEntries=journal.ListEntriesResponse(entries=[entry]),
         GetStatus=hierarchy.PrimaryStatus(primary_name=text, addresses=[text]),
+        LabelServer=hostile,
+        ListGroups=hierarchy.ListGroupsResponse(groups=[group]),
+        UpdateGroup=group,
     )
-    for line in ("server list", "server show aaaaaaaaaa", "account list", "journal show acme.example", "status"):
+    for line in (
+        *("server list", "server show aaaaaaaaaa", "account list", "journal show acme.example", "status"),
+        *("server label aaaaaaaaaa --add x", "group list acme.example", "group set acme.example --no-window"),
+    ):
         for flags in ([], ["--json"]):
             out = run(*line.split(), *flags, primary=primary).out
             assert not set(text) & set("\x1b\x07\u202e\u009b\x00\r\u2028") & set(out), line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,20 +12,23 @@ import pytest
 
 from enlist.names import new_id
 from enlist.reasons import Reason, Refused
+from enlist.runtime.schedules import Window
 from enlist_primary.model import api_keys as keys
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry
 from enlist_primary.model.servers import Event, Server, State
 from enlist_primary.model.users import Actor, Role, User
-from enlist_primary.operations import accounts, api_keys, enrolment, servers
+from enlist_primary.operations import accounts, api_keys, enrolment, groups, servers
 from enlist_primary.operations.api_keys import Wanted
 from enlist_primary.operations.enrolment import Asked, Caps, Place
 from enlist_primary.store import accounts as account_rows
 from enlist_primary.store import api_keys as key_rows
+from enlist_primary.store import groups as group_rows
 from enlist_primary.store import journal
 from enlist_primary.store import servers as server_rows
 from enlist_primary.store.database import Row, Transaction
+from enlist_primary.store.groups import Group
 from tests.primary.refusals import refused
 from tests.primary.store.helpers import verify
 
@@ -38,7 +41,10 @@ DAY = 86400
 HOME, AWAY = "192.0.2.7", "198.51.100.7"
 ANN = Actor("ann (aaaaaaaaaa)", "token", "203.0.113.9")
 CAPS = Caps(per_account=20, per_address=10)
-TABLES = ("account", "server_group", "server", "api_key", "user_account", "journal", "server_observation", "counter")
+TABLES = (
+    *("account", "server_group", "server", "server_label", "api_key", "user_account", "journal", "server_observation", "counter"),
+    *("body", "policy", "policy_revision", "rollout", "policy_report", "task", "task_run", "task_result"),
+)
 
 
 class Desk:
@@ -85,9 +91,31 @@ class Desk:
         """A new account."""
         return self.do(accounts.create, domain, contact, ANN, self.new_id, self.now)
 
-    def set_account(self, domain: str = ACME, contact: str | None = None, default_api_key: bool | None = None) -> Account:
+    def set_account(
+        self,
+        domain: str = ACME,
+        contact: str | None = None,
+        default_api_key: bool | None = None,
+        landing_group: str | None = None,
+    ) -> Account:
         """Changes an account."""
-        return self.do(accounts.update, domain, contact, default_api_key, ANN, self.now)
+        return self.do(accounts.update, domain, contact, default_api_key, ANN, self.now, landing_group)
+
+    def add_group(self, path: str, account: str = ACME) -> Group:
+        """Makes a group."""
+        return self.do(groups.add, account, path, ANN, self.new_id, self.now)
+
+    def remove_group(self, path: str, account: str = ACME) -> None:
+        """Ends a group."""
+        self.do(groups.remove, account, path, ANN, self.now)
+
+    def move_group(self, path: str, new_path: str, account: str = ACME) -> Group:
+        """Gives a group another place."""
+        return self.do(groups.move, account, path, new_path, ANN, self.now)
+
+    def set_window(self, path: str, window: Window | None, account: str = ACME) -> Group:
+        """Sets or ends a group's maintenance window."""
+        return self.do(groups.set_window, account, path, window, ANN, self.now)
 
     def _fresh_key(self) -> tuple[str, tuple[str, str]]:
         text = keys.make(self.new_id(), self.random_bytes)
@@ -139,9 +167,17 @@ class Desk:
             return self.authorize(server, by=by)
         return self.do(servers.decide, server.account, server.id, event, by, self.now, "", reason)
 
-    def authorize(self, server: Server, code_matches: bool | None = None, by: Actor = ANN) -> Server:
+    def authorize(self, server: Server, code_matches: bool | None = None, by: Actor = ANN, group: str = "") -> Server:
         """Somebody trusts a pending server."""
-        return self.do(servers.authorize, server.account, server.id, code_matches, by, self.now)
+        return self.do(servers.authorize, server.account, server.id, code_matches, by, self.now, group)
+
+    def move(self, server: Server, group: str) -> Server:
+        """Somebody puts a server in another group."""
+        return self.do(servers.move, server.account, server.id, group, ANN, self.now)
+
+    def label(self, server: Server, *add: str, remove: Collection[str] = ()) -> Server:
+        """Somebody adds labels to a server, and takes labels away."""
+        return self.do(servers.label, server.account, server.id, add, remove, ANN, self.now)
 
     def rename(self, server: Server, name: str) -> Server:
         """Somebody gives a server another name."""
@@ -165,6 +201,14 @@ class Desk:
         """The row of a key, judged now."""
         found = server_rows.by_key(self.tx, account, fingerprint(key))
         return found.at(self.now) if found else None
+
+    def paths(self, account: str = ACME) -> list[str]:
+        """The paths of the account's groups."""
+        return [group.path for group in group_rows.listed(self.tx, account)]
+
+    def desired(self, account: str = ACME) -> int:
+        """The last decision that changed what servers of the account shall get."""
+        return account_rows.load(self.tx, account).desired
 
     def uses(self, text: str, account: str = ACME) -> int:
         """How often an API key has been used."""

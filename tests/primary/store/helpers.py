@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from enlist_primary.model.journal import JournalEntry, genesis
 from enlist_primary.store import accounts, journal
-from enlist_primary.store.database import Transaction
+from enlist_primary.store.database import Row, Transaction, Value
 
 ACME, BETA = "acme.example", "beta.example"
 NOW = 1_800_000_000
@@ -85,3 +85,22 @@ def verify(tx: Transaction, account: str) -> int:
     while not whole:
         known, whole = journal.verify_page(tx, account, known)
     return known.number
+
+
+def plans(tx: Transaction, query: Callable[[Transaction], object]) -> str:
+    """What SQLite says it would do, of every statement."""
+
+    class Explained:
+        def rows(self, sql: str, *values: Value) -> list[Row]:
+            said.extend(str(row["detail"]) for row in tx.rows(f"EXPLAIN QUERY PLAN {sql}", *values))
+            return []
+
+        def row(self, sql: str, *values: Value) -> Row | None:
+            return next(iter(self.rows(sql, *values)), None)
+
+        def run(self, sql: str, *values: Value) -> int:
+            return len(self.rows(sql, *values))
+
+    said: list[str] = []
+    query(Explained())
+    return "\n".join(said)

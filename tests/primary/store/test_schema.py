@@ -10,10 +10,10 @@ import pytest
 
 from enlist_primary.model.journal import genesis
 from enlist_primary.store import servers as server_rows
-from enlist_primary.store.database import Row, Transaction, Value
+from enlist_primary.store.database import Transaction
 from enlist_primary.store.schema import STEPS
 from enlist_primary.store.sqlite import SqliteDatabase
-from tests.primary.store.helpers import ACME, NOW, add_server, servers
+from tests.primary.store.helpers import ACME, NOW, add_server, plans, servers
 
 TYPE = re.compile(r"^    (?!PRIMARY|UNIQUE|FOREIGN|WHERE)\w+ (\w+)", re.MULTILINE)
 
@@ -68,9 +68,15 @@ FORBIDDEN = {
     "a server in no group": lambda tx: tx.run("UPDATE server SET group_id = 'elsewhere'"),
     "a second root group": lambda tx: tx.run("INSERT INTO server_group (account, id, name) VALUES ($1, 'root2', '/')", ACME),
     "two groups of one name": lambda tx: [
-        tx.run("INSERT INTO server_group VALUES ($1, $2, 'root', 'Paris')", ACME, id) for id in "ab"
+        tx.run("INSERT INTO server_group (account, id, parent, name) VALUES ($1, $2, 'root', 'Paris')", ACME, id) for id in "ab"
     ],
-    "a group below no group": lambda tx: tx.run("INSERT INTO server_group VALUES ($1, 'a', 'elsewhere', 'x')", ACME),
+    "a group below no group": lambda tx: tx.run(
+        "INSERT INTO server_group (account, id, parent, name) VALUES ($1, 'a', 'elsewhere', 'x')", ACME
+    ),
+    "a group removed in which a server stands": lambda tx: tx.run("DELETE FROM server_group WHERE account = $1", ACME),
+    "a label of no server": lambda tx: tx.run("INSERT INTO server_label VALUES ($1, 'nobody', 'printer')", ACME),
+    "a label twice": lambda tx: [tx.run("INSERT INTO server_label VALUES ($1, 'one', 'printer')", ACME) for _ in "ab"],
+    "a policy of no group": lambda tx: tx.run("INSERT INTO policy VALUES ($1, 'elsewhere', 'chrony', 1)", ACME),
     "a key twice in an account": lambda tx: tx.run(
         """INSERT INTO server (account, id, group_id, state, key, since, created_at)
            VALUES ($1, 'two', 'root', 'pending', 'one', $2, $2)""",
@@ -142,25 +148,6 @@ async def test_a_stranger_and_the_clock_make_the_primary_read_only_rows_that_mat
     database: SqliteDatabase, query: Callable[[Transaction], object], how: list[str]
 ) -> None:
     """Not the ten thousand servers of the account that have long been trusted."""
-    plans = await database.read(lambda tx: _plans(tx, query))
-    assert [found[1] for found in re.finditer(r"SEARCH server USING ((?:COVERING )?INDEX [^\n]+)", plans)] == how
-    assert "SCAN server\n" not in plans + "\n"
-
-
-def _plans(tx: Transaction, query: Callable[[Transaction], object]) -> str:
-    """What SQLite says it would do, of every statement."""
-
-    class Explained:
-        def rows(self, sql: str, *values: Value) -> list[Row]:
-            said.extend(str(row["detail"]) for row in tx.rows(f"EXPLAIN QUERY PLAN {sql}", *values))
-            return []
-
-        def row(self, sql: str, *values: Value) -> Row | None:
-            return next(iter(self.rows(sql, *values)), None)
-
-        def run(self, sql: str, *values: Value) -> int:
-            return len(self.rows(sql, *values))
-
-    said: list[str] = []
-    query(Explained())
-    return "\n".join(said)
+    said = await database.read(lambda tx: plans(tx, query))
+    assert [found[1] for found in re.finditer(r"SEARCH server USING ((?:COVERING )?INDEX [^\n]+)", said)] == how
+    assert "SCAN server\n" not in said + "\n"

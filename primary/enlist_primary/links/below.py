@@ -1,0 +1,153 @@
+"""What stands below middle servers, as those say it: memory for whoever asks how a server is reached, written down in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from enlist import documents
+from enlist.reasons import Refused
+from enlist.runtime.logs import Log
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.links.reports import Reports
+from enlist_primary.model import levels as model
+from enlist_primary.model import reports
+from enlist_primary.model.levels import SERVERS, BelowServer
+from enlist_primary.operations import levels
+from enlist_primary.store import levels as rows
+from enlist_primary.store.database import Database
+
+GATHER_SECONDS = 0.05
+BATCH = 500
+
+log = Log("below")
+
+Via = tuple[str, str]
+
+
+@dataclass
+class Branch:
+    """What stands below one middle server. `unknown_since`: its host's primary has not answered the host's secondary since then."""
+
+    servers: dict[str, BelowServer] = field(default_factory=dict)
+    unknown_since: int | None = None
+    said: set[str] = field(default_factory=set)
+    """Paths that were said since its link opened: once it has said all, the others are gone."""
+    changed: dict[str, None] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    whole: bool = False
+
+
+class Below:
+    """All branches of this primary."""
+
+    def __init__(self, database: Database, words: Reports, origin: str) -> None:
+        """`origin` is this primary's fingerprint: whose revisions count in reports."""
+        self._database = database
+        self._words = words
+        self._origin = origin
+        self._branches: dict[Via, Branch] = defaultdict(Branch)
+        self._news = asyncio.Event()
+
+    async def load(self) -> None:
+        """Reads what was said last."""
+        for each in await self._database.read(rows.below):
+            self._branches[each.account, each.via].servers[each.path] = each
+
+    # --- What is known ------------------------------------------------------------------------------------------------------------
+
+    def find(self, account: str, via: str, path: str) -> BelowServer | None:
+        """A server below a middle server. One of which nothing is known any more says since when."""
+        branch = self._branches.get((account, via))
+        found = branch.servers.get(path) if branch is not None else None
+        if branch is None or found is None or branch.unknown_since is None:
+            return found
+        return replace(found, unknown_since=min(branch.unknown_since, found.unknown_since or branch.unknown_since))
+
+    def of(self, account: str, via: str | None = None) -> Iterator[BelowServer]:
+        """All servers below the middle servers of an account, or below one of them."""
+        for (domain, middle), branch in list(self._branches.items()):
+            if domain == account and via in (None, middle):
+                for path in list(branch.servers):
+                    found = self.find(account, middle, path)
+                    if found is not None:
+                        yield found
+
+    # --- What is said -----------------------------------------------------------------------------------------------------------
+
+    def opened(self, account: str, via: str) -> None:
+        """A middle server's link has opened: it will say everything again."""
+        if (account, via) in self._branches:
+            self._branches[account, via].said.clear()
+
+    def take(self, account: str, via: str, items: frozenset[tuple[str, str]], said: pb.Below, now: int) -> list[str]:
+        """Takes what a middle server says of those below it, and their words on what it was sent (`items`); which paths changed."""
+        branch = self._branches[account, via]
+        branch.unknown_since = min(said.unknown_since.seconds, now) if said.HasField("unknown_since") else None
+        changed = [path for each in said.servers if (path := self._take_server(branch, account, via, items, each, now))]
+        gone = [path for path in said.gone if path in branch.servers]
+        if said.whole:
+            gone += [path for path in branch.servers if path not in branch.said]
+            branch.whole = True
+        for path in gone:
+            branch.servers.pop(path, None)
+            branch.changed.pop(path, None)
+            branch.gone.add(path)
+        self._news.set()
+        return [*changed, *gone]
+
+    def _take_server(
+        self, branch: Branch, account: str, via: str, items: frozenset[tuple[str, str]], said: pb.BelowServer, now: int
+    ) -> str:
+        server = model.read(said, account, via, now)
+        if server is None or (len(branch.servers) >= SERVERS and server.path not in branch.servers):
+            return ""
+        branch.said.add(server.path)
+        branch.gone.discard(server.path)
+        if branch.servers.get(server.path) != server:
+            branch.servers[server.path] = server
+            branch.changed[server.path] = None
+        for report in said.reports[: documents.ITEM_LIMIT]:
+            word = reports.read(report, server.id, self._origin, now)
+            if word is not None and (word.kind, word.name) in items:
+                self._words.take(account, word)
+        return server.path
+
+    def forget(self, account: str, via: str) -> list[str]:
+        """The middle server was removed, or may have no secondaries any more; the paths that stood below it."""
+        branch = self._branches.pop((account, via), None)
+        return list(branch.servers) if branch is not None else []
+
+    # --- Written down -----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Writes what changed, shortly after it came, until cancelled."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._news.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what changed. What the storage refuses is said again when the middle server's link opens."""
+        for (account, via), branch in list(self._branches.items()):
+            if branch.changed or branch.gone or branch.whole:
+                try:
+                    await self._flush(account, via, branch)
+                except Refused as refused:
+                    log.warning("what stands below was not written", account=account, server=via, reason=refused.reason)
+                self._words.wake(account)
+
+    async def _flush(self, account: str, via: str, branch: Branch) -> None:
+        changed = [branch.servers[path] for path in branch.changed]
+        gone, keep = list(branch.gone), frozenset(branch.servers) if branch.whole else None
+        branch.changed, branch.gone, branch.whole = {}, set(), False
+        for batch in _batches(changed):
+            await self._database.write(account, levels.record_below, account, via, batch, [], None)
+        await self._database.write(account, levels.record_below, account, via, [], gone, keep)
+
+
+def _batches(servers: Sequence[BelowServer]) -> Iterable[Sequence[BelowServer]]:
+    return (servers[begin : begin + BATCH] for begin in range(0, len(servers), BATCH))

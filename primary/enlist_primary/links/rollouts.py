@@ -1,0 +1,58 @@
+"""Watches rollouts that are under way: whenever servers have said something, or a time is up, the primary decides what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from enlist.reasons import Refused
+from enlist.runtime.logs import Log
+from enlist_primary.links.reach import Reach
+from enlist_primary.operations import rollouts
+from enlist_primary.store.database import Database
+
+GATHER_SECONDS = 0.2
+"""Seconds from one look to the next: what is said in between is weighed together."""
+RETRY_SECONDS = 1.0
+LONGEST_WAIT = 3600.0
+"""Seconds after which a clock that was set is noticed."""
+
+log = Log("rollouts")
+
+
+class Rollouts:
+    """The one task for all rollouts. Without one under way it asks the database once after each commit, and has no timer."""
+
+    def __init__(self, database: Database, reach: Reach, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._reach = reach
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Decides whatever is to be decided, until cancelled."""
+        while True:
+            changed = self._database.changed()  # before looking, so that nothing is missed
+            try:
+                due = await self._look()
+            except Refused as refused:
+                log.warning("rollouts were not judged", reason=refused.reason)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            wait = None if due is None else min(max(due - self._clock(), 0.0), LONGEST_WAIT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await changed
+            await asyncio.sleep(GATHER_SECONDS)
+
+    async def _look(self) -> int | None:
+        """One round; returns when time alone calls for the next one, Unix seconds."""
+        ready, due = await self._database.read(rollouts.look, self._reach.account, int(self._clock()))
+        for each in ready:
+            present = self._reach.account(each.account)
+            after = await self._database.write(
+                each.account, rollouts.advance, each.account, each.revision, present, int(self._clock())
+            )
+            if after is not None:
+                log.info("rollout", account=each.account, revision=each.revision, state=after.state, stage=after.stage)
+        return due

@@ -1,0 +1,166 @@
+"""What stands below this primary, as it says upward: every living server of every account, and what those below it say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from enlist.certificates import Authority
+from enlist.v1 import document_pb2
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.links.below import Below
+from enlist_primary.links.hub import Hub
+from enlist_primary.links.observations import Observations
+from enlist_primary.links.reach import Reach
+from enlist_primary.model.levels import BelowServer
+from enlist_primary.model.servers import LIVING, Server, State
+from enlist_primary.rpc import render
+from enlist_primary.store import accounts, servers
+from enlist_primary.store.database import Database, Transaction
+
+PAGE = 500
+"""Servers in one message, at most, and read at once."""
+PAGE_BYTES = 256 * 1024
+"""Bytes after which a further message begins."""
+
+Key = tuple[str, str]
+
+
+class Subtree:
+    """What changed since the secondary on this host was last told, and the words of servers on documents from above.
+
+    These words are kept in memory only: each server says them again when its link opens.
+    """
+
+    def __init__(
+        self, database: Database, hub: Hub, observations: Observations, below: Below, reach: Reach, authority: Authority
+    ) -> None:
+        self._database = database
+        self._hub = hub
+        self._observations = observations
+        self._below = below
+        self._reach = reach
+        self._authority = authority
+        self._words: dict[str, dict[tuple[str, str], document_pb2.Report]] = defaultdict(dict)
+        self._dirty: dict[Key, None] = {}
+        self._dirty_below: dict[tuple[str, str, str], None] = {}
+        self._attached = False
+        self._news = asyncio.Event()
+
+    # --- What changes -----------------------------------------------------------------------------------------------------------
+
+    def touch(self, account: str, ids: Iterable[str]) -> None:
+        """Something about these servers changed: their state, their place, their link."""
+        if self._attached:
+            for id in ids:
+                self._dirty[account, id] = None
+                self._dirty_below.update(((account, id, each.path), None) for each in self._below.of(account, id))
+            self._news.set()
+
+    def touch_below(self, account: str, via: str, paths: Iterable[str]) -> None:
+        """Something about servers below a middle server changed."""
+        if self._attached:
+            self._dirty_below.update(((account, via, path), None) for path in paths)
+            self._news.set()
+
+    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], items: frozenset[tuple[str, str]]) -> None:
+        """A server, or one below (`via/path`), spoke of documents; what is about those from above is said upward."""
+        said = {(each.kind, each.name): each for each in reports if (each.kind, each.name) in items}
+        words = self._words[server]
+        for key in [key for key in words if key not in items]:
+            del words[key]
+        words.update(said)
+        if said:
+            via, _, path = server.partition("/")
+            if path:
+                self.touch_below(account, via, [path])
+            else:
+                self.touch(account, [via])
+
+    # --- What is said -----------------------------------------------------------------------------------------------------------
+
+    async def whole(self) -> list[pb.Below]:
+        """Everything, in messages of a bounded size; the last one says that it is all."""
+        self._attached = True
+        self._dirty.clear()
+        self._dirty_below.clear()
+        messages: list[pb.Below] = []
+        for account in await self._database.read(accounts.listed):
+            after = ""
+            while page := await self._database.read(servers.page, account.domain, after, PAGE):
+                said = [self._server(row) for row in page if row.state in LIVING and row.state is not State.INVITED]
+                said += [self._server_below(each) for row in page for each in self._below.of(account.domain, row.id)]
+                messages += _messages(said)
+                after = page[-1].id
+        messages.append(pb.Below(whole=True))
+        return messages
+
+    async def changes(self) -> list[pb.Below]:
+        """Waits for changes; what changed, in messages of a bounded size."""
+        await self._news.wait()
+        self._news.clear()
+        dirty, self._dirty = list(self._dirty), {}
+        below, self._dirty_below = list(self._dirty_below), {}
+        said: list[pb.BelowServer] = []
+        gone: list[str] = []
+        for begin in range(0, len(dirty), PAGE):
+            some = dirty[begin : begin + PAGE]
+            for key, row in zip(some, await self._database.read(_rows, some), strict=True):
+                if row is not None and row.state in LIVING and row.state is not State.INVITED:
+                    said.append(self._server(row))
+                else:
+                    gone.append(key[1])
+                    self._words.pop(key[1], None)
+        for account, via, path in below:
+            found = self._below.find(account, via, path)
+            if found is not None:
+                said.append(self._server_below(found))
+            else:
+                gone.append(f"{via}/{path}")
+                self._words.pop(f"{via}/{path}", None)
+        return _messages(said, gone)
+
+    def detached(self) -> None:
+        """Nobody listens any more."""
+        self._attached = False
+
+    def _server(self, row: Server) -> pb.BelowServer:
+        seen = self._observations.seen(row.account, row.id)
+        changed = max(seen.connected_at or 0, seen.disconnected_at or 0)
+        return pb.BelowServer(
+            path=row.id,
+            display_name=row.shown_name,
+            place=row.account if row.group == "/" else f"{row.account}/{row.group}",
+            state=render.STATES[row.state],
+            connected=self._hub.connected(row.account, row.id),
+            connected_time=render.moment(changed or None),
+            comparison_code=render.code(self._authority, row) if row.state is State.PENDING else "",
+            kinds=(seen.kinds or "").split(),
+            reports=self._words[row.id].values(),
+        )
+
+    def _server_below(self, each: BelowServer) -> pb.BelowServer:
+        message = render.below(each, self._reach.cut_since(each.account, each))
+        message.path = each.id
+        message.reports.extend(self._words[each.id].values())
+        return message
+
+
+def _rows(tx: Transaction, keys: Sequence[Key]) -> list[Server | None]:
+    return [servers.find(tx, account, id) for account, id in keys]
+
+
+def _messages(said: Sequence[pb.BelowServer], gone: Sequence[str] = ()) -> list[pb.Below]:
+    """Servers in messages of a bounded size; one alone is bounded by what its own link may carry."""
+    messages: list[pb.Below] = []
+    size = PAGE_BYTES
+    for server in said:
+        if size >= PAGE_BYTES or len(messages[-1].servers) >= PAGE:
+            messages.append(pb.Below())
+            size = 0
+        messages[-1].servers.append(server)
+        size += server.ByteSize()
+    if gone:
+        messages.append(pb.Below(gone=gone))
+    return messages

@@ -1,0 +1,109 @@
+"""Levels: the primary above this one, and the servers below the primaries below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from enlist import names
+from enlist.ancestry import LEVELS
+from enlist.layers import Layer
+from enlist.runtime.terminal import escape
+from enlist.v1 import document_pb2, server_pb2
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.model.servers import State
+
+SERVERS = 100_000
+"""Servers below one middle server, at most: what it says of others is passed over."""
+_TEXT = 300
+_LATEST = 253402300799  # the last second of the year 9999
+
+STATES = {server_pb2.ServerState.Value(f"SERVER_STATE_{state.name}"): state for state in State}
+
+
+class UpperState(StrEnum):
+    """Whether a primary still stands above this one, and what of it stays if it does not."""
+
+    PRESENT = "present"
+    KEPT = "kept"
+    FROZEN = "frozen"
+    GONE = "gone"
+
+
+ANCESTOR_STATES = {
+    UpperState.PRESENT: document_pb2.ANCESTOR_STATE_PRESENT,
+    UpperState.KEPT: document_pb2.ANCESTOR_STATE_KEPT,
+    UpperState.FROZEN: document_pb2.ANCESTOR_STATE_FROZEN,
+}
+"""As the consent says it; to one that is gone there is none."""
+
+
+class Bequest(StrEnum):
+    """What becomes, at the servers below a middle server that is removed, of what was set for them."""
+
+    KEEP = "keep"
+    FREEZE = "freeze"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True)
+class Upper:
+    """The primary above: its authority (DER), this one's consent with its signature, and the whole ancestry as it travels.
+
+    `ancestry` is empty while the primary above has not certified this one.
+    """
+
+    authority: bytes
+    name: str
+    state: UpperState
+    consent: bytes
+    signature: bytes
+    ancestry: bytes = b""
+
+
+@dataclass(frozen=True)
+class UpperLayer:
+    """A layer of a policy from above: which primary and group set it, its revision there, and what it says here."""
+
+    label: str
+    revision: int
+    layer: Layer
+
+
+@dataclass(frozen=True)
+class BelowServer:
+    """A server below the middle server `via`, as that last said. `id` is how reports and results name it."""
+
+    account: str
+    via: str
+    path: str
+    name: str
+    place: str
+    state: State
+    connected: bool
+    connected_at: int | None
+    unknown_since: int | None
+    code: str
+    kinds: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The ids on the way down from this primary, joined by slashes."""
+        return f"{self.via}/{self.path}"
+
+
+def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer | None:
+    """What a middle server says of one below it, bounded and made printable; None for what makes no sense."""
+    state = STATES.get(said.state)
+    ids = said.path.split("/")
+    if state is None or len(ids) > LEVELS or not all(map(names.is_id, ids)):
+        return None
+    connected_at = _moment(said.connected_time.seconds, now) if said.HasField("connected_time") else None
+    unknown_since = _moment(said.unknown_since.seconds, now) if said.HasField("unknown_since") else None
+    name, place, code = (escape(text[:_TEXT]) for text in (said.display_name, said.place, said.comparison_code[:40]))
+    kinds = tuple(sorted(filter(names.is_document_kind, said.kinds[:256])))
+    return BelowServer(account, via, said.path, name, place, state, said.connected, connected_at, unknown_since, code, kinds)
+
+
+def _moment(seconds: int, now: int) -> int:
+    return max(0, min(seconds, now, _LATEST))

@@ -1,0 +1,153 @@
+"""Policies: what a group says of one kind, which of it a server gets, and how it fares there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from enlist import names
+from enlist_primary.model import rollouts
+from enlist_primary.model.rollouts import Outcome, Presence, Rollout
+
+
+class Status(StrEnum):
+    """How a policy fares at a server. `PENDING` and `UNREACHABLE` are the primary's own findings; a server reports the others."""
+
+    PENDING = "pending"
+    RECEIVED = "received"
+    APPLIED = "applied"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    CHANGED_LOCALLY = "changed_locally"
+    UNREACHABLE = "unreachable"
+    UNSUPPORTED = "unsupported"
+
+
+IN_FORCE = frozenset({Status.APPLIED, Status.CHANGED_LOCALLY})
+"""It came to be in force. What somebody at the server did to it later is no reason to keep it from others."""
+REFUSED = frozenset({Status.FAILED, Status.ROLLED_BACK, Status.UNSUPPORTED})
+
+NOT_YET = "its stage has not begun"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a group says of one kind since the decision `revision`. `group` is the path; without `digest`, it says nothing since."""
+
+    account: str
+    group_id: str
+    group: str
+    kind: str
+    revision: int
+    digest: str | None
+    created_at: int
+    actor: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A group's present policy, with the rollout that brings it; None if it went to all servers at once."""
+
+    policy: Policy
+    rollout: Rollout | None = None
+
+    def revision_at(self, server_id: str) -> int:
+        """The revision of this policy that a server has; 0 for none."""
+        return rollouts.revision_for(self.policy.revision, self.rollout, server_id)[0]
+
+
+Way = Sequence[Placed]
+"""The policies of one kind on the way from the root group down to a server's."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The last word of a server on the policy of one kind, Unix seconds: what it meant, and what is in force there."""
+
+    revisions: tuple[int, ...]
+    running: tuple[int, ...]
+    state: Status
+    message: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Fares:
+    """How a policy fares at a server. Revisions are 0 for none; `since` is Unix seconds, None where it is not known."""
+
+    status: Status
+    revision: int = 0
+    running: int = 0
+    message: str = ""
+    since: int | None = None
+
+
+@dataclass
+class Counts:
+    """How a policy fares at all servers it is for."""
+
+    by_status: Counter[Status] = field(default_factory=Counter)
+    unreachable_since: int | None = None
+
+    def add(self, fares: Fares) -> None:
+        """Counts a server in."""
+        self.by_status[fares.status] += 1
+        if fares.status is Status.UNREACHABLE and fares.since is not None:
+            self.unreachable_since = min(fares.since, self.unreachable_since or fares.since)
+
+    @property
+    def desired(self) -> int:
+        """How many servers it is for."""
+        return self.by_status.total()
+
+
+def ways(groups: Mapping[str, str], placed: Iterable[Placed]) -> dict[str, tuple[Placed, ...]]:
+    """For every group (id -> path) the policies on the way down to it, of those given, which are of one kind."""
+    here = {each.policy.group_id: each for each in placed}
+    return {id: tuple(here[step] for step in way if step in here) for id, way in ways_down(groups).items()}
+
+
+def ways_down(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """For every group (id -> path) the ids from the root group down to it."""
+    ids = {path: id for id, path in groups.items()}
+    return {id: [ids[step] for step in _steps(path)] for id, path in groups.items()}
+
+
+def _steps(path: str) -> list[str]:
+    """The paths of a group and of all above it, from the root group down."""
+    parts = path.split("/") if path != names.ROOT_GROUP else []
+    return [names.show_group(tuple(parts[:depth])) for depth in range(len(parts) + 1)]
+
+
+def meant(way: Way, server_id: str) -> tuple[int, ...]:
+    """The revisions that a server shall have now, from the top down: what its report must mean to count."""
+    return tuple(revision for each in way if (revision := each.revision_at(server_id)))
+
+
+def fares(placed: Placed, way: Way, server_id: str, report: Report | None, presence: Presence) -> Fares:
+    """How one policy of a server's way fares there. All of a kind are in force together or not at all."""
+    revision, running = (max(report.revisions, default=0), max(report.running, default=0)) if report else (0, 0)
+    if not presence.connected:
+        return Fares(Status.UNREACHABLE, revision, running, since=presence.since)
+    if placed.revision_at(server_id) != placed.policy.revision:
+        return Fares(Status.PENDING, revision, running, NOT_YET)
+    if report is None or report.revisions != meant(way, server_id):
+        return Fares(Status.PENDING, revision, running)
+    return Fares(report.state, revision, running, report.message, report.at)
+
+
+def outcome(placed: Placed, way: Way, server_id: str, report: Report | None) -> Outcome:
+    """What a server's last word makes of the rollout of a policy.
+
+    Where its revision is in force it has proved itself, though it be among others that have changed since; where it failed, it
+    failed together with exactly what the server shall have now.
+    """
+    if report is None:
+        return Outcome.WAITING
+    if placed.policy.revision in report.running:
+        return Outcome.IN_FORCE
+    if report.revisions != meant(way, server_id) or placed.policy.revision not in report.revisions:
+        return Outcome.WAITING
+    return Outcome.FAILED if report.state in REFUSED else Outcome.IN_FORCE if report.state in IN_FORCE else Outcome.WAITING

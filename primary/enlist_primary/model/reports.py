@@ -1,0 +1,94 @@
+"""A server's word on its documents, as the primary takes it: bounded, printable, and only on what it was asked about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from enlist import documents
+from enlist.runtime.terminal import escape
+from enlist.v1 import document_pb2 as pb
+
+MESSAGE_LIMIT = 1000
+OUTPUT_LIMIT = 64 * 1024
+REVISIONS = 64
+"""Layers of one policy that an origin may have at a server, at most: more than a tree is deep."""
+_LATEST = 253402300799  # the last second of the year 9999
+
+POLICY_STATES = MappingProxyType(
+    {
+        pb.DOCUMENT_STATE_RECEIVED: "received",
+        pb.DOCUMENT_STATE_APPLIED: "applied",
+        pb.DOCUMENT_STATE_FAILED: "failed",
+        pb.DOCUMENT_STATE_ROLLED_BACK: "rolled_back",
+        pb.DOCUMENT_STATE_CHANGED_LOCALLY: "changed_locally",
+        pb.DOCUMENT_STATE_UNSUPPORTED: "unsupported",
+    }
+)
+"""What a server may say of a policy; `pending` and `unreachable` are for the primary to find."""
+
+TASK_STATES = MappingProxyType(
+    {
+        pb.TASK_STATE_SENT: "sent",
+        pb.TASK_STATE_RUNNING: "running",
+        pb.TASK_STATE_SUCCEEDED: "succeeded",
+        pb.TASK_STATE_FAILED: "failed",
+        pb.TASK_STATE_TIMED_OUT: "timed_out",
+        pb.TASK_STATE_INTERRUPTED: "interrupted",
+    }
+)
+"""What a server may say of a run."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """What one server last said of one policy kind (`name` empty) or one run. `revisions` are those of this primary's own layers.
+
+    `kind` is `policy/{kind}` or `task/{kind}`; `at` is Unix seconds.
+    """
+
+    server_id: str
+    kind: str
+    name: str
+    state: str
+    at: int
+    message: str = ""
+    revisions: tuple[int, ...] = ()
+    running: tuple[int, ...] = ()
+    exit_code: int | None = None
+    output: bytes = b""
+
+    @property
+    def of_task(self) -> bool:
+        """Whether it is about a run."""
+        return self.kind.startswith(documents.TASK)
+
+
+def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:
+    """A report as this primary takes it; None for one that makes no sense. `origin` is this primary's own fingerprint.
+
+    A server's clock may be wrong: nothing came to be so later than now.
+    """
+    of_task = report.kind.startswith(documents.TASK)
+    state = TASK_STATES.get(report.task_state) if of_task else POLICY_STATES.get(report.state)
+    if state is None or of_task is not bool(report.name) or not report.kind.startswith((documents.TASK, documents.POLICY)):
+        return None
+    return Word(
+        server_id=server_id,
+        kind=report.kind,
+        name=report.name,
+        state=state,
+        at=max(0, min(report.time.seconds, now, _LATEST)) or now,
+        message=escape(report.message[:MESSAGE_LIMIT]),
+        revisions=_own(report.meant, origin),
+        running=_own(report.running, origin),
+        exit_code=None if report.exit_code < 0 or not of_task else report.exit_code,
+        output=report.output[:OUTPUT_LIMIT],
+    )
+
+
+def _own(meant: object, origin: str) -> tuple[int, ...]:
+    for each in meant:  # type: ignore[attr-defined]  # a repeated field, for which the stubs have no public name
+        if each.origin == origin:
+            return tuple(each.revisions[:REVISIONS])
+    return ()

@@ -1,0 +1,318 @@
+"""The link as the primary holds it: hello, welcome, then sets going out where something changed, and reports coming in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import Any
+
+import grpc.aio
+
+from enlist import __version__, ancestry, certificates, documents, names
+from enlist.channel import PROTOCOL
+from enlist.documents import Stamp
+from enlist.reasons import Reason, Refused
+from enlist.runtime import standings
+from enlist.runtime.logs import Log
+from enlist.v1 import document_pb2
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.links.hub import Link
+from enlist_primary.model import reports
+from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.desired import NOTHING, Desired
+from enlist_primary.model.reports import Word
+from enlist_primary.model.servers import Server, State
+from enlist_primary.operations import levels
+from enlist_primary.rpc import errors, render
+from enlist_primary.rpc.access import Caller, caller
+from enlist_primary.rpc.context import Context
+from enlist_primary.store import servers as rows
+from enlist_primary.store.database import Transaction
+from enlist_primary.store.servers import Standing
+
+HELLO_TIMEOUT = 20.0
+"""Seconds within which a secondary that opened the stream must say hello."""
+ALARMS = 16
+KINDS = 256
+LATE_WORDS = 16
+"""Words of one message, at most, on runs that are wanted no more."""
+PACE = 0.05
+"""Seconds from one message of a secondary to the next that is read: one that floods holds up itself alone."""
+
+log = Log("link")
+
+_Stream = grpc.aio.ServicerContext[Any, Any]
+
+
+def still_trusted(tx: Transaction, standing: Standing) -> Server:
+    """The row of a server that called as trusted; refused if it is that no longer."""
+    row = rows.load(tx, standing.account, standing.id)
+    if row.state is not State.TRUSTED:
+        raise standings.not_trusted(row.state, row.since, row.reason or "")
+    return row
+
+
+async def hold(own: Context, stream: _Stream) -> None:
+    """Runs a link. Its body is an inner task: it is that which ends with trust, and the refusal still reaches the peer."""
+    who = caller()
+    standing = who.server
+    hello = await _hello(stream)
+    link = own.hub.open(standing.account, standing.id, who.certificate_ends)
+    body = asyncio.create_task(_Body(own, stream, link, hello, who).run())
+    try:
+        both: list[asyncio.Future[Any]] = [body, link.ended]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = link.ended.result() if link.ended.done() else None
+        fault = await _close(own, link, body, standing, ended)
+    if fault is not None:
+        raise fault
+    if ended is not None:
+        with own.hub.delivering():
+            await errors.abort(stream, ended)
+
+
+async def _hello(stream: _Stream) -> pb.Hello:
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            message = await stream.read()
+    except TimeoutError:
+        raise Refused(Reason.TIMED_OUT, "The secondary opened a link and said nothing.") from None
+    if message is grpc.aio.EOF or message.WhichOneof("message") != "hello":
+        raise Refused(Reason.INVALID_ARGUMENT, "A link begins with hello.")
+    if message.hello.protocol != PROTOCOL:
+        sentence = f"This primary speaks protocol {PROTOCOL}, the secondary {message.hello.protocol}. Update the older one."
+        raise Refused(Reason.VERSION_INCOMPATIBLE, sentence)
+    hello: pb.Hello = message.hello
+    return hello
+
+
+async def _close(own: Context, link: Link, body: asyncio.Task[None], standing: Standing, ended: Refused | None) -> Exception | None:
+    """Takes the link out; what the body failed with, unless it was the connection that went away."""
+    body.cancel()
+    (failure,) = await asyncio.gather(body, return_exceptions=True)
+    if own.hub.close(link):
+        own.observations.disconnected(standing.account, standing.id, own.now())
+        own.reports.wake(standing.account)
+        own.subtree.touch(standing.account, [standing.id])
+    refused = failure if isinstance(failure, Refused) else ended
+    why = refused.reason if refused else "closed by the secondary"
+    log.info("link closed", account=standing.account, server=standing.id, why=why)
+    lost = isinstance(failure, asyncio.CancelledError | grpc.aio.BaseError)
+    return failure if isinstance(failure, Exception) and not lost else None
+
+
+class _Body:
+    """What happens while a link is open. At rest it is one read that waits; a writer lives while there is something to write."""
+
+    def __init__(self, own: Context, stream: _Stream, link: Link, hello: pb.Hello, who: Caller) -> None:
+        self._own = own
+        self._stream = stream
+        self._link = link
+        self._hello = hello
+        self._who = who
+        self._account, self._id = link.key
+        self._held = {each.origin: each.content for each in hello.held}
+        self._has = {each.origin: frozenset(each.digests[: documents.ITEM_LIMIT]) for each in hello.held}
+        self._upper_version = -1
+        self._next: tuple[Desired, Stamp] | None = None
+        self._welcomed = False
+        self._writer: asyncio.Task[None] | None = None
+        self._certifying: asyncio.Task[None] | None = None
+        self._answers: deque[pb.LowerAnswer] = deque(maxlen=1)
+        self._answer: pb.LowerAnswer | None = None
+        self._lower: pb.LowerPrimary | None = None
+        self._undecided = False
+        self._middle = False
+
+    async def run(self) -> None:
+        """Welcomes the server, then hears it until it goes."""
+        try:
+            await self._welcome()
+            while (message := await self._stream.read()) is not grpc.aio.EOF:
+                self._hear(message)
+                await asyncio.sleep(PACE)
+        finally:
+            self._link.deliver = self._link.look_up = self._link.reconsider = None
+            for task in filter(None, (self._writer, self._certifying)):
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _welcome(self) -> None:
+        own, link = self._own, self._link
+        # Read once the hub holds the link: of a decision made before, this read knows; of one made later, the hub will be told.
+        placed = await own.desires.placed(self._who.server, still_trusted)
+        row = placed.row
+        link.group_id, link.number, link.wanted = row.group_id, placed.stamp.number, placed.desired
+        if placed.desired.content != self._held.get(own.signer.authority.fingerprint, NOTHING.content):
+            self._next = placed.desired, placed.stamp  # now: what the hub brings from here on is newer
+        link.deliver, link.look_up, link.reconsider = self._deliver, self._begin_writing, self._reconsider
+        now = own.now()
+        welcome = pb.Welcome(
+            primary_name=own.config.name,
+            version=__version__,
+            display_name=row.name or "",
+            group=row.group,
+            time=render.moment(now),
+        )
+        await self._stream.write(pb.FromPrimary(welcome=welcome))
+        self._welcomed = True
+        self._note(row, now)
+        self._begin_writing()
+        own.below.opened(row.account, row.id)
+        own.subtree.touch(row.account, [row.id])
+
+    def _note(self, row: Server, now: int) -> None:
+        """Writes down what the hello said."""
+        own, hello, source = self._own, self._hello, self._who.source
+        kinds = frozenset(filter(names.is_document_kind, hello.kinds[:KINDS]))
+        where = _host(hello.server_address)
+        own.observations.connected(row.account, row.id, source, hello.version[:40], now, where, " ".join(sorted(kinds)))
+        own.reports.wake(row.account)
+        log.info("link opened", account=row.account, server=row.id, name=row.shown_name, address=source)
+        for alarm in hello.identity_alarms[:ALARMS]:
+            own.observations.refused(row.account, Reason.IDENTITY_CHANGED, source, now)
+            log.alarm(
+                "a secondary met a strange authority at this primary's address",
+                account=row.account,
+                server=row.id,
+                address=alarm.address[:300],
+                fingerprint=alarm.fingerprint[:64],
+            )
+
+    # --- Out ------------------------------------------------------------------------------------------------------------------
+
+    def _deliver(self, wanted: Desired, stamp: Stamp) -> None:
+        """Puts a set in line in place of one that waits there; the line is one place long."""
+        self._next = wanted, stamp
+        self._begin_writing()
+
+    def _begin_writing(self) -> None:
+        """There is something to write, or something above this primary changed. Nothing comes before the welcome."""
+        if self._welcomed and self._writer is None:
+            self._own.desires.turns.enter(self._start_writer)
+
+    def _start_writer(self) -> None:
+        if self._writer is None and self._link.deliver is not None:  # or the link has ended meanwhile
+            self._writer = asyncio.create_task(self._write())
+            self._writer.add_done_callback(self._written)
+
+    def _written(self, writer: asyncio.Task[None]) -> None:
+        self._writer = None
+        error = None if writer.cancelled() else writer.exception()
+        if error is not None and not isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
+            log.fault("a set was not sent", error, account=self._account, server=self._id)
+        if error is not None:  # the server shall open a new link, and say there what it holds
+            self._link.end(Refused(Reason.INTERNAL, "The primary could not send this server its documents. Open a new link."))
+
+    async def _write(self) -> None:
+        own = self._own
+        while self._next is not None or self._answers or self._upper_version != own.upper.version:
+            if self._answers:
+                await self._stream.write(pb.FromPrimary(lower_answer=self._answers.popleft()))
+            if self._upper_version != own.upper.version:
+                await self._hand_down()
+            if self._next is not None:
+                wanted, stamp = self._next
+                self._next = None
+                encoded = documents.encode(self._account, self._id, stamp, wanted.encoded)
+                await self._send(self._account, own.signer.sign_set(encoded), wanted)
+                self._sent(wanted)
+
+    async def _hand_down(self) -> None:
+        """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
+        upper = self._own.upper
+        before, self._upper_version = self._upper_version, upper.version
+        if before >= 0 or upper.message.ancestors or self._held.keys() - {self._own.signer.authority.fingerprint}:
+            await self._stream.write(pb.FromPrimary(ancestry=upper.message))
+        for kept in upper.sets:
+            origin = kept.signed.origin
+            if self._held.get(origin) != kept.verified.content:
+                await self._send(PRIMARY, kept.signed, kept.desired)
+                self._held[origin] = kept.verified.content
+
+    async def _send(self, account: str, signed: document_pb2.SignedSet, wanted: Desired) -> None:
+        has = self._has.get(signed.origin, frozenset())
+        for message in await self._own.desires.messages(account, pb.FromPrimary(desired=signed), wanted, has):
+            await self._stream.write(message)
+        self._has[signed.origin] = wanted.digests
+
+    def _sent(self, wanted: Desired) -> None:
+        now = self._own.now()
+        for item in wanted.items:
+            if item.kind.startswith(documents.TASK):
+                self._own.reports.take(self._account, Word(self._id, item.kind, item.name, "sent", now))
+
+    # --- In -------------------------------------------------------------------------------------------------------------------
+
+    def _hear(self, message: pb.FromSecondary) -> None:
+        """What a newer secondary says besides is passed over, and so are words on what it was not asked about.
+
+        Of a task's run that is wanted no more, a late word on how it ended is taken: whether there was such a run is known where
+        it is written down.
+        """
+        own, now = self._own, self._own.now()
+        items = frozenset(documents.about(item) for item in self._link.wanted.items)
+        said = message.reports.reports[: documents.ITEM_LIMIT]
+        late = LATE_WORDS
+        for report in said:
+            word = reports.read(report, self._id, own.signer.authority.fingerprint, now)
+            if word is not None and ((word.kind, word.name) in items or (word.of_task and (late := late - 1) >= 0)):
+                own.reports.take(self._account, word)
+        own.subtree.heard(self._account, self._id, said, own.upper.items)
+        if message.HasField("below") and self._middle:
+            changed = own.below.take(self._account, self._id, items, message.below, now)
+            own.subtree.touch_below(self._account, self._id, changed)
+            for server in message.below.servers:
+                own.subtree.heard(self._account, f"{self._id}/{server.path}", server.reports, own.upper.items)
+        if message.HasField("lower"):
+            self._lower = message.lower
+            self._reconsider()
+
+    def _reconsider(self) -> None:
+        """Whether the primary on the server's host may stand below is asked when that says so, and when something was decided."""
+        if self._lower is not None:
+            self._undecided = True
+            if self._certifying is None:
+                self._certifying = asyncio.create_task(self._certify_all())
+
+    async def _certify_all(self) -> None:
+        try:
+            while self._undecided and self._lower is not None:
+                self._undecided = False
+                answer = await self._certify(self._lower)
+                if answer != self._answer:
+                    self._answer = answer
+                    self._answers.append(answer)
+                    self._begin_writing()
+        finally:
+            self._certifying = None
+
+    async def _certify(self, lower: pb.LowerPrimary) -> pb.LowerAnswer:
+        own = self._own
+        try:
+            authority = certificates.read_authority(lower.authority_certificate)
+            consent = ancestry.consented(authority, lower.consent, lower.consent_signature)
+            if consent.upper_key != own.signer.authority.public_key or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
+                raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
+            make = partial(own.signer.cross_certificate, authority, self._account, self._id, own.now())
+            above = own.upper.fingerprints
+            fingerprint = authority.fingerprint
+            made = await own.database.write(
+                self._account, levels.certify, self._account, self._id, fingerprint, above, make, own.now()
+            )
+        except Refused as refused:
+            log.warning("a primary may not stand below", account=self._account, server=self._id, reason=refused.reason)
+            self._middle = False
+            return pb.LowerAnswer(reason=refused.reason, message=refused.message)
+        self._middle = True
+        return pb.LowerAnswer(cross_certificate=made)
+
+
+def _host(text: str) -> str:
+    """The address where clients find a server; what is none counts as not said."""
+    try:
+        return names.host(text)
+    except Refused:
+        return ""

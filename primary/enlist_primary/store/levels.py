@@ -1,0 +1,210 @@
+"""The SQL of levels: the primary above this one and its sets, and what stands below middle servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from enlist import certificates, documents, layers, names
+from enlist.layers import Layer
+from enlist.runtime.terminal import escape
+from enlist.v1 import document_pb2
+from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.levels import BelowServer, Bequest, Upper, UpperLayer, UpperState
+from enlist_primary.model.servers import State
+from enlist_primary.store import desired
+from enlist_primary.store.database import Row, Transaction
+
+# --- Above ------------------------------------------------------------------------------------------------------------------
+
+
+def epoch(tx: Transaction) -> int:
+    """The epoch of everything that this primary stamps."""
+    row = tx.row("SELECT epoch FROM account WHERE domain = $1", PRIMARY)
+    assert row is not None, "every primary is made with its own account"
+    return int(row["epoch"])
+
+
+def upper(tx: Transaction) -> Upper | None:
+    """The primary above this one, or the last that was."""
+    row = tx.row("SELECT * FROM upper WHERE account = $1", PRIMARY)
+    if row is None:
+        return None
+    parts = (bytes(row[each]) for each in ("authority", "consent", "signature", "ancestry"))
+    authority, consent, signature, ancestry = parts
+    return Upper(authority, row["name"], UpperState(row["state"]), consent, signature, ancestry)
+
+
+def save_upper(tx: Transaction, upper: Upper) -> None:
+    """The primary above as it is now."""
+    sql = """
+        INSERT INTO upper (account, authority, name, state, consent, signature, ancestry) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (account) DO UPDATE SET authority = excluded.authority, name = excluded.name, state = excluded.state,
+            consent = excluded.consent, signature = excluded.signature, ancestry = excluded.ancestry
+    """
+    values = (upper.authority, upper.name, upper.state.value, upper.consent, upper.signature, upper.ancestry)
+    tx.run(sql, PRIMARY, *values)
+
+
+def upper_sets(tx: Transaction) -> dict[str, bytes]:
+    """The newest signed set of each primary above, by its fingerprint."""
+    rows = tx.rows("SELECT origin, signed FROM upper_set WHERE account = $1", PRIMARY)
+    return {row["origin"]: bytes(row["signed"]) for row in rows}
+
+
+def save_upper_set(tx: Transaction, origin: str, signed: bytes, bodies: Iterable[tuple[str, bytes]]) -> None:
+    """A set from above with the bodies that came with it, by their digests in hex."""
+    for digest, body in bodies:
+        sql = "INSERT INTO body (account, digest, body) VALUES ($1, $2, $3) ON CONFLICT (account, digest) DO NOTHING"
+        tx.run(sql, PRIMARY, digest, body)
+    sql = """
+        INSERT INTO upper_set (account, origin, signed) VALUES ($1, $2, $3)
+        ON CONFLICT (account, origin) DO UPDATE SET signed = excluded.signed
+    """
+    tx.run(sql, PRIMARY, origin, signed)
+
+
+def forget_upper_sets(tx: Transaction, origins: Iterable[str]) -> None:
+    """Drops the sets of primaries that are not above any more."""
+    for origin in origins:
+        tx.run("DELETE FROM upper_set WHERE account = $1 AND origin = $2", PRIMARY, origin)
+
+
+def forget_bodies(tx: Transaction, named: frozenset[str]) -> None:
+    """Drops the bodies from above that no set names any more."""
+    for row in tx.rows("SELECT digest FROM body WHERE account = $1", PRIMARY):
+        if row["digest"] not in named:
+            tx.run("DELETE FROM body WHERE account = $1 AND digest = $2", PRIMARY, row["digest"])
+
+
+def upper_layers(tx: Transaction, kind: str) -> list[UpperLayer]:
+    """The layers of a policy from above, from the top down; all was verified when it came.
+
+    Of a primary that left what it set to be changed, and of those above it, without locks.
+    """
+    row, sets = upper(tx), upper_sets(tx)
+    if row is None or not sets:
+        return []
+    found: list[list[UpperLayer]] = []
+    unlocked = False
+    for ancestor in document_pb2.Ancestry.FromString(row.ancestry).ancestors:
+        unlocked = unlocked or document_pb2.Consent.FromString(ancestor.consent).state == document_pb2.ANCESTOR_STATE_KEPT
+        signed = sets.get(certificates.read_authority(ancestor.authority_certificate).fingerprint)
+        if signed is not None:
+            found.append(_layers(tx, kind, escape(ancestor.primary_name), signed, unlocked))
+    return [layer for layers in reversed(found) for layer in layers]
+
+
+def _layers(tx: Transaction, kind: str, primary: str, signed: bytes, unlocked: bool) -> list[UpperLayer]:
+    message = document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
+    found = []
+    for item in message.items:
+        body = desired.body(tx, PRIMARY, item.digest)
+        if item.kind == documents.POLICY + kind and body is not None:
+            said = layers.decode(body)
+            layer = Layer(said.settings, () if unlocked else said.locks, said.put_back)
+            place = message.account if item.name == names.ROOT_GROUP else f"{message.account}/{item.name}"
+            found.append(UpperLayer(f"{primary}: {place}", item.revision, layer))
+    return found
+
+
+# --- Middle servers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Middle:
+    """Whether a server's host may run a primary under this one, and the one that it runs."""
+
+    may_have_secondaries: bool
+    lower_key: str | None
+    cross_certificate: bytes | None
+
+
+def middle(tx: Transaction, account: str, id: str) -> Middle:
+    """A server's part as a middle server."""
+    sql = "SELECT may_have_secondaries, lower_key, cross_certificate FROM server WHERE account = $1 AND id = $2"
+    row = tx.row(sql, account, id)
+    if row is None:
+        return Middle(False, None, None)
+    certificate = row["cross_certificate"]
+    return Middle(bool(row["may_have_secondaries"]), row["lower_key"], bytes(certificate) if certificate is not None else None)
+
+
+def allow(tx: Transaction, account: str, id: str, may: bool, revision: int) -> None:
+    """Whether a primary on a server's host may stand under this one; one that may not any more, does not."""
+    sql = "UPDATE server SET may_have_secondaries = $3, revision = $4 WHERE account = $1 AND id = $2"
+    tx.run(sql, account, id, int(may), revision)
+    if not may:
+        tx.run("UPDATE server SET lower_key = NULL, cross_certificate = NULL WHERE account = $1 AND id = $2", account, id)
+
+
+def certify(tx: Transaction, account: str, id: str, lower_key: str, cross_certificate: bytes) -> None:
+    """The primary that stands below a server."""
+    sql = "UPDATE server SET lower_key = $3, cross_certificate = $4 WHERE account = $1 AND id = $2"
+    tx.run(sql, account, id, lower_key, cross_certificate)
+
+
+def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None) -> None:
+    """What becomes of what was set below a server that is removed; nothing of it stands below any more."""
+    sql = """
+        UPDATE server SET bequest = $3, may_have_secondaries = 0, lower_key = NULL, cross_certificate = NULL
+        WHERE account = $1 AND id = $2
+    """
+    tx.run(sql, account, id, bequest.value if bequest else None)
+    forget_below(tx, account, id)
+
+
+def bequest(tx: Transaction, account: str, id: str) -> Bequest | None:
+    """What was said to become of it."""
+    row = tx.row("SELECT bequest FROM server WHERE account = $1 AND id = $2", account, id)
+    return Bequest(row["bequest"]) if row is not None and row["bequest"] else None
+
+
+# --- Below ------------------------------------------------------------------------------------------------------------------
+
+
+def below(tx: Transaction, account: str | None = None) -> list[BelowServer]:
+    """What last stood below middle servers, of one account or of all, by account, middle server and path."""
+    where = "" if account is None else "WHERE account = $1"
+    rows = tx.rows(f"SELECT * FROM below_server {where} ORDER BY account, via, path", *(() if account is None else (account,)))
+    return [_below(row) for row in rows]
+
+
+def save_below(tx: Transaction, servers: Iterable[BelowServer]) -> None:
+    """Overwrites what was said of these servers; those below a server that is gone meanwhile are passed over."""
+    sql = """
+        INSERT INTO below_server (account, via, path, name, place, state, connected, connected_at, unknown_since, code, kinds)
+        SELECT account, id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM server WHERE account = $1 AND id = $2
+        ON CONFLICT (account, via, path) DO UPDATE SET name = excluded.name, place = excluded.place, state = excluded.state,
+            connected = excluded.connected, connected_at = excluded.connected_at, unknown_since = excluded.unknown_since,
+            code = excluded.code, kinds = excluded.kinds
+    """
+    for each in servers:
+        values = (each.name, each.place, each.state.value, int(each.connected), each.connected_at, each.unknown_since)
+        tx.run(sql, each.account, each.via, each.path, *values, each.code, " ".join(each.kinds))
+
+
+def forget_below(tx: Transaction, account: str, via: str, paths: Iterable[str] | None = None) -> None:
+    """Drops servers below a middle server, all or these, with what they said of policies; results of tasks stay."""
+    if paths is None:
+        rows = tx.rows("SELECT path FROM below_server WHERE account = $1 AND via = $2", account, via)
+        paths = [row["path"] for row in rows]
+    for path in paths:
+        tx.run("DELETE FROM below_server WHERE account = $1 AND via = $2 AND path = $3", account, via, path)
+        tx.run("DELETE FROM policy_report WHERE account = $1 AND server_id = $2", account, f"{via}/{path}")
+
+
+def _below(row: Row) -> BelowServer:
+    return BelowServer(
+        account=row["account"],
+        via=row["via"],
+        path=row["path"],
+        name=row["name"],
+        place=row["place"],
+        state=State(row["state"]),
+        connected=bool(row["connected"]),
+        connected_at=row["connected_at"],
+        unknown_since=row["unknown_since"],
+        code=row["code"],
+        kinds=tuple(row["kinds"].split()),
+    )

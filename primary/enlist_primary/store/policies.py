@@ -1,0 +1,235 @@
+"""The SQL of policies: their bodies, what they are and were, whom they are for, and what servers said of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from enlist import documents
+from enlist.layers import Layer, decode
+from enlist.reasons import Reason, Refused
+from enlist.runtime.schedules import Window
+from enlist_primary.model.policies import Placed, Policy, Report, Status, ways, ways_down
+from enlist_primary.model.reports import Word
+from enlist_primary.store import groups, rollouts
+from enlist_primary.store.database import Row, Transaction
+from enlist_primary.store.groups import Group, path_of
+
+_SELECT = f"""
+    SELECT revision.*, {path_of("revision")} AS group_path FROM policy_revision revision WHERE revision.account = $1
+"""
+_STATUSES = {status.value: status for status in Status}
+_PRESENT = f"{_SELECT} AND revision.revision IN (SELECT revision FROM policy WHERE account = $1)"
+
+
+def unknown(group: str, kind: str) -> Refused:
+    """The answer where a group has no policy of a kind."""
+    return Refused(Reason.NOT_FOUND, f'The group "{group}" has no policy of the kind "{kind}".')
+
+
+# --- Bodies -----------------------------------------------------------------------------------------------------------------
+
+
+def save_body(tx: Transaction, account: str, body: bytes) -> str:
+    """Keeps a body, once however often it is needed, and returns its digest in hex."""
+    digest = hashlib.sha256(body).hexdigest()
+    sql = "INSERT INTO body (account, digest, body) VALUES ($1, $2, $3) ON CONFLICT (account, digest) DO NOTHING"
+    tx.run(sql, account, digest, body)
+    return digest
+
+
+def layer(tx: Transaction, account: str, digest: str) -> Layer:
+    """The layer whose body has this digest."""
+    row = tx.row("SELECT body FROM body WHERE account = $1 AND digest = $2", account, digest)
+    assert row is not None, "a body stays as long as a revision names it"
+    return decode(bytes(row["body"]))
+
+
+def layers(tx: Transaction, account: str, digests: Iterable[str]) -> dict[str, Layer]:
+    """The layers of these digests, each read once."""
+    return {digest: layer(tx, account, digest) for digest in sorted(set(digests))}
+
+
+# --- What they are and were ---------------------------------------------------------------------------------------------------
+
+
+def put(tx: Transaction, policy: Policy) -> None:
+    """The policy as it is from this revision on; what it was stays in its history."""
+    place = (policy.account, policy.group_id, policy.kind)
+    if policy.digest is None:
+        tx.run("DELETE FROM policy WHERE account = $1 AND group_id = $2 AND kind = $3", *place)
+    else:
+        sql = """
+            INSERT INTO policy (account, group_id, kind, revision) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (account, group_id, kind) DO UPDATE SET revision = excluded.revision
+        """
+        tx.run(sql, *place, policy.revision)
+    sql = """
+        INSERT INTO policy_revision (account, group_id, kind, revision, digest, created_at, actor)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+    """
+    tx.run(sql, *place, policy.revision, policy.digest, policy.created_at, policy.actor)
+
+
+def find(tx: Transaction, account: str, group_id: str, kind: str) -> Policy | None:
+    """The group's present policy of a kind; None if it has none."""
+    row = tx.row(f"{_PRESENT} AND revision.group_id = $2 AND revision.kind = $3", account, group_id, kind)
+    return None if row is None else _policy(row)
+
+
+def revision(tx: Transaction, account: str, number: int) -> Policy | None:
+    """What some policy was from this revision on."""
+    row = tx.row(f"{_SELECT} AND revision.revision = $2", account, number)
+    return None if row is None else _policy(row)
+
+
+def history(tx: Transaction, account: str, group_id: str, kind: str, limit: int) -> list[Policy]:
+    """What the group's policy of a kind is and was, newest first."""
+    sql = f"{_SELECT} AND revision.group_id = $2 AND revision.kind = $3 ORDER BY revision.revision DESC LIMIT $4"
+    return [_policy(row) for row in tx.rows(sql, account, group_id, kind, limit)]
+
+
+def forget(tx: Transaction, policy: Policy, keep: int) -> None:
+    """Drops what a policy was, but for its newest so many revisions and the one that its rollout has yet to replace everywhere."""
+    place = (policy.account, policy.group_id, policy.kind)
+    needed = rollouts.find(tx, policy.account, policy.revision)
+    sql = "SELECT revision, digest FROM policy_revision WHERE account = $1 AND group_id = $2 AND kind = $3 ORDER BY revision DESC"
+    for row in tx.rows(sql, *place)[keep:]:
+        if needed is None or row["revision"] != needed.before:
+            tx.run("DELETE FROM policy_revision WHERE account = $1 AND revision = $2", policy.account, row["revision"])
+            tx.run("DELETE FROM rollout WHERE account = $1 AND revision = $2", policy.account, row["revision"])
+            _forget_body(tx, policy.account, row["digest"])
+
+
+def _forget_body(tx: Transaction, account: str, digest: str | None) -> None:
+    sql = """
+        DELETE FROM body WHERE account = $1 AND digest = $2
+        AND NOT EXISTS (SELECT 1 FROM policy_revision WHERE account = $1 AND digest = $2)
+    """
+    tx.run(sql, account, digest)
+
+
+def listed(tx: Transaction, account: str) -> list[Placed]:
+    """The present policies of an account with their rollouts, by group and kind."""
+    return _placed(tx, account, tx.rows(_PRESENT, account))
+
+
+def of_kind(tx: Transaction, account: str, kind: str) -> list[Placed]:
+    """Those of one kind."""
+    return _placed(tx, account, tx.rows(f"{_PRESENT} AND revision.kind = $2", account, kind))
+
+
+def _placed(tx: Transaction, account: str, rows: Iterable[Row]) -> list[Placed]:
+    brought = rollouts.of_policies(tx, account)
+    found = [Placed(policy, brought.get(policy.revision)) for policy in map(_policy, rows)]
+    return sorted(found, key=lambda each: (each.policy.group.strip("/").split("/"), each.policy.kind))
+
+
+def _policy(row: Row) -> Policy:
+    return Policy(
+        account=row["account"],
+        group_id=row["group_id"],
+        group=row["group_path"] or "",
+        kind=row["kind"],
+        revision=row["revision"],
+        digest=row["digest"],
+        created_at=row["created_at"],
+        actor=row["actor"],
+    )
+
+
+# --- Whom they are for --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trusted server as policies know it."""
+
+    id: str
+    name: str
+    group_id: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The policies of one kind in an account, and the trusted servers of some of its groups, in one view of the database.
+
+    Groups are named by their ids; `windows` has the innermost maintenance window of each group that has one.
+    """
+
+    groups: dict[str, Group]
+    ways: dict[str, tuple[Placed, ...]]
+    windows: dict[str, Window]
+    targets: list[Target]
+    reports: dict[str, Report]
+
+
+def scene(tx: Transaction, account: str, kind: str, group_id: str) -> Scene:
+    """The scene for the servers that stand in a group or below it."""
+    tree = {group.id: group for group in groups.listed(tx, account)}
+    paths = {id: group.path for id, group in tree.items()}
+    below = groups.below(tx, account, group_id)
+    return Scene(
+        groups=tree,
+        ways=ways(paths, of_kind(tx, account, kind)),
+        windows=dict(_windows(tree, paths)),
+        targets=targets(tx, account, set(below)),
+        reports=reports(tx, account, kind),
+    )
+
+
+def _windows(tree: Mapping[str, Group], paths: Mapping[str, str]) -> Iterator[tuple[str, Window]]:
+    for id, way in ways_down(paths).items():
+        open_in = [window for step in way if (window := tree[step].window) is not None]
+        if open_in:
+            yield id, open_in[-1]
+
+
+_BELOW = """
+    SELECT below.via || '/' || below.path AS id, middle.name || ' / ' || below.name AS name, middle.group_id
+    FROM below_server below JOIN server middle ON middle.account = below.account AND middle.id = below.via
+    WHERE below.account = $1 AND below.state = 'trusted' AND middle.state = 'trusted'
+"""
+
+
+def targets(tx: Transaction, account: str, group_ids: Collection[str] | None = None) -> list[Target]:
+    """The trusted servers of an account, or those that stand in these groups; and all below the middle servers among them."""
+    rows = tx.rows("SELECT id, name, group_id FROM server WHERE account = $1 AND state = 'trusted'", account)
+    rows += tx.rows(_BELOW, account)
+    return [Target(r["id"], r["name"] or "", r["group_id"]) for r in rows if group_ids is None or r["group_id"] in group_ids]
+
+
+# --- What servers said --------------------------------------------------------------------------------------------------------
+
+
+def save_report(tx: Transaction, account: str, word: Word) -> None:
+    """Overwrites a server's last word on the policy of one kind; of one that is gone meanwhile nothing is kept.
+
+    One below a middle server is named by that one's id first: it may be written down before the server itself is.
+    """
+    sql = """
+        INSERT INTO policy_report (account, server_id, kind, revisions, running, state, message, at)
+        SELECT account, $2, $3, $4, $5, $6, $7, $8 FROM server WHERE account = $1 AND id = $9
+        ON CONFLICT (account, server_id, kind) DO UPDATE SET revisions = excluded.revisions, running = excluded.running,
+            state = excluded.state, message = excluded.message, at = excluded.at
+    """
+    kind = word.kind.removeprefix(documents.POLICY)
+    revisions, running = (",".join(map(str, each)) for each in (word.revisions, word.running))
+    direct = word.server_id.partition("/")[0]
+    tx.run(sql, account, word.server_id, kind, revisions, running, word.state, word.message, word.at, direct)
+
+
+def reports(tx: Transaction, account: str, kind: str) -> dict[str, Report]:
+    """The last words of an account's servers on the policy of one kind, by server id."""
+    sql = "SELECT server_id, revisions, running, state, message, at FROM policy_report WHERE account = $1 AND kind = $2"
+    numbers = cache(_numbers)  # most servers mean the same, and there may be very many
+    return {
+        r["server_id"]: Report(numbers(r["revisions"]), numbers(r["running"]), _STATUSES[r["state"]], r["message"], r["at"])
+        for r in tx.rows(sql, account, kind)
+    }
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()

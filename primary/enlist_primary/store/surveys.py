@@ -1,0 +1,180 @@
+"""Queries about policies that look at many servers at once: how they fare, what a server gets and why, and what a change would do.
+
+Each server is looked at once for each kind, and what many servers share is reckoned once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from enlist import layers
+from enlist.layers import Layer
+from enlist_primary.model.policies import Counts, Fares, Placed, Policy, Report, Way, fares, ways
+from enlist_primary.model.rollouts import Present
+from enlist_primary.store import accounts, groups, levels, policies, servers
+from enlist_primary.store.database import Transaction
+from enlist_primary.store.policies import Scene, Target
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A policy and how it fares."""
+
+    placed: Placed
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Reported:
+    """How a policy fares at one server; `group` is the path of the one it stands in."""
+
+    target: Target
+    group: str
+    fares: Fares
+
+
+@dataclass(frozen=True)
+class Change:
+    """Servers that would change alike: their effective settings as canonical JSON, empty where there are none."""
+
+    before: bytes
+    after: bytes
+    targets: Sequence[Target]
+
+
+# --- How they fare ------------------------------------------------------------------------------------------------------------
+
+
+def everything(tx: Transaction, account: str, present: Present) -> list[Surveyed]:
+    """All policies of an account, by group and kind."""
+    accounts.load(tx, account)
+    paths = {group.id: group.path for group in groups.listed(tx, account)}
+    found = policies.listed(tx, account)
+    targets = policies.targets(tx, account) if found else []
+    counts: dict[int, Counts] = defaultdict(Counts)
+    for kind in {each.policy.kind for each in found}:
+        placed = ways(paths, [each for each in found if each.policy.kind == kind])
+        _count(counts, placed, targets, policies.reports(tx, account, kind), present)
+    return [Surveyed(each, counts[each.policy.revision]) for each in found]
+
+
+def _count(
+    counts: Mapping[int, Counts],
+    placed: Mapping[str, Way],
+    targets: Sequence[Target],
+    reports: Mapping[str, Report],
+    present: Present,
+) -> None:
+    for target in targets:
+        way, report = placed[target.group_id], reports.get(target.id)
+        for each in way:
+            counts[each.policy.revision].add(fares(each, way, target.id, report, present(target.id)))
+
+
+def one(tx: Transaction, account: str, group_id: str, kind: str, present: Present) -> Surveyed | None:
+    """One policy; None if the group has none of this kind."""
+    scene = policies.scene(tx, account, kind, group_id)
+    placed = _placed(scene, group_id)
+    if placed is None:
+        return None
+    counts = Counts()
+    for target in scene.targets:
+        counts.add(_fares(scene, placed, target, present))
+    return Surveyed(placed, counts)
+
+
+def at_servers(tx: Transaction, account: str, group_id: str, kind: str, present: Present) -> list[Reported] | None:
+    """How one policy fares at each server, by group and name; None if the group has none of this kind."""
+    scene = policies.scene(tx, account, kind, group_id)
+    placed = _placed(scene, group_id)
+    if placed is None:
+        return None
+    found = [Reported(each, scene.groups[each.group_id].path, _fares(scene, placed, each, present)) for each in scene.targets]
+    return sorted(found, key=lambda each: (each.group.strip("/").split("/"), each.target.name, each.target.id))
+
+
+def _placed(scene: Scene, group_id: str) -> Placed | None:
+    return next((each for each in scene.ways[group_id] if each.policy.group_id == group_id), None)
+
+
+def _fares(scene: Scene, placed: Placed, target: Target, present: Present) -> Fares:
+    return fares(placed, scene.ways[target.group_id], target.id, scene.reports.get(target.id), present(target.id))
+
+
+# --- What a server gets -------------------------------------------------------------------------------------------------------
+
+
+def explained(tx: Transaction, account: str, server_id: str, kind: str) -> list[tuple[Policy, Layer]]:
+    """The layers of one kind that a server gets now, from the top down. Refused with NOT_FOUND if there is no such server."""
+    server = servers.load(tx, account, server_id)
+    way = policies.scene(tx, account, kind, server.group_id).ways[server.group_id]
+    found = [policies.revision(tx, account, each.revision_at(server_id)) for each in way]
+    return [(each, policies.layer(tx, account, each.digest)) for each in found if each is not None and each.digest is not None]
+
+
+# --- What a change would do ---------------------------------------------------------------------------------------------------
+
+
+def planned(tx: Transaction, account: str, group_id: str, kind: str, layer: Layer | None) -> list[Change]:
+    """The servers whose effective settings would change if the group said this, with all stages done; None: if it said nothing.
+
+    Other rollouts under way stay as they are. Servers that have the same layers are reckoned once.
+    """
+    scene = policies.scene(tx, account, kind, group_id)
+    alike: dict[_Layered, list[Target]] = defaultdict(list)
+    for target in scene.targets:
+        alike[_layered(scene.ways[target.group_id], target.id)].append(target)
+    from_above = [each.layer for each in levels.upper_layers(tx, kind)]
+    reader = _Reader(tx, account)
+    depth = _depth(scene, group_id)
+    changes: dict[tuple[bytes, bytes], list[Target]] = defaultdict(list)
+    for has, targets in alike.items():
+        above = from_above + [reader.layer(revision) for place, revision in has if _depth(scene, place) < depth]
+        here = [layer] if layer is not None else []
+        below = [reader.layer(revision) for place, revision in has if _depth(scene, place) > depth]
+        before = _effective([*from_above, *(reader.layer(revision) for _, revision in has)])
+        after = _effective([*above, *here, *below])
+        if not layers.same(before, after):
+            changes[_shown(before), _shown(after)] += targets
+    return [Change(before, after, targets) for (before, after), targets in changes.items()]
+
+
+_Layered = tuple[tuple[str, int], ...]
+"""The layers that a server has, from the top down: each by its group's id and its revision."""
+
+
+def _layered(way: Way, server_id: str) -> _Layered:
+    return tuple((each.policy.group_id, revision) for each in way if (revision := each.revision_at(server_id)))
+
+
+def _depth(scene: Scene, group_id: str) -> int:
+    """How far below the root group a group stands."""
+    path = scene.groups[group_id].path
+    return 0 if path == "/" else path.count("/") + 1
+
+
+class _Reader:
+    """Reads each layer once."""
+
+    def __init__(self, tx: Transaction, account: str) -> None:
+        self._tx = tx
+        self._account = account
+        self.layer = cache(self._layer)
+
+    def _layer(self, revision: int) -> Layer:
+        policy = policies.revision(self._tx, self._account, revision)
+        assert policy is not None, "what a server has is a revision"
+        assert policy.digest is not None, "and one that says something"
+        return policies.layer(self._tx, self._account, policy.digest)
+
+
+def _effective(of: Sequence[Layer]) -> dict[str, Any] | None:
+    return layers.effective(of) if of else None
+
+
+def _shown(settings: dict[str, Any] | None) -> bytes:
+    return b"" if settings is None else layers.dumps(settings)

@@ -1,0 +1,369 @@
+"""Policies at this server: what the layers come to, put in force by the owner's handlers, kept so, and reported.
+
+What is known of each kind is written down before a handler begins and after it has ended; after a crash in between, what may be
+half done is done again or taken back. A disk that is full keeps new policies from being begun, and holds up nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from enlist import documents
+from enlist.reasons import Refused
+from enlist.runtime import schedules
+from enlist.runtime.logs import Log
+from enlist.runtime.schedules import Window
+from enlist.runtime.terminal import moment
+from enlist_secondary import policy_records as records
+from enlist_secondary.calling import UNFORESEEN, answer
+from enlist_secondary.checks import Clock
+from enlist_secondary.documents import Documents
+from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, sentence
+from enlist_secondary.handlers.workers import to_the_end
+from enlist_secondary.outbox import Outbox
+from enlist_secondary.policy_records import Record, Step, Wanted
+from enlist_secondary.policy_store import PolicyStore
+
+DRIFT_SECONDS = 10.0
+"""Seconds between two looks whether somebody changed locally what a policy governs."""
+AGAIN_SECONDS = 10.0
+"""Seconds after which something that the disk refused is tried again."""
+GO_BACK_SECONDS = 60.0
+"""Seconds after which a handler that could not go back, or could not put back, is asked again."""
+CLOCK_SECONDS = 60.0
+"""Seconds between two looks at the clock, which may have been set, while a maintenance window is waited for."""
+SHORTEST_SLEEP = 0.05
+
+UNSUPPORTED = "This server has no handler for it."
+_GOING_BACK = " Going back failed: "
+_LOG = Log("enlist.secondary")
+
+
+class Policies:
+    """All policies of one enrolment. `run` keeps them in force until cancelled; `look` tells it that other sets hold."""
+
+    def __init__(
+        self,
+        folder: Path,
+        held: Documents,
+        handlers: Mapping[str, PolicyHandler],
+        outbox: Outbox,
+        now: Clock,
+        drift_seconds: float = DRIFT_SECONDS,
+        elapsed: Clock = time.monotonic,
+    ) -> None:
+        """`now` is the clock, which may be set; `elapsed` counts seconds that went by, whatever is done to the clock."""
+        self._held = held
+        self._handlers = handlers
+        self._now = now
+        self._elapsed = elapsed
+        self._store = PolicyStore(folder, outbox, now, elapsed)
+        self._wanted: dict[str, Wanted] = {}
+        self._window: Window | None = None
+        self._seen: object = None  # the items that `_wanted` and `_window` were made from; None before the first time
+        self._stale = True
+        self._problem = ""
+        self._again: set[str] = set()
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._drift_seconds = drift_seconds
+        self._looked = -math.inf  # this and the following by `elapsed`
+        self._read_at = -math.inf
+        self._resting: dict[str, float] = {}
+
+    def load(self) -> None:
+        """Reads the records. What failed before is tried once more: the owner may have mended the handler meanwhile."""
+        self._store.load()
+        self._again = {kind for kind, record in self._store.all().items() if record.state == records.FAILED}
+
+    def look(self) -> None:
+        """Other sets may hold now."""
+        self._stale, self._read_at = True, -math.inf
+        self._wake.set()
+
+    def say_all(self) -> None:
+        """Puts the word on every kind in the outbox: after a start, before the first link."""
+        self._store.say_all()
+
+    def records(self) -> dict[str, Record]:
+        """What is known of every kind."""
+        return self._store.all()
+
+    # --- When something is to be done -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled; handlers that run then are cancelled too."""
+        try:
+            while True:
+                self._wake.clear()
+                await self._read_sets()
+                await self._rest(self._begin())
+        finally:
+            for task in self._busy.values():
+                task.cancel()
+            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+
+    async def _rest(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _read_sets(self) -> None:
+        """What cannot be read changes nothing: what holds, holds on."""
+        if not self._stale or self._elapsed() < self._read_at:
+            return
+        self._stale = False
+        try:
+            await self._read()
+            self._problem = ""
+        except Refused as refused:
+            self._stale, self._read_at = True, self._elapsed() + AGAIN_SECONDS
+            if self._problem != refused.message:
+                self._problem = refused.message
+                _LOG.warning("policies cannot be read", reason=refused.reason, problem=refused.message)
+
+    async def _read(self) -> None:
+        kinds = (documents.POLICY, documents.WINDOW)
+        if (self._held.unlocked, self._held.items(kinds)) == self._seen:
+            return
+        unlocked = self._held.unlocked
+        found = await self._held.all(kinds)
+        self._wanted = await to_the_end(records.wanted, found)
+        self._seen = unlocked, [(document.origin, document.item) for document in found]
+        self._resting.clear()
+        try:
+            self._window = records.window(found)
+        except (Refused, ValueError) as error:  # it holds nothing up
+            self._window = None
+            _LOG.warning("a maintenance window cannot be read", problem=str(error))
+
+    def _begin(self) -> float | None:
+        """Begins what is to be done for each kind that is not being worked on. Seconds until there may be more; None for never."""
+        elapsed, opens = self._elapsed(), self._opens()
+        drift = elapsed - self._looked >= self._drift_seconds
+        self._looked = elapsed if drift else self._looked
+        free = [kind for kind in {**self._wanted, **self._store.all()} if kind not in self._busy]
+        dues = [self._begin_one(kind, elapsed, opens, drift) for kind in free]
+        if self._stale:
+            dues.append(self._read_at)
+        if any(map(self._watched, self._wanted)):
+            dues.append(self._looked + self._drift_seconds)
+        due = min(dues, default=math.inf)
+        return max(due - elapsed, SHORTEST_SLEEP) if due < math.inf else None
+
+    def _begin_one(self, kind: str, elapsed: float, opens: int | None, drift: bool) -> float:
+        """Begins what is to be done for a kind. By `elapsed`, when it is to be looked at again; its end wakes us besides."""
+        step = self._step(kind, opens is None)
+        expires = self._store.expires(kind) if kind in self._handlers else math.inf
+        rests = self._resting.get(kind, -math.inf)
+        if elapsed < rests and step not in (Step.ROLL_BACK, Step.CONFIRM):
+            return min(rests, expires)
+        work = self._work(kind, step, opens, drift)
+        if work is not None:
+            self._busy[kind] = task = asyncio.create_task(work)
+            task.add_done_callback(lambda task: self._ended(kind, task))
+            return math.inf
+        if step is Step.WAIT and opens is not None:
+            return min(expires, elapsed + min(opens - self._now(), CLOCK_SECONDS))
+        return expires
+
+    def _ended(self, kind: str, task: asyncio.Task[None]) -> None:
+        del self._busy[kind]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._rests(kind, AGAIN_SECONDS)
+        if isinstance(error, Refused):
+            _LOG.warning("a policy waits", kind=kind, reason=error.reason, problem=error.message)
+        elif error is not None:
+            _LOG.fault("a policy could not be worked on", error, kind=kind)
+            self._store.postpone(kind, self._resting[kind])
+        self._wake.set()
+
+    def _rests(self, kind: str, seconds: float) -> None:
+        self._resting[kind] = self._elapsed() + seconds
+
+    def _opens(self) -> int | None:
+        """When the maintenance window opens, Unix seconds; None if it is open, or there is none."""
+        now = int(self._now())
+        try:
+            opens = schedules.opens(self._window, now) if self._window is not None else now
+        except Refused:  # by a clock that no calendar reaches: it holds nothing up
+            return None
+        return opens if opens > now else None
+
+    # --- What is to be done ---------------------------------------------------------------------------------------------------
+
+    def _step(self, kind: str, window_open: bool) -> Step:
+        step = records.next_step(
+            self._wanted.get(kind),
+            self._store.get(kind),
+            handled=kind in self._handlers,
+            expired=self._store.left(kind) <= 0,
+            window_open=window_open,
+            again=kind in self._again,
+        )
+        # Before the sets were read for the first time, nothing is known of what is wanted.
+        return Step.NOTHING if self._seen is None and step is not Step.ROLL_BACK else step
+
+    def _work(self, kind: str, step: Step, opens: int | None, drift: bool) -> Coroutine[Any, Any, None] | None:
+        """The coroutine that does it; also what is due besides, where there is nothing else to do."""
+        record, want = self._store.get(kind), self._wanted.get(kind)
+        match step:
+            case Step.END:
+                return self._end(kind, record)
+            case Step.ROLL_BACK:
+                return self._roll_back(kind, record)
+            case Step.GO_BACK:
+                return self._go_back(kind, record)
+        work = self._forward(want, record, step, opens) if want is not None else None
+        if work is None and kind in self._store.unwritten:
+            work = self._store.write(kind, record)
+        if work is None and drift and want is not None and self._watched(kind):
+            work = self._watch(want, record)
+        return work
+
+    def _forward(self, want: Wanted, record: Record, step: Step, opens: int | None) -> Coroutine[Any, Any, None] | None:
+        kind, now = want.kind, int(self._now())
+        told = replace(record, revisions=want.revisions, at=now)
+        match step:
+            case Step.APPLY:
+                return self._apply(want, record)
+            case Step.ADOPT:
+                self._again.discard(kind)
+                return self._store.note(kind, records.in_force(want, record, now, self._store.left(kind)))
+            case Step.CONFIRM:
+                return self._store.note(kind, replace(record, provisional=None))
+            case Step.SAY_UNSUPPORTED:
+                doubtful = record.touched  # another handler may come, that does something else
+                return self._store.note(kind, replace(told, state=records.UNSUPPORTED, message=UNSUPPORTED, doubtful=doubtful))
+            case Step.SAY_UNREADABLE:
+                self._again.discard(kind)
+                _LOG.warning("a policy cannot be read", kind=kind, problem=want.problem)
+                return self._store.note(kind, replace(told, state=records.FAILED, message=want.problem))
+            case Step.WAIT if opens is not None:
+                waits = replace(told, state=records.RECEIVED, message=f"Its maintenance window opens at {moment(opens)}.")
+                return self._store.note(kind, waits) if replace(waits, at=record.at) != record else None
+        return None
+
+    def _watched(self, kind: str) -> bool:
+        """Whether what it governs is looked at now and then."""
+        state = self._store.get(kind).state
+        return kind in self._handlers and kind in self._wanted and state in (records.APPLIED, records.CHANGED_LOCALLY)
+
+    # --- Doing it -------------------------------------------------------------------------------------------------------------
+
+    async def _apply(self, want: Wanted, record: Record) -> None:
+        kind, store = want.kind, self._store
+        trying = replace(record, revisions=want.revisions, state=records.RECEIVED, message="", at=int(self._now()), uncertain=True)
+        try:
+            await store.write(kind, trying)
+        except Refused as refused:  # nothing is begun that could not be written down
+            store.know(kind, replace(trying, message=sentence(refused.message), uncertain=record.uncertain))
+            raise
+        store.know(kind, trying)
+        self._again.discard(kind)
+        problem = await self._tried(kind, self._handlers[kind].apply(want.settings))
+        if problem:
+            await self._failed(kind, record, trying, problem)
+        else:
+            await store.note(kind, records.in_force(want, trying, int(self._now()), store.left(kind)))
+
+    async def _failed(self, kind: str, before: Record, trying: Record, problem: str) -> None:
+        """What was in force before is put in force again, where the handler cannot be sure that it still is."""
+        _LOG.warning("a policy failed", kind=kind, problem=problem)
+        failed = replace(trying, state=records.FAILED, message=problem, at=int(self._now()), uncertain=False, doubtful=True)
+        nothing_before = before.running.settings is None
+        if not before.uncertain and (nothing_before or self._handlers[kind].restores):
+            await self._store.note(kind, failed)
+        else:
+            await self._go_back(kind, failed)
+
+    async def _roll_back(self, kind: str, record: Record) -> None:
+        _LOG.warning("a policy was not confirmed in time, and is rolled back", kind=kind)
+        await self._go_back(kind, records.rolled_back(record, int(self._now())))
+
+    async def _go_back(self, kind: str, record: Record) -> None:
+        """Has the handler put in force what runs according to the record; then what that says is so."""
+        half_done = replace(record, uncertain=True)
+        await self._store.write_if_possible(kind, half_done)
+        problem = await self._tried(kind, self._handlers[kind].revert(record.running.settings))
+        message = record.message.partition(_GOING_BACK)[0]
+        if problem:
+            _LOG.warning("going back failed", kind=kind, problem=problem)
+            self._rests(kind, GO_BACK_SECONDS)
+            await self._store.note(kind, replace(half_done, message=sentence(f"{message}{_GOING_BACK}{problem}")))
+        else:
+            await self._store.note(kind, replace(record, message=message, uncertain=False, doubtful=False))
+
+    async def _watch(self, want: Wanted, record: Record) -> None:
+        """Notices what was changed behind the policy's back; puts it back if the policy says so."""
+        kind, now = want.kind, int(self._now())
+        change = await self._changed(kind)
+        latest = self._wanted.get(kind)
+        if latest is None or latest.revisions != want.revisions:
+            return  # meanwhile there is something else to do
+        if change is None:
+            if record.state == records.CHANGED_LOCALLY:
+                await self._store.note(kind, replace(record, state=records.APPLIED, message="", at=now, doubtful=False))
+            return
+        if record.state != records.CHANGED_LOCALLY or not record.message.startswith(change):
+            _LOG.warning("changed locally", kind=kind, change=change)
+            record = replace(record, state=records.CHANGED_LOCALLY, message=change, at=now, doubtful=True)
+            await self._store.note(kind, record)
+        if want.put_back:
+            await self._put_back(want, record, change)
+
+    async def _put_back(self, want: Wanted, record: Record, change: str) -> None:
+        kind = want.kind
+        problem = await self._tried(kind, self._handlers[kind].apply(want.settings))
+        if problem:
+            self._rests(kind, GO_BACK_SECONDS)
+            await self._store.note(kind, replace(record, message=sentence(f"{change} Putting it back failed: {problem}")))
+        else:
+            message = sentence(f"Put back after this: {change}")
+            put = replace(record, state=records.APPLIED, message=message, at=int(self._now()), doubtful=False)
+            await self._store.note(kind, put)
+
+    async def _end(self, kind: str, record: Record) -> None:
+        """No layer speaks of this kind any more: what stood there before the first one comes back."""
+        if record.touched and kind not in self._handlers:
+            _LOG.warning("a policy ended, and what it put in force stays: this server has no handler for it any more", kind=kind)
+        elif record.touched:
+            half_done = replace(record, uncertain=True)  # should the policy come back, it is put in force anew
+            self._store.know(kind, half_done)
+            await self._store.write_if_possible(kind, half_done)
+            problem = await self._tried(kind, self._handlers[kind].revert(None))
+            if problem:
+                _LOG.warning("a policy could not be ended", kind=kind, problem=problem)
+                self._rests(kind, GO_BACK_SECONDS)
+                return
+        await self._store.forget(kind)
+        self._again.discard(kind)
+        self._resting.pop(kind, None)
+
+    async def _tried(self, kind: str, call: Awaitable[None]) -> str:
+        """What went wrong in a handler, as a sentence; empty if nothing did."""
+        try:
+            await answer(call)
+        except HandlerFailed as failed:
+            return failed.message or UNFORESEEN
+        except Exception as error:
+            _LOG.fault("a handler failed in a way that nobody foresaw", error, kind=kind)
+            return UNFORESEEN
+        return ""
+
+    async def _changed(self, kind: str) -> str | None:
+        try:
+            change = await answer(self._handlers[kind].changed())
+        except Exception as error:
+            _LOG.warning("a handler cannot tell whether something was changed locally", kind=kind, problem=str(error))
+            return None
+        return None if change is None else sentence(change)

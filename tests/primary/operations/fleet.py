@@ -1,0 +1,128 @@
+"""Policies at a desk: a few servers in groups, their links and their words, and everything that may be decided about a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from enlist.layers import Layer
+from enlist_primary.model import policies as model
+from enlist_primary.model.policies import Counts, Policy
+from enlist_primary.model.reports import Word
+from enlist_primary.model.rollouts import Presence, Rollout, Stages
+from enlist_primary.model.servers import Server
+from enlist_primary.operations import policies, rollouts
+from enlist_primary.store import desired as desired_rows
+from enlist_primary.store import groups, surveys
+from enlist_primary.store import policies as rows
+from enlist_primary.store import rollouts as rollout_rows
+from tests.primary.operations.desk import ACME, ANN, START, Desk
+
+KIND = "chrony"
+STAGES = Stages(("1", "50%", "100%"))
+
+
+class Fleet:
+    """The account's servers and policies. `links` says how servers are connected; all are, unless a test says otherwise."""
+
+    def __init__(self, desk: Desk, *paths: str) -> None:
+        self.desk = desk
+        self.tx = desk.tx
+        self.links: dict[str, Presence] = {}
+        for path in paths:
+            desk.add_group(path)
+
+    # --- Servers ------------------------------------------------------------------------------------------------------------
+
+    def server(self, name: str, group: str = "/", account: str = ACME) -> Server:
+        """A trusted server in a group."""
+        return self.desk.authorize(self.desk.ask(name, account, name), group=group)
+
+    def present(self, id: str) -> Presence:
+        """How a server is connected."""
+        return self.links.get(id, Presence(connected=True, since=START))
+
+    def down(self, server: Server) -> None:
+        """A server's link closes now."""
+        self.links[server.id] = Presence(connected=False, since=self.desk.now)
+
+    def up(self, server: Server) -> None:
+        """A server's link opens now."""
+        self.links[server.id] = Presence(connected=True, since=self.desk.now)
+
+    def say(self, server: Server, state: str = "applied", message: str = "", kind: str = KIND, **fields: Any) -> None:
+        """A server says how what it shall have now fares; it runs that, if it is in force."""
+        meant = self.meant(server, kind)
+        running = meant if state in ("applied", "changed_locally") else ()
+        word = Word(
+            server.id, f"policy/{kind}", "", state, self.desk.now, message, **{"revisions": meant, "running": running, **fields}
+        )
+        self.desk.do(rows.save_report, server.account, word)
+
+    # --- Decisions ----------------------------------------------------------------------------------------------------------
+
+    def set(
+        self,
+        path: str,
+        settings: dict[str, Any],
+        *locks: str,
+        put_back: bool = False,
+        stages: Stages | None = None,
+        kind: str = KIND,
+        account: str = ACME,
+    ) -> Policy:
+        """Sets a group's policy."""
+        layer = Layer(settings, locks, put_back)
+        return self.desk.do(policies.set_policy, account, path, kind, layer, stages, self.present, ANN, self.desk.now)
+
+    def remove(self, path: str, kind: str = KIND, account: str = ACME) -> None:
+        """Ends a group's policy."""
+        self.desk.do(policies.remove, account, path, kind, ANN, self.desk.now)
+
+    def roll_back(self, path: str, to: int = 0, stages: Stages | None = None, kind: str = KIND) -> Policy:
+        """Sets a group's policy to what it was."""
+        return self.desk.do(policies.roll_back, ACME, path, kind, to, stages, self.present, ANN, self.desk.now)
+
+    def advance(self, revision: int) -> Rollout | None:
+        """What the primary decides about a rollout."""
+        return self.desk.do(rollouts.advance, ACME, revision, self.present, self.desk.now)
+
+    def look(self) -> tuple[list[int], int | None]:
+        """The revisions of rollouts about which there is something to decide, and when time alone may call for that."""
+        ready, due = rollouts.look(self.tx, lambda _: self.present, self.desk.now)
+        return [each.revision for each in ready], due
+
+    # --- What there is ------------------------------------------------------------------------------------------------------
+
+    def meant(self, server: Server, kind: str = KIND) -> tuple[int, ...]:
+        """The revisions a server shall have now; links, which send them, must know the same."""
+        server = self.desk.load(server)
+        root = groups.root(self.tx, server.account)
+        meant = model.meant(rows.scene(self.tx, server.account, kind, root).ways[server.group_id], server.id)
+        sent = desired_rows.layout(self.tx, server.account).desired(server.id, server.group_id)
+        assert sent.revisions(f"policy/{kind}") == meant
+        return meant
+
+    def has(self, policy: Policy, *servers: Server) -> list[str]:
+        """The names of those servers that shall have this revision now."""
+        return [server.name or "" for server in servers if policy.revision in self.meant(server, policy.kind)]
+
+    def rollout(self, policy: Policy) -> Rollout:
+        """A policy's rollout as it stands."""
+        found = rollout_rows.find(self.tx, policy.account, policy.revision)
+        assert found is not None
+        return found
+
+    def counts(self, path: str = "/", kind: str = KIND) -> Counts:
+        """How a policy fares; whoever counts one, and whoever counts all, must come to the same."""
+        group = groups.find(self.tx, ACME, path)
+        one = surveys.one(self.tx, ACME, group.id, kind, self.present)
+        assert one is not None
+        every = surveys.everything(self.tx, ACME, self.present)
+        assert next(each for each in every if each.placed.policy == one.placed.policy) == one
+        return one.counts
+
+    def fares(self, path: str = "/", kind: str = KIND) -> dict[str, model.Fares]:
+        """How it fares at each server, by name."""
+        found = surveys.at_servers(self.tx, ACME, groups.find(self.tx, ACME, path).id, kind, self.present)
+        assert found is not None
+        return {each.target.name: each.fares for each in found}
