@@ -10,8 +10,12 @@ from enlist import certificates
 from enlist.runtime import files
 from enlist.runtime.terminal import moment
 from enlist_secondary import config as configs
-from enlist_secondary import identity, state
+from enlist_secondary import identity, policy_store, state, tasks
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.documents import Revisions
+
+TASKS = 10
+"""Runs of tasks that are shown, at most."""
 
 _SHUT_OUT = frozenset({"denied", "revoked", "expired", "withdrawn", "departed", "removed"})
 """Where a server stands whose certificate, good as it may be, opens nothing."""
@@ -33,6 +37,30 @@ class Alarm:
     time: str
     address: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the policy of one kind fares here. Revisions are those of all primaries above, the top-most first."""
+
+    kind: str
+    state: str
+    since: str
+    revisions: tuple[int, ...]
+    running: tuple[int, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a run of a task went here."""
+
+    run: str
+    kind: str
+    state: str
+    since: str
+    exit_code: int | None
+    message: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,9 @@ class Status:
     certificate_expires: str | None
     problem: Problem | None
     alarms: tuple[Alarm, ...]
+    policies: tuple[Policy, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    """The last ones, the newest first."""
     staged: Status | None = None
     """The same of a different primary that has yet to authorize this server."""
 
@@ -98,8 +129,26 @@ def _enrolment(config: SecondaryConfig, staged: Status | None) -> Status:
         certificate_expires=_moment(certificates.ends_at(mine.certificate) if mine and mine.certificate else None),
         problem=Problem(problem.reason, problem.message, moment(problem.at)) if problem else None,
         alarms=tuple(Alarm(moment(alarm.time), alarm.address, alarm.fingerprint) for alarm in told.alarms),
+        policies=tuple(_policies(config)),
+        tasks=tuple(_tasks(config)),
         staged=staged,
     )
+
+
+def _policies(config: SecondaryConfig) -> Iterator[Policy]:
+    for kind, record in sorted(policy_store.read_all(config.folder / "policies").items()):
+        revisions, running = (_numbers(each) for each in (record.revisions, record.running.revisions))
+        yield Policy(kind, record.state, moment(record.at), revisions, running, record.message)
+
+
+def _numbers(revisions: Revisions) -> tuple[int, ...]:
+    return tuple(number for numbers in revisions.values() for number in numbers)
+
+
+def _tasks(config: SecondaryConfig) -> Iterator[Task]:
+    runs = sorted(tasks.read_all(config.folder / "tasks"), key=lambda run: (run.at, run.id), reverse=True)
+    for run in runs[:TASKS]:
+        yield Task(run.id, run.kind, run.state, moment(run.at), run.exit_code if run.exit_code >= 0 else None, run.message)
 
 
 def _moment(seconds: int | None) -> str | None:
@@ -126,6 +175,12 @@ def _all_lines(status: Status) -> Iterator[tuple[str, str]]:
     yield "Certificate expires", (status.certificate_expires or "") if status.state not in _SHUT_OUT else ""
     if status.problem:
         yield "Problem", f"{status.problem.reason}: {status.problem.message} ({status.problem.at})"
+    for policy in status.policies:
+        problem = f": {policy.message}" if policy.message else ""
+        yield f"Policy {policy.kind}", f"{policy.state} since {policy.since}{problem}"
+    for task in status.tasks[:1]:
+        code = "" if task.exit_code is None else f" with exit status {task.exit_code}"
+        yield "Last task", f"{task.kind} ({task.run}) {task.state}{code} at {task.since}"
     for alarm in status.alarms:
         yield "ALARM", f"{alarm.time}: a stranger answered at {alarm.address} {alarm.fingerprint}"
     if status.staged:

@@ -17,7 +17,7 @@ import grpc.aio
 
 from enlist import certificates
 from enlist.certificates import Authority
-from enlist.channel import MESSAGE_LIMIT, refusal
+from enlist.channel import OPTIONS, refusal
 from enlist.reasons import Refused
 from enlist.runtime import sockets
 from enlist.runtime.logs import Log
@@ -173,9 +173,8 @@ class Upstream:
 
     async def _attach(self) -> None:
         credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
-        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.enable_http_proxy", 0)]
         with sockets.target(self._socket) as target:
-            async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+            async with grpc.aio.secure_channel(target, credentials, options=list(OPTIONS.items())) as channel:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await channel.channel_ready()
                 call: _Call = upstream_pb2_grpc.UpstreamServiceStub(channel).Attach()

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from enlist import ancestry, certificates
+from enlist import ancestry, certificates, channel
 from enlist.certificates import Authority
 from enlist.documents import Origin, Stamp
+from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
+from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import Signer, new_authority
+from enlist_primary.rpc.health import Health
 from tests.support.means import need
 
 NOW = 1_795_000_000
@@ -177,3 +188,53 @@ def _minted(issuer: Primary, trust_domain: str) -> x509.Certificate:
 
     honest.authority = Elsewhere(authority.certificate, authority.public_key)
     return certificates.load(honest.issue_secondary(key, ACCOUNT, "cccccccccc", 3600, NOW))
+
+
+@pytest.mark.parametrize("in_dns_name", [True, False])
+async def test_a_lower_primarys_leaf_made_out_to_the_upper_primary_is_not_taken_for_it(in_dns_name: bool) -> None:
+    """Attacks row 20: the chain up to the upper authority is good, and gRPC alone would take it; our check and our pin do not."""
+    lower, upper = primary(), primary()
+    honest_key, forged_key = certificates.new_key(), certificates.new_key()
+    honest = upper.signer.issue_server(honest_key.public_key(), ["127.0.0.1"], 86400, int(time.time()))
+    forged = _forged(lower, upper, forged_key, in_dns_name)
+    assert not certificates.is_server_leaf_of(forged, upper.authority, int(time.time()))
+    assert certificates.is_server_leaf_of(honest, upper.authority, int(time.time()))
+    cross = certificates.load(upper.signer.cross_certificate(lower.authority, ACCOUNT, "aaaaaaaaaa", int(time.time())))
+    chain = certificates.pem(forged) + certificates.pem(cross)
+    async with _serving(private_pem(forged_key), chain) as port:
+        async with channel.dial(Address("127.0.0.1", port), channel.pin(honest)) as dialled:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health_pb2_grpc.HealthStub(dialled).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def _forged(issuer: Primary, victim: Primary, key: ec.EllipticCurvePrivateKey, in_dns_name: bool) -> x509.Certificate:
+    """A server certificate by the lower authority that names the upper primary, as a DNS name or as its common name."""
+    name = victim.authority.stable_name
+    subject = [] if in_dns_name else [x509.NameAttribute(NameOID.COMMON_NAME, name)]
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(subject))
+        .issuer_name(issuer.authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    if in_dns_name:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+    return builder.sign(issuer.key, hashes.SHA256())
+
+
+@asynccontextmanager
+async def _serving(key: bytes, chain: bytes) -> AsyncIterator[int]:
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)

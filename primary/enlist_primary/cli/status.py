@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from enlist_primary.cli import output
 
 if TYPE_CHECKING:
-    from enlist.v1.hierarchy_pb2 import PrimaryStatus
+    from enlist.v1.hierarchy_pb2 import PrimaryStatus, UpperPrimary
 
 
 def add_commands(commands: Any) -> None:
@@ -38,9 +38,26 @@ def _status(arguments: argparse.Namespace) -> int:
     )
     counts = ", ".join(f"{count} {state}" for state, count in _servers(status).items())
     output.say(f"  servers                {counts or 'none'}")
+    for upper in status.above:
+        output.say(f"  above                  {_upper(upper)}")
     for each in status.refusals:
         output.say(f"  refused                {each.count} x {each.reason} ({each.account}), last from {each.last_source}")
     return 0
+
+
+def _upper(upper: UpperPrimary) -> str:
+    """A primary above, in a line; of the nearest also whether it is reached."""
+    left = {"kept": "; gone, what it set stays", "frozen": "; gone, what it set stays locked"}.get(_state(upper) or "", "")
+    reached = f"; {'connected' if upper.connected else 'NOT connected'}" if upper.HasField("connected_time") else ""
+    since = f" since {output.time_of(upper, 'connected_time')}" if reached else ""
+    refusal = f"; it refuses: {upper.refusal}" if upper.refusal else ""
+    return f"{upper.primary_name}, {upper.fingerprint}{left}{reached}{since}{refusal}"
+
+
+def _state(upper: UpperPrimary) -> str | None:
+    from enlist.v1 import document_pb2
+
+    return output.name_of_enum(document_pb2.AncestorState.Name(upper.state), "ANCESTOR_STATE_") if upper.state else None
 
 
 def _servers(status: PrimaryStatus) -> dict[str, int]:
@@ -72,5 +89,16 @@ def as_json(status: PrimaryStatus) -> dict[str, object]:
                 "last_source": each.last_source or None,
             }
             for each in status.refusals
+        ],
+        "above": [
+            {
+                "name": each.primary_name,
+                "fingerprint": each.fingerprint,
+                "state": _state(each),
+                "connected": each.connected,
+                "connected_changed": output.time_of(each, "connected_time"),
+                "refusal": each.refusal or None,
+            }
+            for each in status.above
         ],
     }

@@ -33,8 +33,13 @@ class Reports:
         self._changes: dict[str, asyncio.Future[None]] = {}
 
     def take(self, account: str, word: Word) -> None:
-        """Puts a word in line; one that waits there on the same thing is replaced. What may be said bounds the line."""
-        self._waiting[account][word.server_id, word.kind, word.name] = word
+        """Puts a word in line; one that waits there on the same thing is replaced. What may be said bounds the line.
+
+        Only that a run was sent replaces nothing: a set that goes out while the server's word waits names the run once more.
+        """
+        line, key = self._waiting[account], (word.server_id, word.kind, word.name)
+        if not (word.state == "sent" and key in line):
+            line[key] = word
         self._news.set()
 
     def changed(self, account: str) -> Awaitable[None]:

@@ -79,7 +79,7 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
         name=report.name,
         state=state,
         at=max(0, min(report.time.seconds, now, _LATEST)) or now,
-        message=escape(report.message[:MESSAGE_LIMIT]),
+        message=escape(report.message[:MESSAGE_LIMIT])[:MESSAGE_LIMIT],  # escaped it may be ten times as long
         revisions=_own(report.meant, origin),
         running=_own(report.running, origin),
         exit_code=None if report.exit_code < 0 or not of_task else report.exit_code,

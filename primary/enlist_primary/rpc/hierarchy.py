@@ -64,6 +64,7 @@ class Hierarchy(Groups):
             stalled=own.hub.stalled,
             servers=[pb.StateCount(state=state, count=n) for state, n in sorted(counts.items())],  # type: ignore[arg-type]  # enum
             refusals=[_refusal_count(each) for each in refusals if who.sees(each.account)],
+            above=render.above(own.upper),
         )
 
     async def ListServers(self, request: pb.ListServersRequest, context: Any) -> pb.ListServersResponse:

@@ -8,10 +8,11 @@ from enlist import certificates
 from enlist.certificates import Authority
 from enlist.names import resource
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
+from enlist_primary.links.upper import Upper
 from enlist_primary.model.accounts import Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry
-from enlist_primary.model.levels import BelowServer, Bequest
+from enlist_primary.model.levels import BelowServer, Bequest, UpperState
 from enlist_primary.model.servers import Server, State
 from enlist_primary.store.groups import Group
 from enlist_primary.store.observations import Seen
@@ -75,6 +76,22 @@ def below(row: BelowServer, unknown_since: int | None) -> hierarchy_pb2.BelowSer
         comparison_code=row.code,
         kinds=row.kinds,
     )
+
+
+def above(upper: Upper) -> list[hierarchy_pb2.UpperPrimary]:
+    """The primaries above this one; also one that has not certified it yet, or will not."""
+    found = [
+        hierarchy_pb2.UpperPrimary(primary_name=each.name, fingerprint=each.authority.fingerprint, state=each.state)
+        for each in upper.above
+    ]
+    if not found and upper.row is not None and upper.row.state is UpperState.PRESENT:
+        authority = certificates.read_authority(upper.row.authority)
+        found = [hierarchy_pb2.UpperPrimary(primary_name=upper.row.name, fingerprint=authority.fingerprint)]
+    for nearest in found[:1]:
+        nearest.connected, nearest.refusal = upper.connected, upper.refusal
+        if upper.connected_at is not None:
+            nearest.connected_time.seconds = upper.connected_at
+    return found
 
 
 def enrolment(row: Server, authority: Authority, contact: str, certificate: bytes) -> registration_pb2.Enrolment:

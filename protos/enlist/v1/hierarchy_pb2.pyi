@@ -530,6 +530,7 @@ class PrimaryStatus(_message.Message):
     STALLED_FIELD_NUMBER: _builtins.int
     SERVERS_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    ABOVE_FIELD_NUMBER: _builtins.int
     primary_name: _builtins.str
     """The primary's own name."""
     fingerprint: _builtins.str
@@ -564,6 +565,10 @@ class PrimaryStatus(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Attempts that were refused, by account and reason."""
 
+    @_builtins.property
+    def above(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpperPrimary]:
+        """The primaries above this one, the nearest first."""
+
     def __init__(
         self,
         *,
@@ -579,14 +584,59 @@ class PrimaryStatus(_message.Message):
         stalled: _builtins.int = ...,
         servers: _abc.Iterable[Global___StateCount] | None = ...,
         refusals: _abc.Iterable[Global___RefusalCount] | None = ...,
+        above: _abc.Iterable[Global___UpperPrimary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "api_port", b"api_port", "certificate_expire_time", b"certificate_expire_time", "connected", b"connected", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusals", b"refusals", "servers", b"servers", "ssl_port", b"ssl_port", "stalled", b"stalled", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "addresses", b"addresses", "api_port", b"api_port", "certificate_expire_time", b"certificate_expire_time", "connected", b"connected", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusals", b"refusals", "servers", b"servers", "ssl_port", b"ssl_port", "stalled", b"stalled", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrimaryStatus: _TypeAlias = PrimaryStatus  # noqa: Y015
+
+@_typing.final
+class UpperPrimary(_message.Message):
+    """A primary above."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARY_NAME_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    CONNECTED_TIME_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    primary_name: _builtins.str
+    """Its own name."""
+    fingerprint: _builtins.str
+    """Its fingerprint."""
+    state: _document_pb2.AncestorState.ValueType
+    """Whether it still stands above, and what of it stays if it does not."""
+    connected: _builtins.bool
+    """Of the nearest: whether the link to it is open, as the secondary on this primary's host says."""
+    refusal: _builtins.str
+    """Of the nearest: why it refuses this primary, for people; empty if it does not."""
+    @_builtins.property
+    def connected_time(self) -> _timestamp_pb2.Timestamp:
+        """Of the nearest: when that link was last opened or closed; absent if that is not known."""
+
+    def __init__(
+        self,
+        *,
+        primary_name: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        state: _document_pb2.AncestorState.ValueType = ...,
+        connected: _builtins.bool = ...,
+        connected_time: _timestamp_pb2.Timestamp | None = ...,
+        refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "connected_time", b"connected_time", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusal", b"refusal", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpperPrimary: _TypeAlias = UpperPrimary  # noqa: Y015
 
 @_typing.final
 class StateCount(_message.Message):
