@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -17,12 +18,20 @@ from enlist_primary.authority import keys
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.store.sqlite import open_sqlite
 
+ALLOCATIONS = 5000
+"""Objects made, less those gone, after which Python looks for cycles; seven times its own number.
+
+A thousand sets on their way are tens of thousands of objects that live for a moment: each look would walk most of them, and every
+few the whole heap with all links.
+"""
+
 log = Log("primary")
 
 
 def run(folder: DataFolder) -> int:
     """Serves until SIGTERM or SIGINT; SIGHUP renews the server certificates. Returns the exit status."""
     os.umask(0o077)
+    gc.set_threshold(ALLOCATIONS)
     logs.set_up()
     config = configuration.load(folder.config)
     files.check_safe(folder.path, folder=True, secret=True)

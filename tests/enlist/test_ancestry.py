@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -203,8 +204,9 @@ async def test_a_lower_primarys_leaf_made_out_to_the_upper_primary_is_not_taken_
     chain = certificates.pem(forged) + certificates.pem(cross)
     async with _serving(private_pem(forged_key), chain) as port:
         async with channel.dial(Address("127.0.0.1", port), channel.pin(honest)) as dialled:
+            stub: Any = health_pb2_grpc.HealthStub(dialled)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await health_pb2_grpc.HealthStub(dialled).Check(health_pb2.HealthCheckRequest(), timeout=5)
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -21,7 +21,8 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--uses", type=_uses, default=0, metavar="N", help="how many servers may use it (default: any number)")
     add.add_argument("--expires", metavar="TIME", help="how long it is good: 30m, 12h, 7d (default: for ever)")
     add.add_argument("--network", action="append", default=[], metavar="CIDR", help="use it only from here; may be repeated")
-    add.add_argument("--group", default="", metavar="PATH", help="group of the servers that use it, made if it is missing")
+    group = "group of the servers that use it, made if it is missing (default: the account's landing group)"
+    add.add_argument("--group", default="", metavar="PATH", help=group)
     add.set_defaults(run=_add)
     listing = verbs.add_parser("list", help="list the API keys of an account, without their secrets")
     listing.add_argument("domain", metavar="DOMAIN")

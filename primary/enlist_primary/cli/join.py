@@ -23,7 +23,8 @@ def add_commands(commands: Any) -> None:
     join = commands.add_parser("join", help="invite servers; the join line stands alone on the last line")
     join.add_argument("domain", metavar="DOMAIN")
     join.add_argument("--name", default="", help="the name the server shall bear (default: it names itself)")
-    join.add_argument("--group", default="", metavar="PATH", help="its group, made if it is missing (default: the landing group)")
+    group = "its group, made if it is missing (default: the account's landing group)"
+    join.add_argument("--group", default="", metavar="PATH", help=group)
     join.add_argument("--from", dest="csv", type=Path, metavar="CSV", help="invite every line of this file: name,group")
     join.add_argument("--out", type=Path, metavar="FOLDER", help="with --from: where to write one join file per server")
     output.add_json(join)

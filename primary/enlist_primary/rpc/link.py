@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from functools import partial
 from typing import Any
 
 import grpc.aio
 
-from enlist import __version__, ancestry, certificates, documents, names
+from enlist import __version__, documents, names
 from enlist.channel import PROTOCOL
 from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
@@ -23,10 +21,10 @@ from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import NOTHING, Desired
 from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import Server, State
-from enlist_primary.operations import levels
 from enlist_primary.rpc import errors, render
 from enlist_primary.rpc.access import Caller, caller
 from enlist_primary.rpc.context import Context
+from enlist_primary.rpc.lower import Lower
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.servers import Standing
@@ -38,7 +36,7 @@ KINDS = 256
 LATE_WORDS = 16
 """Words of one message, at most, on runs that are wanted no more."""
 PACE = 0.05
-"""Seconds from one message of a secondary to the next that is read: one that floods holds up itself alone."""
+"""Seconds from one message of a secondary to the next that is heard: one that floods holds up itself alone."""
 
 log = Log("link")
 
@@ -119,25 +117,25 @@ class _Body:
         self._next: tuple[Desired, Stamp] | None = None
         self._welcomed = False
         self._writer: asyncio.Task[None] | None = None
-        self._certifying: asyncio.Task[None] | None = None
-        self._answers: deque[pb.LowerAnswer] = deque(maxlen=1)
-        self._answer: pb.LowerAnswer | None = None
-        self._lower: pb.LowerPrimary | None = None
-        self._undecided = False
-        self._middle = False
+        self._lower = Lower(own, self._account, self._id, self._begin_writing)
 
     async def run(self) -> None:
         """Welcomes the server, then hears it until it goes."""
+        loop = asyncio.get_running_loop()
+        earliest = 0.0
         try:
             await self._welcome()
             while (message := await self._stream.read()) is not grpc.aio.EOF:
+                if (early := earliest - loop.time()) > 0:  # one that says little, as most do, costs no timer
+                    await asyncio.sleep(early)
+                earliest = loop.time() + PACE
                 self._hear(message)
-                await asyncio.sleep(PACE)
         finally:
             self._link.deliver = self._link.look_up = self._link.reconsider = None
-            for task in filter(None, (self._writer, self._certifying)):
-                task.cancel()
-                await asyncio.wait([task])
+            await self._lower.close()
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.wait([self._writer])
 
     async def _welcome(self) -> None:
         own, link = self._own, self._link
@@ -147,7 +145,7 @@ class _Body:
         link.group_id, link.number, link.wanted = row.group_id, placed.stamp.number, placed.desired
         if placed.desired.content != self._held.get(own.signer.authority.fingerprint, NOTHING.content):
             self._next = placed.desired, placed.stamp  # now: what the hub brings from here on is newer
-        link.deliver, link.look_up, link.reconsider = self._deliver, self._begin_writing, self._reconsider
+        link.deliver, link.look_up, link.reconsider = self._deliver, self._begin_writing, self._lower.reconsider
         now = own.now()
         welcome = pb.Welcome(
             primary_name=own.config.name,
@@ -208,9 +206,10 @@ class _Body:
 
     async def _write(self) -> None:
         own = self._own
-        while self._next is not None or self._answers or self._upper_version != own.upper.version:
-            if self._answers:
-                await self._stream.write(pb.FromPrimary(lower_answer=self._answers.popleft()))
+        while self._next is not None or self._lower.answer is not None or self._upper_version != own.upper.version:
+            if (answer := self._lower.answer) is not None:
+                self._lower.answer = None
+                await self._stream.write(pb.FromPrimary(lower_answer=answer))
             if self._upper_version != own.upper.version:
                 await self._hand_down()
             if self._next is not None:
@@ -261,53 +260,13 @@ class _Body:
             if word is not None and ((word.kind, word.name) in items or (word.of_task and (late := late - 1) >= 0)):
                 own.reports.take(self._account, word)
         own.subtree.heard(self._account, self._id, said, own.upper.items)
-        if message.HasField("below") and self._middle:
+        if message.HasField("below") and self._lower.certified:
             changed = own.below.take(self._account, self._id, items, message.below, now)
             own.subtree.touch_below(self._account, self._id, changed)
             for server in message.below.servers:
                 own.subtree.heard(self._account, f"{self._id}/{server.path}", server.reports, own.upper.items)
         if message.HasField("lower"):
-            self._lower = message.lower
-            self._reconsider()
-
-    def _reconsider(self) -> None:
-        """Whether the primary on the server's host may stand below is asked when that says so, and when something was decided."""
-        if self._lower is not None:
-            self._undecided = True
-            if self._certifying is None:
-                self._certifying = asyncio.create_task(self._certify_all())
-
-    async def _certify_all(self) -> None:
-        try:
-            while self._undecided and self._lower is not None:
-                self._undecided = False
-                answer = await self._certify(self._lower)
-                if answer != self._answer:
-                    self._answer = answer
-                    self._answers.append(answer)
-                    self._begin_writing()
-        finally:
-            self._certifying = None
-
-    async def _certify(self, lower: pb.LowerPrimary) -> pb.LowerAnswer:
-        own = self._own
-        try:
-            authority = certificates.read_authority(lower.authority_certificate)
-            consent = ancestry.consented(authority, lower.consent, lower.consent_signature)
-            if consent.upper_key != own.signer.authority.public_key or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
-                raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
-            make = partial(own.signer.cross_certificate, authority, self._account, self._id, own.now())
-            above = own.upper.fingerprints
-            fingerprint = authority.fingerprint
-            made = await own.database.write(
-                self._account, levels.certify, self._account, self._id, fingerprint, above, make, own.now()
-            )
-        except Refused as refused:
-            log.warning("a primary may not stand below", account=self._account, server=self._id, reason=refused.reason)
-            self._middle = False
-            return pb.LowerAnswer(reason=refused.reason, message=refused.message)
-        self._middle = True
-        return pb.LowerAnswer(cross_certificate=made)
+            self._lower.take(message.lower)
 
 
 def _host(text: str) -> str:

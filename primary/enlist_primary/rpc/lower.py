@@ -1,0 +1,80 @@
+"""The primary on a secondary's host that wants to stand under this one: whether it may, said over that secondary's link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from enlist import ancestry, certificates
+from enlist.reasons import Reason, Refused
+from enlist.runtime.logs import Log
+from enlist.v1 import document_pb2
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.operations import levels
+from enlist_primary.rpc.context import Context
+
+log = Log("link")
+
+
+class Lower:
+    """What one link says of the primary on its host. `certified` while that may stand below: only then what it says counts."""
+
+    def __init__(self, own: Context, account: str, id: str, answered: Callable[[], None]) -> None:
+        """`answered` is called when there is an `answer` to send."""
+        self._own = own
+        self._account = account
+        self._id = id
+        self._answered = answered
+        self._said: pb.LowerPrimary | None = None
+        self._last: pb.LowerAnswer | None = None
+        self._undecided = False
+        self._deciding: asyncio.Task[None] | None = None
+        self.certified = False
+        self.answer: pb.LowerAnswer | None = None
+
+    def take(self, said: pb.LowerPrimary) -> None:
+        """It asks, or asks again: then it is answered again too."""
+        self._said, self._last = said, None
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Something was decided about the server: what was refused may be allowed now, or the other way round."""
+        if self._said is not None:
+            self._undecided = True
+            if self._deciding is None:
+                self._deciding = asyncio.create_task(self._decide())
+
+    async def close(self) -> None:
+        """The link has ended."""
+        if self._deciding is not None:
+            self._deciding.cancel()
+            await asyncio.wait([self._deciding])
+
+    async def _decide(self) -> None:
+        try:
+            while self._undecided and self._said is not None:
+                self._undecided = False
+                answer = await self._certify(self._said)
+                if answer != self._last:
+                    self._last = self.answer = answer
+                    self._answered()
+        finally:
+            self._deciding = None
+
+    async def _certify(self, said: pb.LowerPrimary) -> pb.LowerAnswer:
+        own, account, id = self._own, self._account, self._id
+        try:
+            authority = certificates.read_authority(said.authority_certificate)
+            consent = ancestry.consented(authority, said.consent, said.consent_signature)
+            if consent.upper_key != own.signer.authority.public_key or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
+                raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
+            make = partial(own.signer.cross_certificate, authority, account, id, own.now())
+            above, fingerprint = own.upper.fingerprints, authority.fingerprint
+            made = await own.database.write(account, levels.certify, account, id, fingerprint, above, make, own.now())
+        except Refused as refused:
+            log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
+            self.certified = False
+            return pb.LowerAnswer(reason=refused.reason, message=refused.message)
+        self.certified = True
+        return pb.LowerAnswer(cross_certificate=made)
