@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -50,7 +50,19 @@ class FakePrimary:
 
         return rpc
 
-    unary_stream = stream_unary = stream_stream = unary_unary
+    def unary_stream(self, method: str, *_: object, **__: object) -> Callable[[Message], AsyncIterator[Message]]:
+        """The same for an RPC that answers with a stream: of what was given for it, or of nothing."""
+        name = method.rpartition("/")[2]
+
+        async def rpc(request: Message) -> AsyncIterator[Message]:
+            self.asked.append((name, request))
+            if name in self._answers:
+                answer = self._answers[name]
+                yield answer if isinstance(answer, Message) else answer(request)
+
+        return rpc
+
+    stream_unary = stream_stream = unary_unary
 
     def call(self, arguments: object, work: Callable[[Any], Any]) -> Any:
         """What `enlist_primary.cli.client.call` does, without a socket."""

@@ -29,7 +29,7 @@ class Primary(FakePrimary):
         super().__init__(**answers)
         self._watched = watched
 
-    def unary_stream(  # type: ignore[override]  # the supertype answers a stream like a single message
+    def unary_stream(
         self, method: str, *_: object, **__: object
     ) -> Callable[[Message], AsyncIterator[Message]]:
         """What a stub is made of."""

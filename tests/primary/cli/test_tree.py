@@ -6,9 +6,19 @@ import itertools
 import json
 
 import pytest
+from google.protobuf.message import Message
 
 from enlist.v1.account_pb2 import Account, ListAccountsResponse
-from enlist.v1.hierarchy_pb2 import Group, ListGroupsRequest, ListGroupsResponse, ListServersResponse
+from enlist.v1.hierarchy_pb2 import (
+    BelowServer,
+    Group,
+    ListBelowResponse,
+    ListedBelow,
+    ListGroupsRequest,
+    ListGroupsResponse,
+    ListServersResponse,
+)
+from enlist.v1.server_pb2 import SERVER_STATE_PENDING, SERVER_STATE_TRUSTED
 from enlist_primary.cli.servers import LIVING
 from enlist_primary.cli.tree import draw, plant
 from enlist_primary.model.servers import State
@@ -54,8 +64,39 @@ def test_the_order_in_which_servers_come_does_not_show(order: tuple[int, ...]) -
 @pytest.mark.parametrize("state", State)
 def test_the_living_are_shown_and_the_past_is_not(state: State) -> None:
     [root] = plant({"acme.example": ["/"]}, [server("aaaaaaaaaa", "x", state)])
-    assert [each.id for each in root.servers] == ["aaaaaaaaaa"] * (state in LIVING)
+    assert [each.server.id for each in root.servers] == ["aaaaaaaaaa"] * (state in LIVING)
     assert (f"[{state}]" in "\n".join(draw(root))) == (state in LIVING)
+
+
+BELOW = [
+    ListedBelow(account="acme.example", via="cccccccccc", server=BelowServer(state=SERVER_STATE_TRUSTED, place="low.example", **fields))
+    for fields in (
+        {"path": "kkkkkkkkkk/llllllllll", "display_name": "deep", "connected": True},
+        {"path": "kkkkkkkkkk", "display_name": "host", "connected": True, "connected_time": moment()},
+        {"path": "mmmmmmmmmm", "display_name": "lost", "connected_time": moment()},
+        {"path": "nnnnnnnnnn", "display_name": "cut", "connected": True, "unknown_since": moment()},
+        {"path": "oooooooooo", "display_name": "new", "comparison_code": CODE},
+    )
+]
+BELOW[-1].server.state = SERVER_STATE_PENDING
+
+
+def test_what_stands_below_a_middle_server_hangs_on_it_and_a_cut_is_never_shown_as_connected() -> None:
+    [root] = plant({"acme.example": ["/"]}, [SERVERS[2]], BELOW)
+    drawn = f"""\
+acme.example
+└── alone  [trusted]  NOT connected, never seen
+    ├── cut  [trusted]  UNKNOWN since {SHOWN}  (low.example)
+    ├── host  [trusted]  connected  (low.example)
+    │   └── deep  [trusted]  connected  (low.example)
+    ├── lost  [trusted]  NOT connected, since {SHOWN}  (low.example)
+    └── new  [pending]  NOT trusted there: its primary must authorize or deny it; comparison code {CODE}  (low.example)"""
+    assert "\n".join(draw(root)) == drawn
+
+
+def test_a_server_below_whose_way_up_is_missing_is_shown_all_the_same() -> None:
+    [root] = plant({"acme.example": ["/"]}, [SERVERS[2]], BELOW[:1])
+    assert [each.server.display_name for each in root.servers[0].below] == ["deep"]
 
 
 def test_an_empty_account_is_its_name() -> None:
@@ -72,7 +113,7 @@ def test_a_group_and_a_server_of_one_name_are_two() -> None:
     assert [line.strip("├└│─ ").split("  ")[0] for line in draw(root)] == ["acme.example", "x", "x", "x"]
 
 
-def answers() -> FakePrimary:
+def answers(**more: Message) -> FakePrimary:
     past = [server("gggggggggg", "gone", "removed"), server("hhhhhhhhhh", "gone", "removed"), server("iiiiiiiiii", "no", "denied")]
 
     def groups(request: ListGroupsRequest) -> ListGroupsResponse:
@@ -83,6 +124,7 @@ def answers() -> FakePrimary:
         ListAccounts=ListAccountsResponse(accounts=[Account(domain=domain) for domain in GROUPS]),
         ListGroups=groups,
         ListServers=ListServersResponse(servers=[*SERVERS, *past]),
+        **more,
     )
 
 
@@ -101,12 +143,15 @@ def test_one_account_is_asked_for_alone(run: Run) -> None:
 
 
 def test_json_has_the_same_tree(run: Run) -> None:
-    roots = json.loads(run("tree", "--json", primary=answers()).out)
+    roots = json.loads(run("tree", "--json", primary=answers(ListBelow=ListBelowResponse(servers=BELOW))).out)
     assert [set(root) for root in roots] == [{"name", "groups", "servers"}] * 2
     sites = roots[0]["groups"][0]
     assert [group["name"] for group in sites["groups"]] == ["Paris", "Rome"]
     assert [each["name"] for each in sites["groups"][0]["servers"]] == ["paris-1", "paris-2"]
     assert sites["groups"][0]["servers"][1]["connected"] is False
+    alone = roots[0]["servers"][0]
+    assert {each["name"]: each["connected"] for each in alone["below"]} == {"cut": False, "host": True, "lost": False, "new": False}
+    assert [each["name"] for each in alone["below"][1]["below"]] == ["deep"]
 
 
 def test_no_account_is_said_in_words_and_is_an_empty_list(run: Run) -> None:
