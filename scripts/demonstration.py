@@ -21,6 +21,8 @@ from typing import Any
 BIN = Path(sys.executable).parent
 ACCOUNT = "acme.example"
 AUTHORIZED, WAITING = "print-paris", "print-lyon"
+POLICY, TASK = "print-queue", "uname"
+SETTINGS = {"paper": "A4", "duplex": True}
 DEADLINE = 60.0
 
 
@@ -56,7 +58,7 @@ class Demonstration:
         self.ports = [_free_port(), _free_port()]
 
     def run(self) -> None:
-        """From an empty folder to the tree."""
+        """From an empty folder to a policy, a task and the tree."""
         self._bring_up_primary()
         for name in (AUTHORIZED, WAITING):
             self._set_up(name)
@@ -65,6 +67,8 @@ class Demonstration:
         print(f"\nThe administrator compares {AUTHORIZED}'s code, {code}, and authorizes it.")
         self._primary("server", "authorize", AUTHORIZED, "--code", code)
         self._wait("the link", lambda: self._status(AUTHORIZED)["connected"])
+        self._set_policy()
+        self._run_task()
         print(f"\n{self._primary('tree')}")
         for server in json.loads(self._primary("server", "list", "--json")):
             print(f"{server['name']} {server['state']}")
@@ -78,6 +82,11 @@ class Demonstration:
             f"  {primary} server authorize {WAITING}\n"
             f"  {primary} tree\n"
             f"  {primary} server suspend {AUTHORIZED} --reason 'maintenance'\n"
+            f"  {primary} policy show {ACCOUNT} --kind {POLICY}\n"
+            f'  echo \'{{"paper": "A3"}}\' | {primary} policy set {ACCOUNT} --kind {POLICY} --file - --watch\n'
+            f"  {primary} policy rollback {ACCOUNT} --kind {POLICY} --watch\n"
+            f"  {primary} policy explain {AUTHORIZED} --kind {POLICY}\n"
+            f"  {primary} task run {AUTHORIZED} --kind {TASK} --wait\n"
             f"  {primary} journal show {ACCOUNT}\n"
             f"  {secondary} status\n"
             f"  {secondary} doctor\n\n"
@@ -107,6 +116,31 @@ class Demonstration:
         }
         print(f"\nThe wizard sets up {name}:")
         print(_run("enlist-setup", "--unattended", *(part for pair in answers.items() for part in pair)))
+        with self._config(name).open("a") as config:
+            config.write(self._handlers(name))
+
+    def _handlers(self, name: str) -> str:
+        """What the owner of a server lets policies and tasks do there: write one file, and run one program."""
+        path = json.dumps(str(self._written(name)))  # JSON's quotes are TOML's
+        return (
+            f'\n[handlers.policy.{POLICY}]\ntype = "file"\nformat = "json"\npath = {path}\n'
+            f'\n[handlers.task.{TASK}]\ntype = "exec"\ncommand = ["uname", "-sr"]\n'
+        )
+
+    def _set_policy(self) -> None:
+        settings = self.folder / "settings.json"
+        settings.write_text(json.dumps(SETTINGS))
+        print(f"\nA policy for all of {ACCOUNT}:")
+        print(self._primary("policy", "set", ACCOUNT, "--kind", POLICY, "--file", str(settings), "--watch"))
+        print(f"{AUTHORIZED} has written {self._written(AUTHORIZED)}:\n{self._written(AUTHORIZED).read_text()}")
+
+    def _run_task(self) -> None:
+        print("A task:")
+        print(self._primary("task", "run", ACCOUNT, "--kind", TASK, "--deadline", "30s", "--wait"))
+
+    def _written(self, name: str) -> Path:
+        """The file that the policy makes at a server."""
+        return self.folder / name / "print-queue.json"
 
     def _config(self, name: str) -> Path:
         return self.folder / name / "secondary.toml"

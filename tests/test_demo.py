@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -27,6 +28,10 @@ def test_without_a_terminal_it_ends_by_itself_and_says_where_each_server_stands(
     assert "print-paris trusted" in lines
     assert "print-lyon pending" in lines
     assert "print-paris  [trusted]  connected" in done.stdout
+    assert "Now: applied 1 of 1." in lines
+    assert '  "paper": "A4"' in lines
+    assert "1 succeeded" in done.stdout
+    assert f"{os.uname().sysname} {os.uname().release}" in lines
 
 
 def test_on_a_terminal_it_stays_until_ctrl_c_and_leaves_nothing_behind() -> None:
@@ -35,6 +40,8 @@ def test_on_a_terminal_it_stays_until_ctrl_c_and_leaves_nothing_behind() -> None
     assert isinstance(child.match, re.Match)
     folder = Path(child.match[1])
     child.expect_exact("server authorize print-lyon")
+    child.expect_exact("""echo '{"paper": "A3"}' | """)
+    child.expect_exact("task run print-paris")
     child.expect_exact("The logs are")
     assert folder.is_dir()
     child.sendintr()

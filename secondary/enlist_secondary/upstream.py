@@ -47,17 +47,21 @@ class Upstream:
         socket: Path,
         held: Documents,
         authority: Authority,
+        name: str,
         above: Callable[[], document_pb2.Ancestry],
         now: Clock,
         nudge: Callable[[], None],
     ) -> None:
-        """`authority` is the primary's above, `above` who stands above that; `nudge` is called when there is something to say."""
+        """`authority` and `name` are the primary's above, `above` says who stands above that.
+
+        `nudge` is called when there is something to say up the link.
+        """
         self._socket = socket
         self._held = held
         self._above = above
         self._now = now
         self._nudge = nudge
-        self._upper = upstream_pb2.Upper(authority_certificate=certificates.der(authority.certificate))
+        self._upper = upstream_pb2.Upper(authority_certificate=certificates.der(authority.certificate), primary_name=name)
         self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT
         self._authority_certificate = self._upper.authority_certificate
         self._wake = asyncio.Event()

@@ -12,6 +12,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_secondary import state
 from enlist_secondary.ancestors import Ancestors
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
@@ -58,7 +59,8 @@ class Work:
         if config.local_primary is None:
             return None
         socket, above = Path(config.local_primary.socket), lambda: self._ancestors.message
-        return Upstream(socket, self._held, identity.authority, above, self._now, lambda: self._outlet.nudge())
+        name = state.load(config.folder).primary_name
+        return Upstream(socket, self._held, identity.authority, name, above, self._now, lambda: self._outlet.nudge())
 
     def load(self) -> None:
         """Reads what is kept. Refused where a folder is not safe, or cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -37,13 +38,20 @@ def test_the_unit_runs_the_daemon_again_after_every_failure_but_a_final_no() -> 
     assert '"--config" "/etc/enlist/secondary.toml" "run"' in unit
     assert "Restart=on-failure" in unit
     assert "RestartPreventExitStatus=2 3\n" in unit
-    assert 'ReadWritePaths="/var/lib/enlist" "/etc/enlist"' in unit
+    assert 'RequiresMountsFor="/var/lib/enlist" "/etc/enlist/secondary.toml"\n' in unit
+
+
+def test_the_owners_handlers_are_not_confined_and_the_daemon_ends_them_itself() -> None:
+    """ADR 0009: a handler writes where its owner says; a stop must not look like a check that failed."""
+    unit = service.unit(CONFIG, DATA)
+    assert not re.search("Protect|Private|Paths=|NoNewPrivileges|Capabilit|SystemCall", unit), unit
+    assert "KillMode=mixed\n" in unit
 
 
 def test_signs_of_systemd_in_a_path_stand_for_themselves() -> None:
     unit = service.unit(Path('/srv/a b/100%/$x/"q".toml'), DATA)
     assert r'"/srv/a b/100%%/$$x/\"q\".toml"' in unit
-    assert r'ReadWritePaths="/var/lib/enlist" "/srv/a b/100%%/$x"' in unit
+    assert r'RequiresMountsFor="/var/lib/enlist" "/srv/a b/100%%/$x/\"q\".toml"' in unit
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

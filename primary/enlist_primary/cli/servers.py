@@ -244,7 +244,7 @@ def _print(server: Server, arguments: argparse.Namespace, sentence: str = "") ->
         output.say(sentence)
     else:
         for key, value in as_json(server).items():
-            output.say(f"{key.replace('_', ' '):<17}  {output.shown(', '.join(value) if isinstance(value, list) else value)}")
+            output.say(f"{key.replace('_', ' '):<20}  {output.shown(', '.join(value) if isinstance(value, list) else value)}")
     return 0
 
 

@@ -30,7 +30,9 @@ def stand_under(
     accounts.lock(tx, PRIMARY)
     known = levels.upper(tx)
     if known is not None and (known.authority, known.state) == (authority, state):
-        return known
+        if known.name != name:  # nothing but what it is called
+            levels.save_upper(tx, replace(known, name=name))
+        return replace(known, name=name)
     if known is None and state is UpperState.GONE:
         raise Refused(Reason.NOT_FOUND, "No primary stands above this one.")
     action = "upper.join" if state is UpperState.PRESENT else "upper.leave"

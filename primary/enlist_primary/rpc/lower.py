@@ -34,9 +34,10 @@ class Lower:
         self.answer: pb.LowerAnswer | None = None
 
     def take(self, said: pb.LowerPrimary) -> None:
-        """It asks, or asks again: then it is answered again too."""
-        self._said, self._last = said, None
-        self.reconsider()
+        """It asks. What was answered to the same a moment ago still holds."""
+        if said != self._said:
+            self._said, self._last = said, None
+            self.reconsider()
 
     def reconsider(self) -> None:
         """Something was decided about the server: what was refused may be allowed now, or the other way round."""

@@ -68,10 +68,20 @@ class _Attached:
     async def hear(self) -> None:
         """Takes what the secondary says, until it goes."""
         while (message := await self._stream.read()) is not grpc.aio.EOF:
+            taking = asyncio.create_task(self._heed(message))
             try:
-                await self._take(message)
-            except Refused as refused:
-                log.warning("what came from above was refused", reason=refused.reason, problem=refused.message)
+                await asyncio.shield(
+                    taking
+                )  # what is being written down shall also be known here, though the stream ends meanwhile
+            except asyncio.CancelledError:
+                await asyncio.wait([taking])
+                raise
+
+    async def _heed(self, message: pb.FromDaemon) -> None:
+        try:
+            await self._take(message)
+        except Refused as refused:
+            log.warning("what came from above was refused", reason=refused.reason, problem=refused.message)
 
     async def _take(self, message: pb.FromDaemon) -> None:
         upper = self._own.upper

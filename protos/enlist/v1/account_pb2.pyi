@@ -247,7 +247,7 @@ class ApiKey(_message.Message):
     max_uses: _builtins.int
     """How many may; 0 for any number."""
     group: _builtins.str
-    """Path of the group its servers are put in; `/` for the root group."""
+    """Path of the group its servers are put in; `/` for the landing group."""
     server_id: _builtins.str
     """The id of the invited server it was made for; empty if it is not an invitation's."""
     @_builtins.property
@@ -307,7 +307,7 @@ class CreateApiKeyRequest(_message.Message):
     max_uses: _builtins.int
     """How many servers may use it; 0 for any number."""
     group: _builtins.str
-    """Path of the group its servers are put in, made if it is missing; empty or `/` for the root group. Not for the vendor's."""
+    """Path of the group its servers are put in, made if it is missing; empty or `/` for the landing group. Not for the vendor's."""
     lifetime_seconds: _builtins.int
     """How long it is good, in seconds from now; 0 for ever."""
     @_builtins.property

@@ -59,7 +59,7 @@ class Invitee(_message.Message):
     display_name: _builtins.str
     """The name it shall bear; empty to let it name itself."""
     group: _builtins.str
-    """Path of its group, made if it is missing; empty or `/` for the root group."""
+    """Path of its group, made if it is missing; empty or `/` for the landing group."""
     def __init__(
         self,
         *,
