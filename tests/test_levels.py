@@ -223,6 +223,17 @@ def test_a_middle_primary_that_was_lost_for_a_while_loses_and_doubles_no_task(le
     assert [place.runs for place in levels.all] == [count + 1 for count in before]
 
 
+def test_whoever_is_killed_while_a_policy_comes_down_it_is_in_force_everywhere_in_the_end(levels: Levels) -> None:
+    """Faults rows 2 and 25: one process of each sort, in the middle of what is handed down."""
+    victims = (levels.middle, levels.m0.daemon, levels.low, levels.k1.daemon)
+    for number, victim in enumerate(victims, 10):
+        levels.set_policy(levels.top, {"a": 1, "b": 1, "c": 1, "n": number}, "/a")
+        victim.end(9)
+        victim.start()
+        levels.until(lambda n=number: all(place.settings["n"] == n for place in levels.all), f"number {number} everywhere")  # type: ignore[misc]  # a default argument binds the loop's variable
+        levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "four reports")
+
+
 def test_removing_a_middle_server_asks_what_becomes_of_what_was_set_below(levels: Levels) -> None:
     refused = levels.middle.do("server", "remove", "m0", expect=1)
     assert "BEQUEST_REQUIRED" in refused.stderr
@@ -234,7 +245,7 @@ def test_removing_a_middle_server_asks_what_becomes_of_what_was_set_below(levels
 def test_what_is_frozen_stays_locked_after_the_primary_above_is_gone(levels: Levels) -> None:
     levels.top.do("server", "remove", "m1", "--below", "freeze")
     levels.until(lambda: "leaves: frozen" in levels.middle.do("journal", "show", ".").stdout, "the word to arrive below")
-    assert levels.l1.settings == {"a": 1, "b": 2, "c": 1}
+    assert levels.l1.settings == {"a": 1, "b": 2, "c": 1, "n": 13}
     assert "SETTING_LOCKED" in levels.set_policy(levels.middle, {"a": 9}, expect=1)
     levels.set_policy(levels.middle, {"b": 4})
-    levels.until(lambda: levels.l1.settings == {"a": 1, "b": 4, "c": 1}, "what may be changed")
+    levels.until(lambda: levels.l1.settings == {"a": 1, "b": 4, "c": 1, "n": 13}, "what may be changed")

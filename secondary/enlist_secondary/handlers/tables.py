@@ -98,6 +98,8 @@ def _handler(purpose: str, key: str, kind: str, table: object) -> Configured:
     for name in row.required:
         if name not in given:
             raise Misconfigured(f"{key}.{name}", "this key is expected and missing.")
+    if row.make is File:  # a template is what it is good for; without one, the settings are written as they are
+        given.setdefault("format", "template" if "template" in given else "json")
     made = row.make(**{name: check(f"{key}.{name}", row.keys[name], value) for name, value in given.items()})
     if isinstance(made, File):
         _check_file(key, made)

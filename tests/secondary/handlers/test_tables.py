@@ -122,6 +122,15 @@ async def test_what_stood_before_is_kept_by_path_in_the_data_folder(tmp_path: Pa
 FILE = '[handlers.policy.a]\ntype = "file"\npath = "/etc/a"\n'
 
 
+def test_a_file_without_a_template_gets_the_settings_as_they_are() -> None:
+    templated = {"type": "file", "path": "/etc/b", "template": "/etc/enlist/b.j2"}
+    parsed = tables.parse({"policy": {"a": {"type": "file", "path": "/etc/a"}, "b": templated}})
+    assert [(kind, made.format) for kind, made in parsed.policy.items() if isinstance(made, tables.File)] == [
+        ("a", "json"),
+        ("b", "template"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "line", "key", "expected"),
     [
@@ -148,7 +157,7 @@ FILE = '[handlers.policy.a]\ntype = "file"\npath = "/etc/a"\n'
             (f'[handlers.policy.a]\ntype = "file"\npath = {path}\n', 7, "handlers.policy.a.path", "")
             for path in ("3", '""', '"a/b"', '"/a/../b"', '"/a\\u0000b"', '"/a//b"', '"/"', '"/a/"', '"//a"', '"/a\\u001b"')
         ),
-        (FILE, 5, "handlers.policy.a.template", "a template is expected"),
+        (FILE + 'format = "template"\n', 5, "handlers.policy.a.template", "a template is expected"),
         (FILE + 'format = "json"\ntemplate = "/b"\n', 9, "handlers.policy.a.template", "with no other"),
         (FILE + 'template = "b"\n', 8, "handlers.policy.a.template", "beginning with a slash"),
         (FILE + 'format = "yaml"\n', 8, "handlers.policy.a.format", '"template", "json"'),
