@@ -29,9 +29,7 @@ class Primary(FakePrimary):
         super().__init__(**answers)
         self._watched = watched
 
-    def unary_stream(
-        self, method: str, *_: object, **__: object
-    ) -> Callable[[Message], AsyncIterator[Message]]:
+    def unary_stream(self, method: str, *_: object, **__: object) -> Callable[[Message], AsyncIterator[Message]]:
         """What a stub is made of."""
 
         async def rpc(request: Message) -> AsyncIterator[Message]:

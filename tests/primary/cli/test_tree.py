@@ -69,7 +69,9 @@ def test_the_living_are_shown_and_the_past_is_not(state: State) -> None:
 
 
 BELOW = [
-    ListedBelow(account="acme.example", via="cccccccccc", server=BelowServer(state=SERVER_STATE_TRUSTED, place="low.example", **fields))
+    ListedBelow(
+        account="acme.example", via="cccccccccc", server=BelowServer(state=SERVER_STATE_TRUSTED, place="low.example", **fields)
+    )
     for fields in (
         {"path": "kkkkkkkkkk/llllllllll", "display_name": "deep", "connected": True},
         {"path": "kkkkkkkkkk", "display_name": "host", "connected": True, "connected_time": moment()},
