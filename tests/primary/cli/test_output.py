@@ -188,6 +188,7 @@ STATUS_JSON = {
     "stalled": 0,
     "servers": {"trusted": 2},
     "refusals": [{"account": "acme.example", "reason": "API_KEY_INVALID", "count": 4, "last": SHOWN, "last_source": "::1"}],
+    "above": [],
 }
 LISTED = hierarchy.ListServersResponse(servers=[BARE, RICH])
 ONE = hierarchy.ListServersResponse(servers=[BARE])
