@@ -7,10 +7,10 @@ bodies first, then the set in one step. A crash in between leaves the set before
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -88,7 +88,7 @@ class Documents:
         """From now on the sets of these origins count, the top-most first. What others signed is forgotten with the next `save`."""
         self._origins, self.unlocked = list(origins), unlocked
         names = {origin.fingerprint for origin in origins}
-        self._strangers |= {name for name in self._sets if name not in names}
+        self._strangers = (self._strangers | self._sets.keys() | self._damaged.keys()) - names
         for sets in (self._sets, self._damaged, self._incoming):
             for name in [name for name in sets if name not in names]:
                 del sets[name]
@@ -223,10 +223,11 @@ class Documents:
     async def save(self) -> bool:
         """Writes the sets that are complete; whether other ones count now. Refused where one could not be written: it waits on."""
         async with self._lock:
-            saved, refusal = await self._forget_strangers(), None
-            for origin in list(self._incoming):
+            saved, refusal = False, None
+            steps: list[Callable[[], Awaitable[bool]]] = [partial(self._complete, origin) for origin in self._incoming]
+            for step in (self._forget_strangers, *steps):
                 try:
-                    saved |= await self._complete(origin)
+                    saved |= await step()
                 except Refused as refused:
                     refusal = refused
             if saved:
@@ -237,9 +238,10 @@ class Documents:
 
     async def _forget_strangers(self) -> bool:
         """Removes the sets of origins that do not stand above any more; whether there were any."""
-        strangers, self._strangers = self._strangers, set()
+        strangers = list(self._strangers)
         for name in strangers:
             await to_the_end(files.remove, self._path(name))
+            self._strangers.discard(name)
         return bool(strangers)
 
     async def _complete(self, origin: str) -> bool:
@@ -249,6 +251,9 @@ class Documents:
             return False
         new = {digest: self._loose[digest] for digest in incoming.digests - self._there}
         await to_the_end(self._write, origin, incoming, new)
+        if origin not in {each.fingerprint for each in self._origins}:
+            self._strangers.add(origin)
+            return False
         self._sets[origin] = incoming.verified
         self._damaged.pop(origin, None)
         self._there |= incoming.digests

@@ -232,7 +232,6 @@ class Policies:
 
     def _forward(self, want: Wanted, record: Record, step: Step, opens: int | None) -> Coroutine[Any, Any, None] | None:
         kind, now = want.kind, int(self._now())
-        told = replace(record, revisions=want.revisions, at=now)
         match step:
             case Step.APPLY:
                 return self._apply(want, record)
@@ -243,13 +242,14 @@ class Policies:
                 return self._store.note(kind, replace(record, provisional=None))
             case Step.SAY_UNSUPPORTED:
                 doubtful = record.touched  # another handler may come, that does something else
-                return self._store.note(kind, replace(told, state=records.UNSUPPORTED, message=UNSUPPORTED, doubtful=doubtful))
+                told = replace(records.about(want, record, now, records.UNSUPPORTED, UNSUPPORTED), doubtful=doubtful)
+                return self._store.note(kind, told)
             case Step.SAY_UNREADABLE:
                 self._again.discard(kind)
                 _LOG.warning("a policy cannot be read", kind=kind, problem=want.problem)
-                return self._store.note(kind, replace(told, state=records.FAILED, message=want.problem))
+                return self._store.note(kind, records.about(want, record, now, records.FAILED, sentence(want.problem)))
             case Step.WAIT if opens is not None:
-                waits = replace(told, state=records.RECEIVED, message=f"Its maintenance window opens at {moment(opens)}.")
+                waits = records.about(want, record, now, records.RECEIVED, f"Its maintenance window opens at {moment(opens)}.")
                 return self._store.note(kind, waits) if replace(waits, at=record.at) != record else None
         return None
 
@@ -262,7 +262,7 @@ class Policies:
 
     async def _apply(self, want: Wanted, record: Record) -> None:
         kind, store = want.kind, self._store
-        trying = replace(record, revisions=want.revisions, state=records.RECEIVED, message="", at=int(self._now()), uncertain=True)
+        trying = replace(records.about(want, record, int(self._now()), records.RECEIVED), uncertain=True)
         try:
             await store.write(kind, trying)
         except Refused as refused:  # nothing is begun that could not be written down
@@ -308,7 +308,7 @@ class Policies:
         kind, now = want.kind, int(self._now())
         change = await self._changed(kind)
         latest = self._wanted.get(kind)
-        if latest is None or latest.revisions != want.revisions:
+        if latest is None or latest.content != want.content:
             return  # meanwhile there is something else to do
         if change is None:
             if record.state == records.CHANGED_LOCALLY:

@@ -6,6 +6,7 @@ the last good one in force; one that is to be confirmed and is not, goes back to
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -29,18 +30,26 @@ _STATES = {
 }
 
 
+Part = tuple[str, int, str]
+"""A layer: its origin, its revision, and its body's SHA-256 in hexadecimal."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What the layers of one kind come to; `problem` says why they cannot be read."""
 
     kind: str
     revisions: Revisions
+    content: str = ""
+    """By what two of a kind are known to be the same: a restored primary gives numbers again, and locks may cease to hold."""
     settings: dict[str, Any] = field(default_factory=dict)
     put_back: bool = False
     confirm_seconds: int = 0
     """Within which the unconfirmed layers must be confirmed; 0 if all are final."""
-    unconfirmed: tuple[tuple[str, int], ...] = ()
-    """Origin and revision of each layer that is not final."""
+    unconfirmed: tuple[Part, ...] = ()
+    """The layers that are not final."""
+    final: frozenset[Part] = frozenset()
+    """The layers that are."""
     problem: str = ""
 
 
@@ -60,7 +69,7 @@ class Provisional:
     """What to go back to otherwise: what was last in force for good."""
     since: int
     seconds: int
-    unconfirmed: tuple[tuple[str, int], ...]
+    unconfirmed: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class Record:
 
     revisions: Revisions = field(default_factory=dict)
     """What was last wanted."""
+    content: str = ""
+    """The same: see `Wanted`."""
     state: str = RECEIVED
     message: str = ""
     at: int = 0
@@ -127,7 +138,12 @@ def next_step(want: Wanted | None, record: Record, *, handled: bool, expired: bo
 def _settled(want: Wanted, record: Record) -> bool:
     """Whether there is a last word on what is wanted."""
     final_after_all = record.state == ROLLED_BACK and not want.confirm_seconds
-    return record.revisions == want.revisions and record.state != RECEIVED and not final_after_all
+    return record.content == want.content and record.state != RECEIVED and not final_after_all
+
+
+def about(want: Wanted, record: Record, at: int, state: str, message: str = "") -> Record:
+    """The record with another word, on what is wanted now."""
+    return replace(record, revisions=want.revisions, content=want.content, state=state, message=message, at=at)
 
 
 def _new(want: Wanted, record: Record, window_open: bool) -> Step:
@@ -142,14 +158,13 @@ def _new(want: Wanted, record: Record, window_open: bool) -> Step:
 
 def _confirmed(provisional: Provisional, want: Wanted) -> bool:
     """Whether every layer that was to be confirmed is wanted for good now."""
-    final = {(origin, number) for origin, numbers in want.revisions.items() for number in numbers} - set(want.unconfirmed)
-    return final.issuperset(provisional.unconfirmed)
+    return want.final.issuperset(provisional.unconfirmed)
 
 
 def in_force(want: Wanted, record: Record, now: int, left: float) -> Record:
     """The record once the settings are in force. `left` are the seconds that are left to confirm what was in force before."""
-    good = Good(want.settings, want.revisions)
-    return Record(want.revisions, APPLIED, "", now, good, provisional=_provisional(want, record, now, left))
+    good, provisional = Good(want.settings, want.revisions), _provisional(want, record, now, left)
+    return Record(want.revisions, want.content, APPLIED, "", now, good, provisional=provisional)
 
 
 def _provisional(want: Wanted, record: Record, now: int, left: float) -> Provisional | None:
@@ -186,18 +201,30 @@ def wanted(found: Sequence[Document]) -> dict[str, Wanted]:
 
 def _folded(kind: str, found: Sequence[Document]) -> Wanted:
     """A layer that cannot be read makes its kind unreadable, not the others: the other kinds' primary is not to blame."""
-    confirm = [document for document in found if document.item.confirm_seconds]
-    whole = Wanted(
-        kind=kind,
-        revisions=meant((document.origin, document.item) for document in found),
-        confirm_seconds=min((document.item.confirm_seconds for document in confirm), default=0),
-        unconfirmed=tuple((document.origin, document.item.revision) for document in confirm),
-    )
+    settings, put_back, problem = dict[str, Any](), False, ""
     try:
         says = [_layer(document) for document in found]
+        settings, put_back = layers.effective(says), layers.put_back(says)
     except Refused as refused:
-        return replace(whole, problem=refused.message)
-    return replace(whole, settings=layers.effective(says), put_back=layers.put_back(says))
+        problem = refused.message
+    revisions = meant((document.origin, document.item) for document in found)
+    content = layers.dumps([[*revisions.items()], settings, problem])
+    parts = {_part(document): document.item.confirm_seconds for document in found}
+    return Wanted(
+        kind=kind,
+        revisions=revisions,
+        content=hashlib.sha256(content).hexdigest(),
+        settings=settings,
+        put_back=put_back,
+        confirm_seconds=min(filter(None, parts.values()), default=0),
+        unconfirmed=tuple(part for part, seconds in parts.items() if seconds),
+        final=frozenset(part for part, seconds in parts.items() if not seconds),
+        problem=problem,
+    )
+
+
+def _part(document: Document) -> Part:
+    return document.origin, document.item.revision, document.item.digest.hex()
 
 
 def _layer(document: Document) -> Layer:

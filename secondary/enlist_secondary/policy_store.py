@@ -127,6 +127,11 @@ class PolicyStore:
         return self._folder / f"{kind}.json"
 
 
+def read_all(folder: Path) -> dict[str, Record]:
+    """The records in a folder by kind, for whoever only looks."""
+    return {path.stem: _read(path) for path in files.entries(folder) if path.suffix == ".json"}
+
+
 def _read(path: Path) -> Record:
     """A record; of one that cannot be read nobody knows what is in force."""
     try:

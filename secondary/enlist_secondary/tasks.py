@@ -222,27 +222,25 @@ class Tasks:
     # --- Runs -----------------------------------------------------------------------------------------------------------------
 
     def _begin(self, document: Document) -> None:
-        id = document.item.name
-        if id not in self._going:
-            task = asyncio.create_task(self._go(document))
-            self._going[id] = document.origin, task
-            task.add_done_callback(lambda _: self._gone(id))
+        item, now = document.item, int(self._primary_now())
+        if item.name not in self._going:
+            kind = item.kind.removeprefix(documents.TASK)
+            run = Run(item.name, kind, document.origin, item.revision, now, RUNNING, int(self._now()))
+            task = asyncio.create_task(self._go(run, document))
+            self._going[run.id] = document.origin, task
+            task.add_done_callback(lambda task: self._gone(run, task))
 
-    def _gone(self, id: str) -> None:
-        del self._going[id]
+    def _gone(self, run: Run, task: asyncio.Task[None]) -> None:
+        del self._going[run.id]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _LOG.fault("a run met something unforeseen", error, run=run.id)
+            if self._runs.get(run.id, run).state == RUNNING:  # or it would be begun again, and again
+                self._note(_ended(run, _failure(UNFORESEEN), int(self._now())))
         self._wake.set()  # it may be wanted again after all, or be nobody's any more
 
-    async def _go(self, document: Document) -> None:
-        """One run, to its end; whatever happens in it, it is not begun again."""
-        item = document.item
-        kind, now = item.kind.removeprefix(documents.TASK), int(self._primary_now())
-        run = Run(item.name, kind, document.origin, item.revision, now, RUNNING, int(self._now()))
-        try:
-            await self._end(*await self._outcome(run, document))
-        except Exception as error:
-            _LOG.fault("a run met something unforeseen", error, run=run.id)
-            if self._runs.get(run.id, run).state == RUNNING:
-                self._note(_ended(run, _failure(UNFORESEEN), int(self._now())))
+    async def _go(self, run: Run, document: Document) -> None:
+        await self._end(*await self._outcome(run, document))
 
     async def _outcome(self, run: Run, document: Document) -> tuple[Run, TaskOutcome]:
         try:
@@ -342,6 +340,11 @@ def report(run: Run) -> pb.Report:
     told.output = run.output
     told.meant.add(origin=run.origin, revisions=[run.revision])
     return told
+
+
+def read_all(folder: Path) -> list[Run]:
+    """The runs in a folder, for whoever only looks."""
+    return [run for path in files.entries(folder) if path.suffix == ".json" and (run := _read(path, 0)) is not None]
 
 
 def _read(path: Path, now: int) -> Run | None:

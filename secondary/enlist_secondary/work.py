@@ -53,6 +53,7 @@ class Work:
         self.upstream = self._upstream(config, identity)
         self._strange: set[str] = set()
         self._came = asyncio.Event()
+        self._ascended = False  # others stand above than the file says
 
     def _upstream(self, config: SecondaryConfig, identity: Identity) -> Upstream | None:
         """The primary on this host, if the owner joined the two."""
@@ -103,23 +104,26 @@ class Work:
             self.upstream.unlinked()
 
     async def take(self, message: pb.FromPrimary) -> None:
-        """What came over the link. A set that is not to be trusted is said in the log, and is as if it had not come."""
+        """What came over the link. What is not to be trusted is said in the log, and is as if it had not come."""
         signed = message.desired if message.HasField("desired") else None
         try:
             if message.HasField("ancestry"):
-                await self._ascend(message.ancestry)
+                self._ascend(message.ancestry)
+        except Refused as refused:
+            _LOG.warning("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
+        try:
             self._held.receive(signed, message.bodies)
-            if message.HasField("lower_answer") and self.upstream is not None:
-                self.upstream.answered(message.lower_answer)
         except Refused as refused:
             say: Callable[..., None] = _LOG.alarm if refused.reason is Reason.SET_CONFLICT else _LOG.warning
             say("a desired set was refused", reason=refused.reason, problem=refused.message)
+        if message.HasField("lower_answer") and self.upstream is not None:
+            self.upstream.answered(message.lower_answer)
         self._came.set()
 
-    async def _ascend(self, said: document_pb2.Ancestry) -> None:
+    def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""
         if self._ancestors.take(said):
-            await to_the_end(self._ancestors.save)
+            self._ascended = True
             self._held.stand(self._ancestors.origins, self._ancestors.unlocked)
 
     async def farewell(self, bequest: str) -> None:
@@ -155,9 +159,14 @@ class Work:
 
     async def _saved(self) -> bool:
         """Whether something could not be written."""
+        ascended, self._ascended = self._ascended, False
         try:
+            if ascended:  # first: without it a restart would take back what the sets from further up put in force
+                await to_the_end(self._ancestors.save)
+                ascended = False
             await self._held.save()
         except Refused as refused:
+            self._ascended |= ascended
             _LOG.warning("a desired set was not kept yet", reason=refused.reason, problem=refused.message)
             return True
         return False

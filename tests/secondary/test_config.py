@@ -1,17 +1,27 @@
 """The secondary's configuration: malformed input, and one rename by which a different primary takes over."""
 
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_secondary import config as configs
-from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.config import LocalPrimary, SecondaryConfig
 
 CONFIG = SecondaryConfig(primary="primary.example", account="acme.example", name='Front "desk" \\ 2', data="/var/lib/x")
+HANDLERS = {
+    "policy": {
+        "chrony": {"type": "file", "path": "/etc/c", "template": "/etc/t", "check": ["chronyd", '"{file}"\n'], "mode": "0640"}
+    },
+    "task": {"restart": {"type": "exec", "command": ["/bin/restart"], "timeout": "10m"}},
+}
 
 
 def write(path: Path, config: SecondaryConfig = CONFIG) -> Path:
@@ -27,7 +37,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 
 def test_every_key_is_explained_in_the_file() -> None:
-    assert set(configs.COMMENTS) == set(SecondaryConfig.__struct_fields__)
+    assert set(configs.COMMENTS) | {"handlers", "local_primary"} == set(SecondaryConfig.__struct_fields__)
     lines = configs.render(CONFIG).splitlines()
     for key in configs.COMMENTS:
         (number,) = [number for number, line in enumerate(lines) if line.startswith(f"{key} = ")]
@@ -62,6 +72,34 @@ def test_a_wrong_value_is_refused_with_file_line_and_key(tmp_path: Path, key: st
     assert expected in caught.value.message
 
 
+def test_the_owners_tables_are_explained_in_the_file() -> None:
+    text = configs.render(msgspec.structs.replace(CONFIG, handlers=HANDLERS, local_primary=LocalPrimary("/run/a.sock")))
+    assert "[handlers.policy.KIND]" in configs.render(CONFIG)
+    assert text.index("[handlers.policy.KIND]") < text.index("\n[handlers.policy.chrony]\n")
+    assert "# The primary on this machine: its secondaries are seen from above.\n\n[local_primary]\n" in text
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+kinds = st.from_regex(r"[a-z][a-z0-9-]{0,31}", fullmatch=True)
+execs = st.fixed_dictionaries(
+    {"type": st.just("exec"), "command": st.lists(words.filter(lambda word: "/" not in word), min_size=1)},
+    optional={"timeout": st.sampled_from(["1s", "30s", "7d"])},
+)
+file_names = st.text(st.characters(categories=["L", "N", "S"], exclude_characters="/"), min_size=1)
+
+
+@given(st.dictionaries(kinds, execs), st.dictionaries(kinds, execs), file_names)
+def test_whatever_an_owner_wrote_is_what_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, policies: dict[str, Any], tasks: dict[str, Any], name: str
+) -> None:
+    """Attacks row 36: no word of a command ends the line it stands on."""
+    name = unicodedata.normalize("NFC", name)
+    handlers = {"policy": {**policies, "a": {"type": "file", "path": f"/{name}", "format": "json"}}, "task": tasks}
+    kept = {purpose: kinds for purpose, kinds in handlers.items() if kinds}
+    config = msgspec.structs.replace(CONFIG, handlers=kept, local_primary=LocalPrimary(f"/run/{name}"))
+    assert configs.load(write(tmp_path_factory.mktemp("owner") / "secondary.toml", config)) == config
+
+
 def test_a_planted_configuration_is_refused(tmp_path: Path) -> None:
     """Attacks row 45."""
     path = write(tmp_path / "secondary.toml")
@@ -78,6 +116,23 @@ def test_the_waiting_configuration_takes_over_and_the_old_one_is_kept(tmp_path: 
     assert configs.switch(path) == other == configs.load(path)
     assert configs.load(configs.backup_path(path)) == CONFIG
     assert not configs.next_path(path).exists()
+
+
+def test_the_owners_tables_of_the_old_one_are_kept_as_they_are_now(tmp_path: Path) -> None:
+    """The owner may have edited the file since the other one waits."""
+    path = write(tmp_path / "secondary.toml", msgspec.structs.replace(CONFIG, handlers=HANDLERS))
+    other = msgspec.structs.replace(CONFIG, primary="other.example", enrolment="other")
+    write(configs.next_path(path), msgspec.structs.replace(other, handlers={"task": {}}, local_primary=LocalPrimary("/run/a")))
+    assert configs.switch(path) == msgspec.structs.replace(other, handlers=HANDLERS) == configs.load(path)
+    assert not configs.next_path(path).exists()
+
+
+def test_a_damaged_old_configuration_keeps_nobody_from_taking_over(tmp_path: Path) -> None:
+    path = tmp_path / "secondary.toml"
+    files.write(path, b"primary = 3")
+    other = msgspec.structs.replace(CONFIG, primary="other.example", handlers=HANDLERS)
+    write(configs.next_path(path), other)
+    assert configs.switch(path) == other
 
 
 def test_switching_again_changes_nothing(tmp_path: Path) -> None:

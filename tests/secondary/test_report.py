@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from enlist import certificates
@@ -17,6 +18,8 @@ from enlist.runtime import files, standings
 from enlist.v1 import account_pb2
 from enlist_secondary import api_key, cli, doctor, enrol, identity, report, state
 from enlist_secondary import config as configs
+from enlist_secondary.policy_records import Good, Record
+from enlist_secondary.tasks import Run
 from tests.support.inprocess import Running, running_primary
 from tests.support.means import need_machine_id
 from tests.support.ports import free_port
@@ -43,6 +46,8 @@ KEYS = [
     "certificate_expires",
     "problem",
     "alarms",
+    "policies",
+    "tasks",
     "staged",
 ]
 
@@ -99,6 +104,37 @@ def test_problems_and_alarms_are_told(secondary: Secondary) -> None:
     told = report.status(secondary.path)
     assert told.problem == report.Problem("TIMED_OUT", "Late.", "1970-01-01T00:01:00Z")
     assert told.alarms == (report.Alarm("1970-01-01T00:01:01Z", "a:1", "ff"),)
+
+
+def test_policies_and_the_last_tasks_are_told_by_whoever_only_looks(
+    secondary: Secondary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Attacks rows 36 and 41: a program's words are text from outside. What is damaged is told as what it is."""
+    folder, applied = secondary.config.folder, {"a": (7,), "b": (9, 12)}
+    for name in ("policies", "tasks"):
+        files.make_folder(folder / name)
+    running = Good(settings={"text": "x"}, revisions=applied)
+    good = Record(revisions=applied, state="applied", at=60, running=running)
+    failed = replace(good, state="failed", message="line 3: \x1b[2Jbad", running=replace(running, revisions={"b": (5,)}))
+    for kind, record in {"motd": good, "ntp": failed}.items():
+        files.write(folder / "policies" / f"{kind}.json", msgspec.json.encode(record))
+    files.write(folder / "policies" / "web.json", b"{")
+    for n in range(12):
+        id = "a" * 9 + "abcdefghijkl"[n]
+        run = Run(id, "note", "b", 7, 600, "failed" if n == 11 else "succeeded", 60 + n, "\u202e", 3 if n == 11 else 0, b"said")
+        files.write(folder / "tasks" / f"{id}.json", msgspec.json.encode(run))
+    told = report.status(secondary.path)
+    assert [(each.kind, each.state, each.revisions, each.running) for each in told.policies[:2]] == [
+        ("motd", "applied", (7, 9, 12), (7, 9, 12)),
+        ("ntp", "failed", (7, 9, 12), (5,)),
+    ]
+    assert [each.kind for each in told.policies] == ["motd", "ntp", "web"]
+    assert len(told.tasks) == report.TASKS
+    assert (told.tasks[0].run, told.tasks[0].exit_code) == ("a" * 9 + "l", 3)
+    assert cli.main(["--config", str(secondary.path), "status"]) == 0
+    shown = capsys.readouterr().out
+    assert "line 3: \\x1b[2Jbad" in shown
+    assert not set("\x1b\u202e") & set(shown)
 
 
 def test_a_status_for_people_is_escaped_and_leaves_out_what_is_empty(

@@ -21,9 +21,11 @@ from enlist.v1 import (
     account_pb2_grpc,
     hierarchy_pb2_grpc,
     journal_pb2_grpc,
+    policy_pb2_grpc,
     registration_pb2,
     registration_pb2_grpc,
     server_pb2,
+    task_pb2_grpc,
     trust_pb2,
     trust_pb2_grpc,
 )
@@ -46,6 +48,8 @@ class Stubs:
     hierarchy: hierarchy_pb2_grpc.HierarchyServiceAsyncStub
     accounts: account_pb2_grpc.AccountServiceAsyncStub
     journal: journal_pb2_grpc.JournalServiceAsyncStub
+    policies: policy_pb2_grpc.PolicyServiceAsyncStub
+    tasks: task_pb2_grpc.TaskServiceAsyncStub
 
 
 def stubs(on: grpc.aio.Channel) -> Stubs:
@@ -56,6 +60,8 @@ def stubs(on: grpc.aio.Channel) -> Stubs:
         hierarchy_pb2_grpc.HierarchyServiceStub(on),
         account_pb2_grpc.AccountServiceStub(on),
         journal_pb2_grpc.JournalServiceStub(on),
+        policy_pb2_grpc.PolicyServiceStub(on),
+        task_pb2_grpc.TaskServiceStub(on),
     )
 
 

@@ -1,0 +1,127 @@
+"""An origin that signs desired sets, and the clock by which a server reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from enlist import certificates, documents, layers
+from enlist.documents import Item, Origin, Stamp
+from enlist.layers import Layer
+from enlist.v1 import document_pb2 as pb
+
+ACCOUNT = "acme.example"
+SERVER = "aaaaaaaaaa"
+START = 1_800_000_000
+
+
+@dataclass
+class Times:
+    """A clock that is set by hand, and the seconds that go by."""
+
+    now: float = START
+    elapsed: float = 100.0
+
+    def clock(self) -> float:
+        """What the clock shows."""
+        return self.now
+
+    def stopwatch(self) -> float:
+        """What goes by, whatever the clock shows."""
+        return self.elapsed
+
+    def pass_by(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        self.elapsed += seconds
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Something an origin wants: an item, and its body."""
+
+    item: Item
+    body: bytes
+
+
+def wish(kind: str, name: str, revision: int, body: bytes, confirm_seconds: int = 0) -> Wish:
+    """Any wish."""
+    return Wish(Item(kind, name, revision, documents.digest(body), confirm_seconds), body)
+
+
+def policy(revision: int, settings: dict[str, Any], kind: str = "motd", confirm: int = 0, name: str = "/", **layer: Any) -> Wish:
+    """A layer of a policy."""
+    body = layers.encode(Layer(settings, **layer))
+    return wish(documents.POLICY + kind, name, revision, body, confirm)
+
+
+def window(revision: int, start: str, seconds: int = 3600, zone: str = "") -> Wish:
+    """A maintenance window."""
+    return wish(documents.WINDOW, "/", revision, layers.dumps({"start": start, "seconds": seconds, "zone": zone}))
+
+
+def run(id: str, revision: int, kind: str = "update", deadline: int = START + 600, below: bool = False, **args: Any) -> Wish:
+    """A run of a task."""
+    body = layers.dumps({"run": id, "kind": kind, "args": args, "deadline": deadline, **({"below": True} if below else {})})
+    return wish(documents.TASK + kind, id, revision, body)
+
+
+def run_id(number: int) -> str:
+    """The id of a run, by a number below 32^4."""
+    letters = "abcdefghijklmnopqrstuvwxyz234567"
+    return "r" * 6 + "".join(letters[number >> shift & 31] for shift in (15, 10, 5, 0))
+
+
+@dataclass
+class Primary:
+    """An origin. `sets` has every set it ever signed, by what was signed."""
+
+    account: str = ACCOUNT
+    target: str = SERVER
+    key: ec.EllipticCurvePrivateKey = field(default_factory=certificates.new_key)
+    epoch: int = 1
+    number: int = 0
+
+    @property
+    def origin(self) -> Origin:
+        """As the server knows it."""
+        return Origin(certificates.spki(self.key.public_key()), self.account, self.target)
+
+    @property
+    def name(self) -> str:
+        """Its fingerprint."""
+        return self.origin.fingerprint
+
+    def sign(self, wishes: Sequence[Wish], stamp: Stamp | None = None, target: str | None = None) -> pb.SignedSet:
+        """A set of these wishes under the next stamp, or the given one."""
+        if stamp is None:
+            self.number += 1
+            stamp = Stamp(self.epoch, self.number)
+        items = documents.encode_items([wish.item for wish in wishes])
+        encoded = documents.encode(self.account, self.target if target is None else target, stamp, items)
+        return pb.SignedSet(desired_set=encoded, signature=documents.sign(self.key, encoded), origin=self.name)
+
+
+def bodies(wishes: Sequence[Wish]) -> list[bytes]:
+    """The bodies of wishes."""
+    return [wish.body for wish in wishes]
+
+
+def said(report: pb.Report) -> dict[str, Any]:
+    """A report in short, for comparing."""
+    if report.name:
+        state = pb.TaskState.Name(report.task_state).removeprefix("TASK_STATE_").lower()
+        return {"run": report.name, "state": state, "message": report.message}
+    state = pb.DocumentState.Name(report.state).removeprefix("DOCUMENT_STATE_").lower()
+    meant = {each.origin: tuple(each.revisions) for each in report.meant}
+    running = {each.origin: tuple(each.revisions) for each in report.running}
+    return {"state": state, "meant": meant, "running": running, "message": report.message}
+
+
+def shown(value: Any) -> str:
+    """Settings in one way of writing."""
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,440 @@
+"""Sets, policies and tasks under everything at once: two honest origins, a relay that lies, and a server that dies anywhere.
+
+What must hold after every step stands in `_check`, what must come of honest delivery in `_converges`. Attacks rows 24, 38, 46;
+faults rows 2, 7, 9, 25, 27.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from enlist import documents
+from enlist.documents import Stamp
+from enlist.reasons import Refused
+from enlist.v1 import document_pb2 as pb
+from enlist_secondary import policies as engine
+from enlist_secondary import policy_records as records
+from enlist_secondary import tasks
+from enlist_secondary.documents import Document
+from enlist_secondary.handlers import workers
+from tests.secondary.disks import Crash, Disk
+from tests.secondary.engine import HALF, Machine, soon
+from tests.secondary.origins import Primary, Wish, bodies, policy, run, run_id, shown, window
+
+T = TypeVar("T")
+KINDS = ("motd", "ntp")
+GROUPS = ("Paris", "Tokyo")
+CONFIRM = 60
+SIBLING = "bbbbbbbbbb"
+ENDED = {"succeeded", "failed", "timed_out", "interrupted"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a group says of a kind."""
+
+    revision: int
+    text: str
+    confirm: int = 0
+    put_back: bool = False
+
+
+@dataclass
+class Realm:
+    """What an origin has decided, and thus what a backup of it holds."""
+
+    number: int = 0
+    group: str = GROUPS[0]
+    layers: dict[tuple[str, str], Layer] = field(default_factory=dict)
+    window: int = 0
+    runs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Decider:
+    """An honest origin: one that signs what it decided, each time it decided something."""
+
+    primary: Primary
+    below: bool
+    realm: Realm = field(default_factory=Realm)
+    backup: Realm = field(default_factory=Realm)
+    signed: list[tuple[pb.SignedSet, list[Wish]]] = field(default_factory=list)
+    said: dict[Stamp, list[Any]] = field(default_factory=dict)
+
+    def wishes(self) -> list[Wish]:
+        """All it wants at the server now."""
+        realm, key = self.realm, "high" if self.below else "low"
+        found = [
+            policy(layer.revision, {"text": layer.text, key: layer.text}, kind, layer.confirm, group, put_back=layer.put_back)
+            for (group, kind), layer in sorted(realm.layers.items())
+            if group == realm.group
+        ]
+        if realm.window:
+            found.append(window(realm.window, "0 3 * * *"))
+        deadline = 2_000_000_000
+        return found + [run(id, number, deadline=deadline, below=self.below, who=id) for id, number in realm.runs.items()]
+
+    def sign(self) -> None:
+        """It has decided something."""
+        wishes, stamp = self.wishes(), Stamp(self.primary.epoch, self.realm.number)
+        self.signed.append((self.primary.sign(wishes, stamp), wishes))
+        self.said[stamp] = [wish.item for wish in wishes]
+
+    def next(self) -> int:
+        """The number of a decision."""
+        self.realm.number += 1
+        return self.realm.number
+
+
+def at_once(work: Callable[..., Any], *arguments: Any) -> asyncio.Future[tuple[Any, BaseException | None]]:
+    """In the place of a thread: what happens beside the loop is not tried here, and many more steps are."""
+    future: asyncio.Future[tuple[Any, BaseException | None]] = asyncio.get_running_loop().create_future()
+    try:
+        future.set_result((work(*arguments), None))
+    except BaseException as error:
+        future.set_result((None, error))
+    return future
+
+
+class Tree(RuleBasedStateMachine):
+    """The server, its two origins, and everything between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(tasks, "AGAIN_SECONDS", 0.001)
+        self.patch.setattr(workers, "in_thread", at_once)
+        self.disk = Disk(self.patch)
+        self.folder = Path(tempfile.mkdtemp())
+        self.machine = Machine(self.folder, upper=[Primary()])
+        self.machine.ntp.restores = False
+        self.top = Decider(self.machine.upper[0], below=True)
+        self.own = Decider(self.machine.primary, below=False)
+        self.deciders = {each.primary.name: each for each in (self.top, self.own)}
+        self.highest: dict[str, Stamp] = {}
+        self.possible: set[tuple[str, str]] = set()
+        self.runs = 0
+        self.withheld = False
+        self.server = self.machine.server()
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    @initialize()
+    def begin(self) -> None:
+        self._do(self._start())
+
+    def teardown(self) -> None:
+        try:
+            if self.highest is not None:
+                self._do(self._converges())
+        finally:
+            self._do(self.server.stop())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+            self.patch.undo()
+            shutil.rmtree(self.folder)
+
+    # --- The origins --------------------------------------------------------------------------------------------------------------
+
+    @rule(
+        top=st.booleans(),
+        group=st.sampled_from(GROUPS),
+        kind=st.sampled_from(KINDS),
+        text=st.sampled_from("abc"),
+        confirm=st.sampled_from([0, 0, CONFIRM]),
+        put_back=st.booleans(),
+    )
+    def decide(self, top: bool, group: str, kind: str, text: str, confirm: int, put_back: bool) -> None:
+        each = self._decider(top)
+        each.realm.layers[group, kind] = Layer(each.next(), text, confirm, put_back)
+        self._decided(each)
+
+    @rule(top=st.booleans())
+    def confirm_all(self, top: bool) -> None:
+        each = self._decider(top)
+        each.next()
+        for key, layer in each.realm.layers.items():
+            each.realm.layers[key] = Layer(layer.revision, layer.text, 0, layer.put_back)
+        self._decided(each)
+
+    @rule(top=st.booleans(), what=st.sampled_from(["move", "end", "end", "window", "back up", "restore"]), data=st.data())
+    def decide_otherwise(self, top: bool, what: str, data: st.DataObject) -> None:
+        each = self._decider(top)
+        if what == "back up":
+            each.backup = copy.deepcopy(each.realm)
+            return
+        if what == "restore":  # numbers are given again, under another epoch
+            each.realm = copy.deepcopy(each.backup)
+            each.primary.epoch += 1
+        number = each.next()
+        if what == "move":
+            each.realm.group = GROUPS[1 - GROUPS.index(each.realm.group)]
+        elif what == "end" and each.realm.layers:
+            del each.realm.layers[data.draw(st.sampled_from(sorted(each.realm.layers)))]
+        elif what == "window":
+            self.own.realm.window = 0 if self.own.realm.window else number
+        self._decided(each)
+
+    @rule(top=st.booleans(), begin=st.sampled_from([True, True, False]), data=st.data())
+    def run_a_task(self, top: bool, begin: bool, data: st.DataObject) -> None:
+        each = self._decider(top)
+        if begin:
+            self.runs += 1
+            each.realm.runs[run_id(self.runs)] = each.next()
+        elif each.realm.runs:
+            del each.realm.runs[data.draw(st.sampled_from(sorted(each.realm.runs)))]
+            each.next()
+        self._decided(each)
+
+    def _decided(self, each: Decider) -> None:
+        """Unless the relay withholds it, it arrives at once."""
+        each.sign()
+        if not self.withheld:
+            self._deliver_newest(each)
+
+    def _decider(self, top: bool) -> Decider:
+        return self.top if top else self.own
+
+    # --- The relay ----------------------------------------------------------------------------------------------------------------
+
+    @rule(top=st.booleans(), data=st.data(), with_bodies=st.sampled_from(["all", "all", "none", "some", "alone"]))
+    def deliver_any(self, top: bool, data: st.DataObject, with_bodies: str) -> None:
+        """Late, again, out of order, or without bodies; or bodies alone."""
+        each = self._decider(top)
+        if each.signed:
+            signed, wishes = data.draw(st.sampled_from(each.signed[-12:]))
+            carried = {"all": bodies(wishes), "none": [], "some": bodies(wishes)[::2], "alone": bodies(wishes)}[with_bodies]
+            self._do(self._hand(None if with_bodies == "alone" else signed, carried))
+
+    @rule(withheld=st.sampled_from([False, False, True]))
+    def withhold(self, withheld: bool) -> None:
+        """From now on; or no more, and everything arrives."""
+        self.withheld = withheld
+        for each in (self.top, self.own) if not withheld else ():
+            if each.signed:
+                self._deliver_newest(each)
+
+    def _deliver_newest(self, each: Decider) -> None:
+        signed, wishes = each.signed[-1]
+        self._do(self._hand(signed, bodies(wishes)))
+
+    @rule(
+        top=st.booleans(),
+        how=st.sampled_from(["one bit", "for a sibling", "under the other's name", "a stranger's", "a stranger's as ours"]),
+        place=st.integers(0, 8000),
+    )
+    def mislead(self, top: bool, how: str, place: int) -> None:
+        each, other, stranger = self._decider(top), self._decider(not top), Primary()
+        wishes = [policy(999, {"text": "lie"}), run(run_id(999), 999, who="lie")]
+        stamp = Stamp(each.primary.epoch + 1, 10**6)
+        if how == "for a sibling":
+            signed = each.primary.sign(wishes, stamp, target=SIBLING)
+        elif how == "under the other's name":
+            signed = other.primary.sign(wishes, stamp)
+            signed.origin = each.primary.name
+        elif how == "one bit" and each.signed:
+            signed = pb.SignedSet()
+            signed.CopyFrom(each.signed[-1][0])
+            changed = bytearray(signed.desired_set)
+            changed[place // 8 % len(changed)] ^= 1 << place % 8
+            signed.desired_set = bytes(changed)
+        else:
+            signed = stranger.sign(wishes, stamp)
+            signed.origin = each.primary.name if how.endswith("ours") else stranger.name
+        self._do(self._hand(signed, bodies(wishes)))
+
+    @rule()
+    def reconnect(self) -> None:
+        self.server.held.forget_incoming()
+        self.server.held.held()
+
+    async def _hand(self, signed: pb.SignedSet | None, carried: list[bytes]) -> None:
+        with suppress(Refused):
+            self.server.held.receive(signed, carried)
+        await self._save()
+        await self._lives_on()
+
+    async def _save(self) -> None:
+        with suppress(Refused, Crash):  # as `Work` does, it is tried again later
+            await self.server.held.save()
+        self._note_what_is_possible()
+        self.server.look()
+
+    # --- The server ---------------------------------------------------------------------------------------------------------------
+
+    @rule(operation=st.integers(0, 8), after=st.booleans())
+    def die_soon(self, operation: int, after: bool) -> None:
+        self.disk.dies_at, self.disk.after = operation, after
+
+    @rule(configured=st.sampled_from([("motd", "ntp", "update"), ("motd", "ntp", "update"), ("motd", "update"), ("ntp",)]))
+    def restart(self, configured: tuple[str, ...]) -> None:
+        self._do(self._restart(configured))
+
+    @rule(seconds=st.sampled_from([1, 11, 30, 61, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self._do(self._passes(seconds))
+
+    async def _passes(self, seconds: int) -> None:
+        await self._save()
+        await self.server.pass_by(seconds)
+        await self._lives_on()
+
+    @rule(
+        what=st.sampled_from(["handler", "handler", "somebody", "disk", "tasks"]),
+        kind=st.sampled_from(KINDS),
+        texts=st.sets(st.sampled_from("abc")),
+    )
+    def trouble(self, what: str, kind: str, texts: set[str]) -> None:
+        """It comes, and it goes."""
+        handler, gate = self._handler(kind), self.machine.worker.gate
+        if what == "handler":
+            handler.refuse(*texts) if texts else handler.accept()
+        elif what == "somebody" and self.machine.motd.in_force not in (None, HALF):
+            self.machine.motd.in_force, self.machine.motd.change = {"text": "local"}, "Somebody was here."
+        elif what == "disk":
+            self.disk.full = lambda _: bool(texts)
+        elif what == "tasks":
+            gate.close() if texts else gate.open()
+            self._do(self._lives_on())
+
+    def _handler(self, kind: str) -> Any:
+        return {"motd": self.machine.motd, "ntp": self.machine.ntp}[kind]
+
+    async def _start(self) -> None:
+        self.server = self.machine.server()
+        with suppress(Crash):
+            self.server.start()
+        self._note_what_is_possible()
+        await self._lives_on()
+
+    async def _restart(self, configured: tuple[str, ...]) -> None:
+        await self.server.stop()
+        self.machine.configured = configured
+        if self.disk.dead:
+            self.disk.live()
+        await self._start()
+
+    async def _lives_on(self) -> None:
+        """Until it rests; a dead one is started again, and then what must hold is looked at."""
+        await soon(lambda: self.disk.dead or (not self.server.policies._busy and self.server._rest()), "rest")
+        if self.disk.dead:
+            await self._restart(self.machine.configured)
+        else:
+            await self._check()
+
+    # --- What must hold -----------------------------------------------------------------------------------------------------------
+
+    def _held(self) -> dict[str, list[Wish]]:
+        """What the sets that are held say, by origin."""
+        found = {}
+        for name, kept in self.server.held._sets.items():
+            decider = self.deciders[name]
+            assert list(kept.items) == decider.said[kept.stamp], "what is held was never signed for this server"
+            found[name] = next(wishes for _, wishes in decider.signed if [wish.item for wish in wishes] == list(kept.items))
+        return found
+
+    def _folded(self, held: dict[str, list[Wish]]) -> dict[str, records.Wanted]:
+        order = (self.top.primary.name, self.own.primary.name)
+        return records.wanted([Document(name, wish.item, wish.body) for name in order for wish in held.get(name, ())])
+
+    def _note_what_is_possible(self) -> None:
+        for kind, want in self._folded(self._held()).items():
+            self.possible.add((kind, shown(want.settings)))
+
+    async def _check(self) -> None:
+        folded = self._folded(self._held())
+        for name, kept in self.server.held._sets.items():
+            assert kept.stamp >= self.highest.get(name, kept.stamp), "a stamp went backwards"
+            self.highest[name] = kept.stamp
+        assert self.highest.keys() == self.server.held._sets.keys(), "a set was lost"
+        found = await self.server.held.all("")
+        assert all(documents.digest(document.body) == document.item.digest for document in found)
+        self._check_handlers()
+        for kind, record in self.server.policies.records().items():
+            self._check_record(kind, record, folded.get(kind))
+        begun = [args["who"] for args, _ in self.machine.worker.calls]
+        assert len(begun) == len(set(begun)), "a run was begun twice"
+
+    def _check_handlers(self) -> None:
+        for kind in KINDS:
+            applied = {shown(each) for call, each in self._handler(kind).calls if call == "apply"}
+            for call, each in self._handler(kind).calls:
+                if call == "apply":
+                    assert (kind, shown(each)) in self.possible, "a handler got settings that no sets held came to"
+                else:
+                    assert each is None or shown(each) in applied, "a handler was to go back to what never was in force"
+
+    def _check_record(self, kind: str, record: records.Record, want: records.Wanted | None) -> None:
+        handler = self._handler(kind)
+        local = handler.change is not None
+        sure = not record.doubtful or (handler.restores and record.state == records.FAILED and not local)
+        if sure and not record.uncertain and not local:
+            assert handler.in_force == record.running.settings, "what is in force is not what the record says"
+        if kind not in self.machine.configured:
+            return
+        waits = record.provisional
+        assert waits is None or self.machine.times.now < waits.since + waits.seconds, "it was not rolled back in time"
+        if record.state == records.APPLIED:
+            assert record.revisions == record.running.revisions
+            if want is not None and record.content == want.content:
+                assert shown(record.running.settings) == shown(want.settings), "older settings under newer revisions"
+
+    async def _converges(self) -> None:
+        """All is well from now on, and everything is delivered honestly: then what holds is what the origins want."""
+        self.disk.dies_at, self.disk.full = None, lambda _: False
+        for kind in KINDS:
+            self._handler(kind).accept()
+        self.machine.worker.gate.open()
+        self.own.realm.window = 0
+        for each in (self.top, self.own):
+            each.next()
+            each.realm.layers = {key: Layer(i.revision, i.text, 0, i.put_back) for key, i in each.realm.layers.items()}
+            each.sign()
+        await self._restart(("motd", "ntp", "update"))
+        for each in (self.own, self.top):
+            signed, wishes = each.signed[-1]
+            await self._hand(signed, bodies(wishes))
+        for _ in range(3):
+            await self._passes(int(engine.GO_BACK_SECONDS) + 1)
+        await self._check_wishes()
+        calls = [len(self._handler(kind).calls) for kind in KINDS]
+        await self._restart(("motd", "ntp", "update"))
+        await self._check_wishes()
+        assert calls == [len(self._handler(kind).calls) for kind in KINDS], "a restart does nothing again"
+
+    async def _check_wishes(self) -> None:
+        await soon(lambda: not self.server.tasks._going)
+        await self._check()
+        wanted = self._folded({each.primary.name: each.wishes() for each in (self.top, self.own)})
+        for kind in KINDS:
+            want, handler = wanted.get(kind), self._handler(kind)
+            if want is None:
+                assert self.server.state(kind) == ""
+                assert handler.in_force in (None, HALF), "what no layer speaks of is taken back"
+            elif handler.change is None:
+                assert handler.in_force == want.settings
+                word = self.server.word(kind)
+                assert word is not None
+                assert (word["state"], word["meant"]) == ("applied", dict(want.revisions))
+        for each in (self.top, self.own):
+            for id in each.realm.runs:
+                assert self.server.of_run(id) in ENDED, "a run is neither done nor told"
+
+
+TestTree = Tree.TestCase
+TestTree.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
