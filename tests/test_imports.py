@@ -26,14 +26,14 @@ HOUSE = {
 }
 
 CLIENT = {"cryptography", "google", "grpc", "grpc_status"}
-DAEMON = CLIENT | {"msgspec"}
+DAEMON = CLIENT | {"cronsim", "msgspec"}
 
 # Dotted prefix -> what its modules may import besides the standard library and themselves. The longest prefix counts.
 ALLOWED: dict[str, set[str]] = {
     "enlist": CLIENT,
     "enlist.runtime": {"enlist"} | DAEMON,
     "enlist_primary": {"enlist", "grpc_health", "grpc_reflection", "sqlite_utils"} | DAEMON,
-    "enlist_secondary": {"enlist"} | DAEMON,
+    "enlist_secondary": {"enlist", "jinja2"} | DAEMON,
     "enlist_installer": {"enlist", "enlist_secondary", "dns", "prompt_toolkit", "questionary"} | DAEMON,
 }
 

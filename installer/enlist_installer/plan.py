@@ -11,8 +11,11 @@ from enum import StrEnum
 
 import msgspec
 
+from enlist.reasons import Reason, Refused
 from enlist_secondary.config import SecondaryConfig
 
+_LINKED = frozenset({"trusted", "suspended"})
+"""Where a server stands whose host's primary may stand under the present one."""
 _WORTH_KEEPING = frozenset({"pending", "trusted", "suspended"})
 
 
@@ -78,6 +81,12 @@ def plan(wanted: Wanted, current: Standing | None, staged: Standing | None, new_
         return replace(_onward(current, wanted.config), drops_staged=wanted.stay and staged is not None)
     if staged is not None and _is_it(staged, wanted):
         return replace(_onward(staged, wanted.config), staged=True)
+    if current.config.local_primary is not None and current.state in _LINKED:
+        raise Refused(
+            Reason.BEQUEST_REQUIRED,
+            "A primary on this host stands under the present one. Leave that first, and say what stays of what it set for the "
+            "servers below: enlist-secondary leave --below keep, freeze or delete.",
+        )
     if current.state in _WORTH_KEEPING:
         return Plan(Change.PRIMARY, fresh, staged=True, drops_staged=staged is not None)
     return Plan(Change.NEW, fresh, drops_staged=staged is not None)

@@ -255,6 +255,7 @@ class Primary:
         """Tells every link when something above this primary changed."""
         while True:
             await self.context.upper.changed()
+            self.context.subtree.prune(self.context.upper.items)
             self.context.hub.look_up()
 
     async def _sweep(self) -> None:

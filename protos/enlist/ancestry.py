@@ -8,7 +8,9 @@ without the second, a primary in the middle could invent one above its own, whos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from enlist import certificates
 from enlist.certificates import Authority
-from enlist.documents import Origin, Stamp
+from enlist.documents import DesiredSet, Origin, Stamp
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
 
@@ -42,6 +44,50 @@ class Above(NamedTuple):
     origin: Origin
     stamp: Stamp
     state: pb.AncestorState.ValueType
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What keeps an older word from counting again, also after its primary was not above for a while.
+
+    `words` are the newest stamps of each primary's consent, by its fingerprint; `sets` those of the sets of primaries that stand
+    above no more.
+    """
+
+    words: Mapping[str, Stamp] = field(default_factory=dict)
+    sets: Mapping[str, Stamp] = field(default_factory=dict)
+
+    def after(self, found: Sequence[Above], own: Authority, held: Mapping[str, Stamp]) -> Memory:
+        """Once these stand above `own`; `held` are the stamps of the sets held so far. Refused with SET_STALE for an older word."""
+        words = dict(self.words)
+        lower = own.fingerprint
+        for above in found:
+            if above.stamp < words.get(lower, above.stamp):
+                raise Refused(Reason.SET_STALE, f"An older word of {lower} on whom it stands under came again.")
+            words[lower] = above.stamp
+            lower = above.authority.fingerprint
+        there = {each.authority.fingerprint for each in found}
+        gone = {origin: stamp for origin, stamp in held.items() if origin not in there}
+        return Memory(words, {**self.sets, **gone})
+
+    def check(self, new: DesiredSet) -> None:
+        """Refuses with SET_STALE a set older than one that was held before its origin was gone for a while."""
+        if new.stamp < self.sets.get(new.origin, new.stamp):
+            raise Refused(Reason.SET_STALE, f"A desired set of {new.stamp} came after that of {self.sets[new.origin]}.")
+
+    def to_json(self) -> str:
+        """As it is kept."""
+        return json.dumps({"words": self.words, "sets": self.sets}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Memory:
+        """As it was kept; ValueError if this is none."""
+        try:
+            kept = json.loads(text or "{}")
+            words, sets = ({str(k): Stamp(*map(int, v)) for k, v in kept.get(each, {}).items()} for each in ("words", "sets"))
+        except (AttributeError, TypeError) as error:
+            raise ValueError(str(error)) from None
+        return cls(words, sets)
 
 
 # --- Made by primaries ------------------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ class Stamp(NamedTuple):
     epoch: int
     number: int
 
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, number {self.number}"
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -185,11 +188,7 @@ def supersedes(new: DesiredSet, held: DesiredSet | None) -> bool:
     if held is None or new.stamp > held.stamp:
         return True
     if new.stamp < held.stamp:
-        raise Refused(Reason.SET_STALE, f"A desired set of {_shown(new.stamp)} came after that of {_shown(held.stamp)}.")
+        raise Refused(Reason.SET_STALE, f"A desired set of {new.stamp} came after that of {held.stamp}.")
     if new.content != held.content:
-        raise Refused(Reason.SET_CONFLICT, f"Two desired sets of {_shown(new.stamp)} say different things.")
+        raise Refused(Reason.SET_CONFLICT, f"Two desired sets of {new.stamp} say different things.")
     return False
-
-
-def _shown(stamp: Stamp) -> str:
-    return f"epoch {stamp.epoch}, number {stamp.number}"

@@ -16,7 +16,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from enlist import documents
-from enlist.documents import DesiredSet, Item, Origin
+from enlist.ancestry import Memory
+from enlist.documents import DesiredSet, Item, Origin, Stamp
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
@@ -25,6 +26,8 @@ from enlist_secondary.handlers.workers import to_the_end
 
 BODIES_LIMIT = 64 * 1024 * 1024
 """Bytes of bodies that wait in memory until their set is complete, at most."""
+
+NOTHING_REMEMBERED = Memory()
 
 _DAMAGED = b"damaged"  # no set has this content, so the primary sends what it wants here, even if that is nothing
 _LOG = Log("enlist.secondary")
@@ -75,6 +78,7 @@ class Documents:
         self._there: set[bytes] = set()  # digests of bodies on the disk
         self._promised: frozenset[bytes] = frozenset()  # bodies that the primary believes to be here, for the hello said so
         self._strangers: set[str] = set()
+        self._memory = NOTHING_REMEMBERED
         self.unlocked: frozenset[str] = frozenset()
         """Origins whose locks do not hold."""
         self._lock = asyncio.Lock()  # holds while files are read or written
@@ -84,14 +88,26 @@ class Documents:
         """The origin that is this server's own primary."""
         return self._origins[-1].fingerprint
 
-    def stand(self, origins: Sequence[Origin], unlocked: frozenset[str] = frozenset()) -> None:
-        """From now on the sets of these origins count, the top-most first. What others signed is forgotten with the next `save`."""
-        self._origins, self.unlocked = list(origins), unlocked
+    def stand(self, origins: Sequence[Origin], unlocked: frozenset[str] = frozenset(), memory: Memory = NOTHING_REMEMBERED) -> None:
+        """From now on the sets of these origins count, the top-most first. What others signed is forgotten with the next `save`.
+
+        Of an origin that comes back, no set counts that is older than the one that `memory` knows.
+        """
+        self._origins, self.unlocked, self._memory = list(origins), unlocked, memory
         names = {origin.fingerprint for origin in origins}
         self._strangers = (self._strangers | self._sets.keys() | self._damaged.keys()) - names
         for sets in (self._sets, self._damaged, self._incoming):
             for name in [name for name in sets if name not in names]:
                 del sets[name]
+
+    @property
+    def stamps(self) -> dict[str, Stamp]:
+        """The newest stamp that was verified of each origin."""
+        newest = [*self._sets.values(), *filter(None, self._damaged.values()), *(each.verified for each in self._incoming.values())]
+        found: dict[str, Stamp] = {}
+        for each in newest:
+            found[each.origin] = max(each.stamp, found.get(each.origin, each.stamp))
+        return found
 
     # --- What is held ---------------------------------------------------------------------------------------------------------
 
@@ -193,6 +209,7 @@ class Documents:
         if origin is None:
             raise Refused(Reason.SET_INVALID, "A desired set came from a primary that is not above this server; it was not taken.")
         verified = documents.verify(signed, origin)
+        self._memory.check(verified)
         documents.supersedes(verified, self._damaged.get(signed.origin))  # the same once more is what is waited for
         coming = self._incoming.get(signed.origin)
         if documents.supersedes(verified, coming.verified if coming else self._sets.get(signed.origin)):

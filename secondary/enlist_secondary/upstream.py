@@ -33,6 +33,7 @@ SERVERS_AT_ONCE = 300
 """Servers in one message up the link, at most."""
 MESSAGE_BYTES = 256 * 1024
 FAREWELL_SECONDS = 5.0
+"""Seconds after which a local primary that has not heard of the end is a line in the log."""
 
 _LOG = Log("enlist.secondary")
 
@@ -111,6 +112,7 @@ class Upstream:
             self._say_whole = True
         self._certified = bool(answer.cross_certificate)
         self._upper.refusal = answer.message
+        self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT if answer.cross_certificate else answer.left
         if answer.message:
             _LOG.warning("the primary on this host may not stand below", reason=answer.reason, problem=answer.message)
         self._wake.set()
@@ -272,8 +274,13 @@ class Upstream:
                     await call.write(upstream_pb2.FromDaemon(bodies=[await self._held.body(digest)]))
             self._has[kept.held.origin] = kept.held
 
+    def left(self, state: document_pb2.AncestorState.ValueType) -> None:
+        """The primary above stood there no more when this server was last told; `state` says what of it stays."""
+        self._upper.bequest = state
+
     async def farewell(self, state: document_pb2.AncestorState.ValueType) -> None:
-        """The primary above stands there no more; `state` says what of it stays. Waits a moment for it to be told."""
+        """The primary above stands there no more; `state` says what of it stays. Waits until the local primary has written it down:
+        nobody else could tell it later."""
         self._upper.bequest = state
         self._upper.connected = False
         self._heard.clear()
@@ -281,3 +288,6 @@ class Upstream:
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self._heard.wait()
+        if not self._heard.is_set():
+            _LOG.warning("the primary on this host has yet to hear that the one above is gone", socket=self._socket)
+            await self._heard.wait()

@@ -60,13 +60,18 @@ class Work:
         if config.local_primary is None:
             return None
         socket, above = Path(config.local_primary.socket), lambda: self._ancestors.message
-        name = state.load(config.folder).primary_name
-        return Upstream(socket, self._held, identity.authority, name, above, self._now, lambda: self._outlet.nudge())
+        known = state.load(config.folder)
+        upstream = Upstream(
+            socket, self._held, identity.authority, known.primary_name, above, self._now, lambda: self._outlet.nudge()
+        )
+        if known.state in ("removed", "departed", "revoked"):  # until the primary above says otherwise, what it said last holds
+            upstream.left(_LEFT.get(known.bequest, document_pb2.ANCESTOR_STATE_UNSPECIFIED))
+        return upstream
 
     def load(self) -> None:
         """Reads what is kept. Refused where a folder is not safe, or cannot be read."""
         self._ancestors.load()
-        self._held.stand(self._ancestors.origins, self._ancestors.unlocked)
+        self._stand()
         self._held.load()
         self._policies.load()
         self._tasks.load()
@@ -122,9 +127,12 @@ class Work:
 
     def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""
-        if self._ancestors.take(said):
+        if self._ancestors.take(said, self._held.stamps):
             self._ascended = True
-            self._held.stand(self._ancestors.origins, self._ancestors.unlocked)
+            self._stand()
+
+    def _stand(self) -> None:
+        self._held.stand(self._ancestors.origins, self._ancestors.unlocked, self._ancestors.memory)
 
     async def farewell(self, bequest: str) -> None:
         """The primary above has ended this enrolment; `bequest` says what stays with the servers below."""

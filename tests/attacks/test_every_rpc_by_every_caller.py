@@ -21,14 +21,29 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import enlist.v1
-from enlist import channel, names
+from enlist import certificates, channel, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import sockets
-from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, trust_pb2
+from enlist.v1 import (
+    account_pb2,
+    hierarchy_pb2,
+    hierarchy_pb2_grpc,
+    journal_pb2,
+    policy_pb2,
+    policy_pb2_grpc,
+    registration_pb2,
+    task_pb2,
+    task_pb2_grpc,
+    trust_pb2,
+    upstream_pb2,
+)
 from enlist_primary.model.users import Role
 from enlist_primary.rpc import access
 from tests.attacks.world import OTHER, World, bearer, server_name
 from tests.support.inprocess import ACCOUNT, Asker, refused_by
+from tests.support.pretender import new_signer
+
+SAME_HOST = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
 
 HEALTH = {f"/grpc.health.v1.Health/{rpc}": frozenset({"anyone"}) for rpc in ("Check", "Watch", "List")}
 REFLECTION = {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": frozenset({"anyone"})}
@@ -36,7 +51,8 @@ REFLECTION = {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": 
 STATES = ("pending", "denied", "suspended", "revoked", "removed", "departed", "withdrawn")
 CALLERS = (
     *("anyone", "forged token", *STATES, "trusted", "trusted elsewhere"),
-    *("viewer", "viewer of all", "administrator", "administrator of all", "viewer elsewhere", "administrator elsewhere", "local"),
+    *("viewer", "viewer of all", "administrator", "administrator of all", "viewer elsewhere", "administrator elsewhere"),
+    *("local", "upstream"),
 )
 
 
@@ -95,10 +111,9 @@ def test_every_registered_rpc_is_in_the_contract_and_every_rpc_of_the_contract_i
 
 
 def test_the_table_says_what_the_comments_say() -> None:
-    kinds = {kind.value for kind in access.Kind}
-    said = {
-        method: frozenset(kinds) if callers == {"anyone"} else callers for method, callers in EXPECTED.items()
-    }  # whoever is somebody may do what anyone may
+    """Whoever is somebody may do what anyone may; but the one on this host that is let in for its own few RPCs is not anyone."""
+    anyone = frozenset(kind.value for kind in access.Kind) - {"upstream"}
+    said = {method: anyone if callers == {"anyone"} else callers for method, callers in EXPECTED.items()}
     assert {method: frozenset(kind.value for kind in callers) for method, callers in access.TABLE.items()} == said
 
 
@@ -120,6 +135,10 @@ class Attacker:
     elsewhere: bool = False
 
 
+PLACE = policy_pb2.PolicyKey(parent=f"accounts/{ACCOUNT}", group="Empty", kind="chrony")
+STRANGER = certificates.der(new_signer().authority.certificate)
+
+
 @dataclass
 class Ground:
     """What the attackers go for in `acme.example`, besides the victim."""
@@ -127,15 +146,29 @@ class Ground:
     waiting: str
     resting: str
     api_key: str
+    task: str
 
 
 @pytest.fixture(scope="module")
-async def ground(shared_world: World) -> Ground:
-    """A pending server, a suspended one, and an API key."""
+async def ground(shared_world: World) -> AsyncIterator[Ground]:
+    """A pending server, a suspended one, an API key, an empty group with a policy, and a task that is planned."""
     _, waiting = await shared_world.pending("waiting")
     _, resting = await shared_world.trusted("resting")
     await shared_world.decide("Suspend", resting)
-    return Ground(waiting, resting, (await shared_world.api_key()).split("_")[1])
+    _, busy = await shared_world.trusted("busy")
+    group = hierarchy_pb2.CreateGroupRequest(parent=f"accounts/{ACCOUNT}", path="Empty")
+    await shared_world.running.admin.hierarchy.CreateGroup(group)
+    with sockets.target(shared_world.running.folder.admin_socket) as socket:
+        async with grpc.aio.insecure_channel(socket) as on:
+            policies: Any = policy_pb2_grpc.PolicyServiceStub(on)
+            tasks: Any = task_pb2_grpc.TaskServiceStub(on)
+            await policies.SetPolicy(policy_pb2.SetPolicyRequest(key=PLACE, layer=policy_pb2.Layer(settings=b'{"of": "acme"}')))
+            target = task_pb2.TaskTarget(server_id=busy)
+            planned = task_pb2.RunTaskRequest(parent=PLACE.parent, kind="restart", target=target, schedule="0 0 1 1 *")
+            task = await tasks.RunTask(planned)
+            yield Ground(waiting, resting, (await shared_world.api_key()).split("_")[1], task.name)
+            await tasks.CancelTask(task_pb2.CancelTaskRequest(name=task.name))
+            await policies.RemovePolicy(policy_pb2.RemovePolicyRequest(key=PLACE))
 
 
 async def in_state(world: World, state: str) -> Asker:
@@ -171,6 +204,8 @@ async def attackers(shared_world: World, ground: Ground) -> AsyncIterator[dict[s
         api = await stack.enter_async_context(channel.dial(running.api, pins[running.api]))
         socket = stack.enter_context(sockets.target(running.folder.admin_socket))
         local = await stack.enter_async_context(grpc.aio.insecure_channel(socket))
+        socket = stack.enter_context(sockets.target(running.folder.upstream_socket))
+        upstream = await stack.enter_async_context(grpc.aio.secure_channel(socket, SAME_HOST))
         id, _ = running.owner_token.rsplit("_", 1)
         viewer, administrator = Role.VIEWER, Role.ADMINISTRATOR
         yield {
@@ -188,6 +223,7 @@ async def attackers(shared_world: World, ground: Ground) -> AsyncIterator[dict[s
             "viewer elsewhere": Attacker(api, await world.user(viewer, OTHER), "viewer", elsewhere=True),
             "administrator elsewhere": Attacker(api, await world.user(administrator, OTHER), "administrator", elsewhere=True),
             "local": Attacker(local, word="local"),
+            "upstream": Attacker(upstream, word="upstream"),
         }
 
 
@@ -200,7 +236,7 @@ def harm(method: str, world: World, ground: Ground) -> Message:
     waiting, resting = server_name(ground.waiting), server_name(ground.resting)
     requests: dict[str, Message] = {
         "InviteServers": trust_pb2.InviteServersRequest(parent=account, invitees=[trust_pb2.Invitee(display_name="planted")]),
-        "AuthorizeServer": trust_pb2.AuthorizeServerRequest(name=waiting),
+        "AuthorizeServer": trust_pb2.AuthorizeServerRequest(name=waiting, group="/"),
         "DenyServer": trust_pb2.DenyServerRequest(name=waiting),
         "SuspendServer": trust_pb2.SuspendServerRequest(name=victim),
         "ResumeServer": trust_pb2.ResumeServerRequest(name=resting),
@@ -210,17 +246,43 @@ def harm(method: str, world: World, ground: Ground) -> Message:
         "RenewCertificate": trust_pb2.RenewCertificateRequest(),
         "Connect": hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=0)),
         "GetStatus": hierarchy_pb2.GetStatusRequest(),
+        "CreateGroup": hierarchy_pb2.CreateGroupRequest(parent=account, path="Planted"),
+        "RemoveGroup": hierarchy_pb2.RemoveGroupRequest(parent=account, path="Empty"),
+        "MoveGroup": hierarchy_pb2.MoveGroupRequest(parent=account, path="Empty", new_path="Planted"),
+        "UpdateGroup": hierarchy_pb2.UpdateGroupRequest(
+            parent=account, path="/", window=hierarchy_pb2.MaintenanceWindow(start="0 2 * * *", duration_seconds=60)
+        ),
         "ListGroups": hierarchy_pb2.ListGroupsRequest(parent=account),
         "ListServers": hierarchy_pb2.ListServersRequest(parent=account),
+        "ListBelow": hierarchy_pb2.ListBelowRequest(parent=account),
         "GetServer": hierarchy_pb2.GetServerRequest(name=victim),
         "RenameServer": hierarchy_pb2.RenameServerRequest(name=victim, display_name="planted"),
+        "MoveServer": hierarchy_pb2.MoveServerRequest(name=victim, group="Empty"),
+        "LabelServer": hierarchy_pb2.LabelServerRequest(name=victim, add=["planted"]),
         "CreateAccount": account_pb2.CreateAccountRequest(domain="planted.example"),
         "GetAccount": account_pb2.GetAccountRequest(name=account),
         "ListAccounts": account_pb2.ListAccountsRequest(),
-        "UpdateAccount": account_pb2.UpdateAccountRequest(name=account, contact="planted", default_api_key=False),
+        "UpdateAccount": account_pb2.UpdateAccountRequest(name=account, contact="planted", landing_group="Empty"),
         "CreateApiKey": account_pb2.CreateApiKeyRequest(parent=account, kind=account_pb2.API_KEY_KIND_FULL),
         "ListApiKeys": account_pb2.ListApiKeysRequest(parent=account),
         "RevokeApiKey": account_pb2.RevokeApiKeyRequest(name=names.resource(account, "apiKeys", ground.api_key)),
+        "SetPolicy": policy_pb2.SetPolicyRequest(key=PLACE, layer=policy_pb2.Layer(settings=b'{"planted": 1}')),
+        "PlanPolicy": policy_pb2.PlanPolicyRequest(key=PLACE, layer=policy_pb2.Layer(settings=b'{"planted": 1}')),
+        "RemovePolicy": policy_pb2.RemovePolicyRequest(key=PLACE),
+        "RollBackPolicy": policy_pb2.RollBackPolicyRequest(key=PLACE),
+        "GetPolicy": policy_pb2.GetPolicyRequest(key=PLACE),
+        "ListPolicies": policy_pb2.ListPoliciesRequest(parent=account),
+        "ListPolicyRevisions": policy_pb2.ListPolicyRevisionsRequest(key=PLACE),
+        "ListPolicyReports": policy_pb2.ListPolicyReportsRequest(key=PLACE),
+        "WatchPolicy": policy_pb2.WatchPolicyRequest(key=PLACE),
+        "ExplainPolicy": policy_pb2.ExplainPolicyRequest(name=victim, kind="chrony"),
+        "RunTask": task_pb2.RunTaskRequest(parent=account, kind="planted", target=task_pb2.TaskTarget(group="/")),
+        "GetTask": task_pb2.GetTaskRequest(name=ground.task),
+        "ListTasks": task_pb2.ListTasksRequest(parent=account),
+        "CancelTask": task_pb2.CancelTaskRequest(name=ground.task),
+        "ListTaskResults": task_pb2.ListTaskResultsRequest(name=ground.task),
+        "WatchTask": task_pb2.WatchTaskRequest(name=ground.task),
+        "Attach": upstream_pb2.FromDaemon(upper=upstream_pb2.Upper(primary_name="planted", authority_certificate=STRANGER)),
         "ListEntries": journal_pb2.ListEntriesRequest(parent=account),
         "VerifyJournal": journal_pb2.VerifyJournalRequest(parent=account),
         "DescribePrimary": registration_pb2.DescribePrimaryRequest(protocol=1),
@@ -236,14 +298,14 @@ def harm(method: str, world: World, ground: Ground) -> Message:
     return requests[rpc]
 
 
-HARMLESS = {"RenewCertificate", "Connect", "Check", "Watch", "List", "ServerReflectionInfo"}
+HARMLESS = {"RenewCertificate", "Connect", "Check", "ServerReflectionInfo"}
 """RPCs whose real request changes nothing, besides those that only read."""
 
 
 def called_as_meant(method: str, world: World, ground: Ground) -> Message:
     """For a caller that is to be let in: the real request where it changes nothing, else an empty one, refused for what it says."""
     request, rpc = harm(method, world, ground), method.rpartition("/")[2]
-    reads = rpc.startswith(("Get", "List", "Verify", "Describe", "Validate"))
+    reads = rpc.startswith(("Get", "List", "Watch", "Explain", "Plan", "Verify", "Describe", "Validate"))
     return request if reads or rpc in HARMLESS else type(request)()
 
 
@@ -257,7 +319,7 @@ async def answer(attacker: Attacker, method: str, handler: Any, request: Message
             await start(request, metadata=attacker.metadata, timeout=10)
         elif kind == "unary_stream":
             stream = start(request, metadata=attacker.metadata, timeout=10)
-            assert await stream.read() is not grpc.aio.EOF
+            await stream.read()  # a list may be empty: it ends then, and well
             stream.cancel()
         else:
             stream = start(metadata=attacker.metadata, timeout=10)
@@ -284,7 +346,7 @@ def expected(attacker: Attacker, name: str, method: str) -> set[Reason]:
     callers = EXPECTED[method]
     if name == "forged token":
         return {Reason.NOT_LOGGED_ON}
-    if "anyone" in callers:
+    if "anyone" in callers and name != "upstream":
         return set()
     if attacker.word not in callers:
         if attacker.state and "trusted" in callers:
@@ -308,6 +370,22 @@ async def test_every_rpc_serves_and_refuses_this_caller_as_its_comment_says(
         else:
             assert await answer(attacker, method, handler, called_as_meant(method, world, ground)) not in STRANGE, method
     assert await world.tables() == before
+
+
+async def test_at_the_socket_of_the_secondary_nobody_passes_for_the_administrator(world: World) -> None:
+    """gRPC does not name the socket that was dialled: whatever the caller does at its end, who it is depends on the listener."""
+    folder, request = world.running.folder, hierarchy_pb2.GetStatusRequest()
+    for credentials in (None, SAME_HOST):
+        for path, reason in ((folder.upstream_socket, Reason.NOT_ALLOWED), (folder.admin_socket, None)):
+            with sockets.target(path) as target:
+                dialled = grpc.aio.secure_channel(target, credentials) if credentials else grpc.aio.insecure_channel(target)
+                async with dialled as on:
+                    stub: Any = hierarchy_pb2_grpc.HierarchyServiceStub(on)
+                    call = stub.GetStatus(request, metadata=(("enlist-local-user", "root"),), timeout=10)
+                    if reason is None:
+                        assert (await call).primary_name
+                    else:
+                        assert (await refused_by(call)).reason is reason
 
 
 async def test_every_kind_of_caller_is_among_the_attackers(attackers: dict[str, Attacker]) -> None:

@@ -18,7 +18,8 @@ from enlist import channel
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2, server_pb2
 from enlist_primary.config import Limits
-from enlist_primary.rpc import access, hierarchy, listeners
+from enlist_primary.rpc import access, listeners
+from enlist_primary.rpc import link as link_rpc
 from tests.attacks.world import World, open_link, populated, server_name
 from tests.support.inprocess import ACCOUNT, Stubs, refused_by, stubs
 from tests.support.relay import relay
@@ -218,7 +219,7 @@ async def test_a_stranger_learns_that_it_may_not_call_before_its_message_is_read
 
 
 async def test_a_link_that_never_says_hello_is_closed(impatient: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hierarchy, "HELLO_TIMEOUT", 0.3)
+    monkeypatch.setattr(link_rpc, "HELLO_TIMEOUT", 0.3)
     asker, id = await impatient.trusted("silent")
     async with asker.at_ssl_port() as stub:
         assert (await refused_by(stub.hierarchy.Connect().read())).reason is Reason.TIMED_OUT

@@ -10,7 +10,16 @@ import pytest
 
 from enlist.channel import refusal
 from enlist.reasons import Reason, Refused
-from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
+from enlist.v1 import (
+    account_pb2,
+    hierarchy_pb2,
+    journal_pb2,
+    policy_pb2,
+    registration_pb2,
+    server_pb2,
+    task_pb2,
+    trust_pb2,
+)
 from enlist_primary.model.users import Role
 from tests.attacks.world import OTHER, World, server_name
 from tests.support.inprocess import ACCOUNT, Stubs, refused_by
@@ -41,9 +50,16 @@ def about_servers(stub: Stubs) -> list[tuple[Callable[..., Any], Callable[[str],
     """Every RPC about one server: the call, and its request for a resource name."""
     decisions = ("Authorize", "Deny", "Suspend", "Resume", "Revoke", "Remove", "Withdraw")
     made = [(getattr(stub.trust, f"{d}Server"), getattr(trust_pb2, f"{d}ServerRequest")) for d in decisions]
+    moving = (stub.hierarchy.MoveServer, lambda name: hierarchy_pb2.MoveServerRequest(name=name, group="/"))
+    labelling = (stub.hierarchy.LabelServer, lambda name: hierarchy_pb2.LabelServerRequest(name=name, add=["mine"]))
     renaming = (stub.hierarchy.RenameServer, lambda name: hierarchy_pb2.RenameServerRequest(name=name, display_name="mine"))
     getting = (stub.hierarchy.GetServer, lambda name: hierarchy_pb2.GetServerRequest(name=name))
-    return [*((call, lambda name, kind=kind: kind(name=name)) for call, kind in made), renaming, getting]
+    return [*((call, lambda name, kind=kind: kind(name=name)) for call, kind in made), renaming, moving, labelling, getting]
+
+
+def first_of(stream: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that streams its answers, as one that gives the first."""
+    return lambda *arguments, **more: stream(*arguments, **more).read()
 
 
 def about_accounts(stub: Stubs) -> list[tuple[Callable[..., Any], Callable[[str], Any]]]:
@@ -52,6 +68,14 @@ def about_accounts(stub: Stubs) -> list[tuple[Callable[..., Any], Callable[[str]
     return [
         (stub.hierarchy.ListServers, lambda d: hierarchy_pb2.ListServersRequest(parent=f"accounts/{d}")),
         (stub.hierarchy.ListGroups, lambda d: hierarchy_pb2.ListGroupsRequest(parent=f"accounts/{d}")),
+        (
+            lambda *a, **k: stub.hierarchy.ListBelow(*a, **k).read(),
+            lambda d: hierarchy_pb2.ListBelowRequest(parent=f"accounts/{d}"),
+        ),
+        (stub.hierarchy.CreateGroup, lambda d: hierarchy_pb2.CreateGroupRequest(parent=f"accounts/{d}", path="Mine")),
+        (stub.hierarchy.RemoveGroup, lambda d: hierarchy_pb2.RemoveGroupRequest(parent=f"accounts/{d}", path="Mine")),
+        (stub.hierarchy.MoveGroup, lambda d: hierarchy_pb2.MoveGroupRequest(parent=f"accounts/{d}", path="A", new_path="B")),
+        (stub.hierarchy.UpdateGroup, lambda d: hierarchy_pb2.UpdateGroupRequest(parent=f"accounts/{d}", path="/")),
         (stub.accounts.GetAccount, lambda d: account_pb2.GetAccountRequest(name=f"accounts/{d}")),
         (stub.accounts.UpdateAccount, lambda d: account_pb2.UpdateAccountRequest(name=f"accounts/{d}", contact="mine")),
         (stub.accounts.CreateApiKey, lambda d: account_pb2.CreateApiKeyRequest(parent=f"accounts/{d}", kind=restricted)),
@@ -104,6 +128,41 @@ async def test_another_account_is_not_told_from_one_that_is_not_there(world: Wor
         assert told(there, ACCOUNT) == told(nowhere, NOWHERE)
         assert (await outsider.tries(call, request("."))).reason in (Reason.ACCOUNT_UNKNOWN, Reason.NOT_ALLOWED)
     assert await world.tables() == before
+
+
+async def test_a_group_of_another_account_is_no_place_for_one_s_own(world: World) -> None:
+    """Paths are looked up in one's own tree: that there is such a group elsewhere is not told."""
+    parent, path = f"accounts/{OTHER}", "Elsewhere"
+    await world.running.admin.hierarchy.CreateGroup(
+        hierarchy_pb2.CreateGroupRequest(parent=f"accounts/{ACCOUNT}", path=f"{path}/Below")
+    )
+    _, own = await world.trusted("own", OTHER)
+    metadata = await world.user(Role.ADMINISTRATOR, OTHER)
+    layer, nothing = policy_pb2.Layer(settings=b"{}"), policy_pb2.Layer()
+    async with world.running.stranger() as stub:
+        outsider, before = Outsider(stub, metadata), await world.tables()
+        told_apart = []
+        for group in (path, f"{path}/Below", "Nowhere", "Nowhere/Below"):
+            key = policy_pb2.PolicyKey(parent=parent, group=group, kind="chrony")
+            target = task_pb2.TaskTarget(group=group)
+            tries: list[tuple[Callable[..., Any], Any]] = [
+                (stub.hierarchy.MoveServer, hierarchy_pb2.MoveServerRequest(name=server_name(own, OTHER), group=group)),
+                (stub.hierarchy.RemoveGroup, hierarchy_pb2.RemoveGroupRequest(parent=parent, path=group)),
+                (stub.hierarchy.UpdateGroup, hierarchy_pb2.UpdateGroupRequest(parent=parent, path=group)),
+                (stub.hierarchy.MoveGroup, hierarchy_pb2.MoveGroupRequest(parent=parent, path=group, new_path="Mine")),
+                (stub.trust.AuthorizeServer, trust_pb2.AuthorizeServerRequest(name=server_name(own, OTHER), group=group)),
+                (stub.policies.SetPolicy, policy_pb2.SetPolicyRequest(key=key, layer=layer)),
+                (first_of(stub.policies.PlanPolicy), policy_pb2.PlanPolicyRequest(key=key, layer=nothing)),
+                (first_of(stub.policies.WatchPolicy), policy_pb2.WatchPolicyRequest(key=key)),
+                (stub.policies.ListPolicyReports, policy_pb2.ListPolicyReportsRequest(key=key)),
+                (stub.tasks.RunTask, task_pb2.RunTaskRequest(parent=parent, kind="restart", target=target)),
+            ]
+            refused = [await outsider.tries(call, request) for call, request in tries]
+            assert {each.reason for each in refused} <= {Reason.NOT_FOUND, Reason.POLICY_INVALID}
+            told_apart.append([told(each, group) for each in refused])
+        assert told_apart[0] == told_apart[2]
+        assert told_apart[1] == told_apart[3]
+        assert await world.tables() == before
 
 
 async def test_another_account_s_api_key_cannot_be_revoked_nor_found(world: World) -> None:

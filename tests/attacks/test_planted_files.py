@@ -206,7 +206,7 @@ async def test_init_writes_through_no_link_that_waits_for_it(tmp_path: Path, nam
 async def test_with_umask_000_only_the_owner_reads_anything(
     tmp_path: Path, umask: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Folders made on the way, the database's companions, the socket, and the join files: all closed to others."""
+    """Folders made on the way, the database's companions, the sockets, and the join files: all closed to others."""
     os.umask(0)
     async with running_primary(tmp_path / "a" / "b") as running:
         async with running.stranger() as stub:
@@ -227,7 +227,7 @@ async def test_with_umask_000_only_the_owner_reads_anything(
         assert await asyncio.to_thread(main, arguments) == 0
         made = list((tmp_path / "a").rglob("*"))
         assert {path.name for path in made} >= {
-            "admin.sock",
+            *("admin.sock", "upstream.sock"),
             "enlist.db-wal",
             "authority.key",
             "owner.token",
@@ -236,7 +236,7 @@ async def test_with_umask_000_only_the_owner_reads_anything(
             "d",
         }
         loose = {str(path): oct(path.lstat().st_mode) for path in [*made, tmp_path / "a"] if path.lstat().st_mode & 0o077}
-        inside = {path for path in loose if path.endswith("admin.sock")}  # `serve` sets its own umask; its folder is closed anyway
+        inside = {path for path in loose if path.endswith(".sock")}  # `serve` sets its own umask; its folder is closed anyway
         assert loose.keys() == inside
         assert stat.S_IMODE(running.folder.sockets.stat().st_mode) == 0o700
     capsys.readouterr()

@@ -28,10 +28,16 @@ from tests.support.inprocess import ACCOUNT, Asker, Running, Stubs, running_prim
 OTHER = "other.example"
 """The account of somebody who has no business in `acme.example`."""
 
-DECIDED = ("account", "server_group", "server", "api_key", "user_account", "journal")
+DECIDED = (
+    *("account", "server_group", "server", "server_label", "api_key", "user_account", "journal"),
+    *("policy", "policy_revision", "body", "rollout", "task", "task_run", "task_result", "upper", "upper_set"),
+)
 """The tables that hold decisions and what follows from them; the others hold what was seen."""
 
-LOGGERS = ("primary", "rpc", "link", "feed", "observations")
+LOGGERS = (
+    *("primary", "rpc", "link", "feed", "observations", "reports", "rollouts", "scheduler", "below", "upper", "upstream"),
+    "enlist.secondary",
+)
 
 
 class Records(logging.Handler):
@@ -206,7 +212,7 @@ async def open_link(stub: Stubs) -> Any:
     link = stub.hierarchy.Connect()
     await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1, version="0.1.0")))
     message: Any = await link.read()
-    assert message.WhichOneof("message") == "welcome", message
+    assert message.HasField("welcome"), message
     return link
 
 

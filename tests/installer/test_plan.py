@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from enlist.reasons import Reason, Refused
 from enlist_installer.plan import Change, Plan, Standing, Wanted, plan
-from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.config import LocalPrimary, SecondaryConfig
 
 HOME, OTHER = "a" * 64, "b" * 64
 NEW = "fresh"
@@ -93,6 +94,26 @@ def test_what_is_wanted_over_what_stands(
     result = planned(wanted, current, staged)
     assert (result.change, result.config.enrolment, result.staged, result.drops_staged) == (change, enrolment, beside, drops)
     assert msgspec.structs.replace(result.config, enrolment="main") == wanted.config
+
+
+@pytest.mark.parametrize(
+    ("current", "staged", "wanted"), [row[1:4] for row in TABLE if row[1] is not None], ids=[row[0] for row in TABLE if row[1]]
+)
+def test_what_the_owner_wrote_survives_whatever_changes(current: Standing, staged: Standing | None, wanted: Wanted) -> None:
+    """No question is about handlers and the primary on this machine, so no answer takes them away."""
+    handlers = {"task": {"restart": {"type": "exec", "command": ["/bin/restart"]}}}
+    owners = {"handlers": handlers, "local_primary": LocalPrimary("/run/upstream.sock")}
+    edited = Standing(msgspec.structs.replace(current.config, **owners), current.fingerprint, current.state)
+    before = planned(wanted, current, staged)
+    if before.change is Change.PRIMARY and current.state != "pending":
+        # What the present primary set for the servers below would end without anybody having been asked.
+        with pytest.raises(Refused) as refused:
+            planned(wanted, edited, staged)
+        assert refused.value.reason is Reason.BEQUEST_REQUIRED
+        return
+    after = planned(wanted, edited, staged)
+    assert after.config == msgspec.structs.replace(before.config, **owners)
+    assert after.change is (Change.SETTINGS if before.staged and before.change is Change.NOTHING else before.change)
 
 
 @pytest.mark.parametrize("change", Change)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from enlist.names import Address
@@ -188,6 +189,17 @@ def test_the_configuration_is_written_last(tmp_path: Path, monkeypatch: pytest.M
     assert written[-1] == "secondary.toml"
     assert written.index("known-primaries.toml") < written.index("server.key")
     assert "api-key" in written
+
+
+def test_another_name_keeps_what_the_owner_wrote(tmp_path: Path) -> None:
+    first = a_setup(tmp_path)
+    setup.write(first, 0)
+    path, table = tmp_path / "secondary.toml", '[handlers.task.restart]\ntype = "exec"\ncommand = ["/bin/restart"]\n'
+    path.write_text(f"{path.read_text()}\n{table}")
+    renamed = msgspec.structs.replace(first.answered.wanted, name="gw2")
+    setup.write(setup.planned(replace(first.answered, wanted=renamed), "ada"), 0)
+    assert 'name = "gw2"' in path.read_text()
+    assert table in path.read_text()
 
 
 def test_all_of_it_is_for_nobody_else(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,10 @@ KINDS = ("motd", "ntp")
 GROUPS = ("Paris", "Tokyo")
 CONFIRM = 60
 SIBLING = "bbbbbbbbbb"
+BAD = "bad"
+"""What handlers refuse."""
+CONFIGURED = (*KINDS, "update")
+LIES = ("one bit", "for a sibling", "under the other's name", "a stranger's", "a stranger's as ours")
 ENDED = {"succeeded", "failed", "timed_out", "interrupted"}
 
 
@@ -62,6 +66,10 @@ class Realm:
     window: int = 0
     runs: dict[str, int] = field(default_factory=dict)
 
+    def confirm(self) -> None:
+        """What waited for that is final now."""
+        self.layers = {where: replace(layer, confirm=0) for where, layer in self.layers.items()}
+
 
 @dataclass
 class Decider:
@@ -83,7 +91,7 @@ class Decider:
             if group == realm.group
         ]
         if realm.window:
-            found.append(window(realm.window, "0 3 * * *"))
+            found.append(window(realm.window, "*/2 * * * *", 60))
         deadline = 2_000_000_000
         return found + [run(id, number, deadline=deadline, below=self.below, who=id) for id, number in realm.runs.items()]
 
@@ -97,6 +105,20 @@ class Decider:
         """The number of a decision."""
         self.realm.number += 1
         return self.realm.number
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a set fares: whether it arrives, with all its bodies, and at which operation on files the server dies then."""
+
+    arrives: bool
+    whole: bool
+    dies: int | None
+    after: bool
+
+
+usually = st.sampled_from([True, True, True, False])
+ways = st.builds(Way, usually, usually, st.one_of(st.none(), st.none(), st.integers(0, 8)), st.booleans())
 
 
 def at_once(work: Callable[..., Any], *arguments: Any) -> asyncio.Future[tuple[Any, BaseException | None]]:
@@ -122,13 +144,14 @@ class Tree(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.machine = Machine(self.folder, upper=[Primary()])
         self.machine.ntp.restores = False
+        for kind in KINDS:
+            self._handler(kind).refuse(BAD)
         self.top = Decider(self.machine.upper[0], below=True)
         self.own = Decider(self.machine.primary, below=False)
         self.deciders = {each.primary.name: each for each in (self.top, self.own)}
         self.highest: dict[str, Stamp] = {}
         self.possible: set[tuple[str, str]] = set()
         self.runs = 0
-        self.withheld = False
         self.server = self.machine.server()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -153,27 +176,14 @@ class Tree(RuleBasedStateMachine):
 
     @rule(
         top=st.booleans(),
-        group=st.sampled_from(GROUPS),
-        kind=st.sampled_from(KINDS),
-        text=st.sampled_from("abc"),
-        confirm=st.sampled_from([0, 0, CONFIRM]),
+        what=st.sampled_from(["set"] * 6 + ["confirm"] * 3 + ["end", "end", "move", "window", "back up", "restore"]),
+        where=st.tuples(st.sampled_from([GROUPS[0], *GROUPS]), st.sampled_from(KINDS)),
+        text=st.sampled_from(["a", "b", BAD]),
+        confirm=st.sampled_from([0, CONFIRM]),
         put_back=st.booleans(),
+        way=ways,
     )
-    def decide(self, top: bool, group: str, kind: str, text: str, confirm: int, put_back: bool) -> None:
-        each = self._decider(top)
-        each.realm.layers[group, kind] = Layer(each.next(), text, confirm, put_back)
-        self._decided(each)
-
-    @rule(top=st.booleans())
-    def confirm_all(self, top: bool) -> None:
-        each = self._decider(top)
-        each.next()
-        for key, layer in each.realm.layers.items():
-            each.realm.layers[key] = Layer(layer.revision, layer.text, 0, layer.put_back)
-        self._decided(each)
-
-    @rule(top=st.booleans(), what=st.sampled_from(["move", "end", "end", "window", "back up", "restore"]), data=st.data())
-    def decide_otherwise(self, top: bool, what: str, data: st.DataObject) -> None:
+    def decide(self, top: bool, what: str, where: tuple[str, str], text: str, confirm: int, put_back: bool, way: Way) -> None:
         each = self._decider(top)
         if what == "back up":
             each.backup = copy.deepcopy(each.realm)
@@ -181,17 +191,21 @@ class Tree(RuleBasedStateMachine):
         if what == "restore":  # numbers are given again, under another epoch
             each.realm = copy.deepcopy(each.backup)
             each.primary.epoch += 1
-        number = each.next()
-        if what == "move":
-            each.realm.group = GROUPS[1 - GROUPS.index(each.realm.group)]
-        elif what == "end" and each.realm.layers:
-            del each.realm.layers[data.draw(st.sampled_from(sorted(each.realm.layers)))]
+        number, realm = each.next(), each.realm
+        if what == "set":
+            realm.layers[where] = Layer(number, text, confirm, put_back)
+        elif what == "confirm":
+            realm.confirm()
+        elif what == "end":
+            realm.layers.pop(where, None)
+        elif what == "move":
+            realm.group = GROUPS[1 - GROUPS.index(realm.group)]
         elif what == "window":
-            self.own.realm.window = 0 if self.own.realm.window else number
-        self._decided(each)
+            realm.window = 0 if realm.window else number
+        self._decided(each, way)
 
-    @rule(top=st.booleans(), begin=st.sampled_from([True, True, False]), data=st.data())
-    def run_a_task(self, top: bool, begin: bool, data: st.DataObject) -> None:
+    @rule(top=st.booleans(), begin=st.sampled_from([True, True, False]), data=st.data(), way=ways)
+    def run_a_task(self, top: bool, begin: bool, data: st.DataObject, way: Way) -> None:
         each = self._decider(top)
         if begin:
             self.runs += 1
@@ -199,69 +213,66 @@ class Tree(RuleBasedStateMachine):
         elif each.realm.runs:
             del each.realm.runs[data.draw(st.sampled_from(sorted(each.realm.runs)))]
             each.next()
-        self._decided(each)
+        self._decided(each, way)
 
-    def _decided(self, each: Decider) -> None:
-        """Unless the relay withholds it, it arrives at once."""
+    def _decided(self, each: Decider, way: Way) -> None:
         each.sign()
-        if not self.withheld:
-            self._deliver_newest(each)
+        signed, wishes = each.signed[-1]
+        self._dies(way)
+        if way.arrives:
+            self._do(self._hand(signed, bodies(wishes) if way.whole else bodies(wishes)[1::2]))
 
     def _decider(self, top: bool) -> Decider:
         return self.top if top else self.own
 
     # --- The relay ----------------------------------------------------------------------------------------------------------------
 
-    @rule(top=st.booleans(), data=st.data(), with_bodies=st.sampled_from(["all", "all", "none", "some", "alone"]))
-    def deliver_any(self, top: bool, data: st.DataObject, with_bodies: str) -> None:
-        """Late, again, out of order, or without bodies; or bodies alone."""
-        each = self._decider(top)
-        if each.signed:
-            signed, wishes = data.draw(st.sampled_from(each.signed[-12:]))
-            carried = {"all": bodies(wishes), "none": [], "some": bodies(wishes)[::2], "alone": bodies(wishes)}[with_bodies]
-            self._do(self._hand(None if with_bodies == "alone" else signed, carried))
-
-    @rule(withheld=st.sampled_from([False, False, True]))
-    def withhold(self, withheld: bool) -> None:
-        """From now on; or no more, and everything arrives."""
-        self.withheld = withheld
-        for each in (self.top, self.own) if not withheld else ():
-            if each.signed:
-                self._deliver_newest(each)
-
-    def _deliver_newest(self, each: Decider) -> None:
-        signed, wishes = each.signed[-1]
-        self._do(self._hand(signed, bodies(wishes)))
-
     @rule(
         top=st.booleans(),
-        how=st.sampled_from(["one bit", "for a sibling", "under the other's name", "a stranger's", "a stranger's as ours"]),
-        place=st.integers(0, 8000),
+        how=st.sampled_from(["again", "again", "some bodies", "bodies alone", "anew", "anew", "lie"]),
+        data=st.data(),
+        way=ways,
     )
-    def mislead(self, top: bool, how: str, place: int) -> None:
-        each, other, stranger = self._decider(top), self._decider(not top), Primary()
+    def relay(self, top: bool, how: str, data: st.DataObject, way: Way) -> None:
+        """Late, again, out of order, without bodies, or bodies alone; or over a new link."""
+        each = self._decider(top)
+        if not each.signed:
+            return
+        self._dies(way)
+        signed, wishes = data.draw(st.sampled_from(each.signed[-12:]))
+        carried = bodies(wishes)
+        if how == "anew":
+            carried, (signed, wishes) = self._reconnected(each), each.signed[-1]
+        if how == "lie":
+            signed = self._lie(each, data.draw(st.sampled_from(LIES)), data.draw(st.integers(0, 8000)))
+        if how == "some bodies":
+            carried = carried[::2]
+        self._do(self._hand(None if how == "bodies alone" else signed, carried))
+
+    def _reconnected(self, each: Decider) -> list[bytes]:
+        """What did not count yet is forgotten. The newest set's bodies that the hello does not name."""
+        self.server.held.forget_incoming()
+        named = {digest for held in self.server.held.held() for digest in held.digests}
+        return [wish.body for wish in each.signed[-1][1] if wish.item.digest not in named]
+
+    def _lie(self, each: Decider, lie: str, place: int) -> pb.SignedSet:
+        other, stranger = self._decider(each is self.own), Primary()
         wishes = [policy(999, {"text": "lie"}), run(run_id(999), 999, who="lie")]
         stamp = Stamp(each.primary.epoch + 1, 10**6)
-        if how == "for a sibling":
-            signed = each.primary.sign(wishes, stamp, target=SIBLING)
-        elif how == "under the other's name":
-            signed = other.primary.sign(wishes, stamp)
-            signed.origin = each.primary.name
-        elif how == "one bit" and each.signed:
-            signed = pb.SignedSet()
-            signed.CopyFrom(each.signed[-1][0])
+        if lie == "one bit":
+            signed = pb.SignedSet.FromString(each.signed[-1][0].SerializeToString())
             changed = bytearray(signed.desired_set)
             changed[place // 8 % len(changed)] ^= 1 << place % 8
             signed.desired_set = bytes(changed)
+        elif lie == "for a sibling":
+            signed = each.primary.sign(wishes, stamp, target=SIBLING)
+        elif lie == "under the other's name":
+            signed = other.primary.sign(wishes, stamp)
+            signed.origin = each.primary.name
         else:
             signed = stranger.sign(wishes, stamp)
-            signed.origin = each.primary.name if how.endswith("ours") else stranger.name
-        self._do(self._hand(signed, bodies(wishes)))
-
-    @rule()
-    def reconnect(self) -> None:
-        self.server.held.forget_incoming()
-        self.server.held.held()
+            signed.origin = each.primary.name if lie.endswith("ours") else stranger.name
+        return signed
 
     async def _hand(self, signed: pb.SignedSet | None, carried: list[bytes]) -> None:
         with suppress(Refused):
@@ -277,16 +288,13 @@ class Tree(RuleBasedStateMachine):
 
     # --- The server ---------------------------------------------------------------------------------------------------------------
 
-    @rule(operation=st.integers(0, 8), after=st.booleans())
-    def die_soon(self, operation: int, after: bool) -> None:
-        self.disk.dies_at, self.disk.after = operation, after
+    def _dies(self, way: Way) -> None:
+        if way.dies is not None:
+            self.disk.dies_at, self.disk.after = way.dies, way.after
 
-    @rule(configured=st.sampled_from([("motd", "ntp", "update"), ("motd", "ntp", "update"), ("motd", "update"), ("ntp",)]))
-    def restart(self, configured: tuple[str, ...]) -> None:
-        self._do(self._restart(configured))
-
-    @rule(seconds=st.sampled_from([1, 11, 30, 61, 700]))
-    def time_passes(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([11, 30, 61, 61]), way=ways)
+    def time_passes(self, seconds: int, way: Way) -> None:
+        self._dies(way)
         self._do(self._passes(seconds))
 
     async def _passes(self, seconds: int) -> None:
@@ -295,22 +303,25 @@ class Tree(RuleBasedStateMachine):
         await self._lives_on()
 
     @rule(
-        what=st.sampled_from(["handler", "handler", "somebody", "disk", "tasks"]),
+        what=st.sampled_from(["handler", "handler", "handler", "somebody", "disk", "tasks", "restart", "owner"]),
         kind=st.sampled_from(KINDS),
-        texts=st.sets(st.sampled_from("abc")),
+        comes=st.booleans(),
     )
-    def trouble(self, what: str, kind: str, texts: set[str]) -> None:
+    def trouble(self, what: str, kind: str, comes: bool) -> None:
         """It comes, and it goes."""
-        handler, gate = self._handler(kind), self.machine.worker.gate
+        handler, gate, motd = self._handler(kind), self.machine.worker.gate, self.machine.motd
         if what == "handler":
-            handler.refuse(*texts) if texts else handler.accept()
-        elif what == "somebody" and self.machine.motd.in_force not in (None, HALF):
-            self.machine.motd.in_force, self.machine.motd.change = {"text": "local"}, "Somebody was here."
+            handler.refuse() if comes else handler.refuse(BAD)
+        elif what == "somebody" and motd.in_force not in (None, HALF):
+            motd.in_force, motd.change = {"text": "local"}, "Somebody was here."
         elif what == "disk":
-            self.disk.full = lambda _: bool(texts)
+            self.disk.full = lambda _: comes
         elif what == "tasks":
-            gate.close() if texts else gate.open()
+            gate.close() if comes else gate.open()
             self._do(self._lives_on())
+        elif what in ("restart", "owner"):
+            removed = kind if what == "owner" and comes else ""
+            self._do(self._restart(tuple(each for each in CONFIGURED if each != removed)))
 
     def _handler(self, kind: str) -> Any:
         return {"motd": self.machine.motd, "ntp": self.machine.ntp}[kind]
@@ -400,12 +411,12 @@ class Tree(RuleBasedStateMachine):
         for kind in KINDS:
             self._handler(kind).accept()
         self.machine.worker.gate.open()
-        self.own.realm.window = 0
         for each in (self.top, self.own):
             each.next()
-            each.realm.layers = {key: Layer(i.revision, i.text, 0, i.put_back) for key, i in each.realm.layers.items()}
+            each.realm.window = 0
+            each.realm.confirm()
             each.sign()
-        await self._restart(("motd", "ntp", "update"))
+        await self._restart(CONFIGURED)
         for each in (self.own, self.top):
             signed, wishes = each.signed[-1]
             await self._hand(signed, bodies(wishes))
@@ -413,7 +424,7 @@ class Tree(RuleBasedStateMachine):
             await self._passes(int(engine.GO_BACK_SECONDS) + 1)
         await self._check_wishes()
         calls = [len(self._handler(kind).calls) for kind in KINDS]
-        await self._restart(("motd", "ntp", "update"))
+        await self._restart(CONFIGURED)
         await self._check_wishes()
         assert calls == [len(self._handler(kind).calls) for kind in KINDS], "a restart does nothing again"
 

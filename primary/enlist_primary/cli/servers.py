@@ -29,6 +29,8 @@ _DECISIONS = {
     "remove": ("Remove", "end a server's enrolment", "is removed"),
     "withdraw": ("Withdraw", "take an unused invitation, or a request, back", "is withdrawn"),
 }
+_BEQUEATHING = frozenset({"remove", "revoke", "authorize"})
+"""Decisions with which a primary below may come to stand there no more."""
 _BEQUESTS = {"keep": "stays, may be changed there", "freeze": "stays, locked", "delete": "ends"}
 _WITH_REASON = frozenset(_DECISIONS) - {"authorize", "resume"}
 
@@ -69,7 +71,7 @@ def add_commands(commands: Any) -> None:
                 default=None,
                 help="whether a primary on its host may stand under this one (default: as it is; at first not)",
             )
-        if parser.get_default("verb") == "remove":
+        if parser.get_default("verb") in _BEQUEATHING:
             parser.add_argument(
                 "--below",
                 choices=tuple(_BEQUESTS),
@@ -208,12 +210,14 @@ def _decide(arguments: argparse.Namespace) -> int:
         request = make_request(name=server.name)
         if arguments.verb in _WITH_REASON:
             request.reason = arguments.reason
-            if arguments.verb == "remove":
+            if arguments.verb in _BEQUEATHING:
                 request.bequest = _bequest(server, arguments.below)
         elif arguments.verb == "authorize":
             request.comparison_code, request.group = arguments.code, arguments.group
             if arguments.may_have_secondaries is not None:
                 request.may_have_secondaries = arguments.may_have_secondaries
+                if not arguments.may_have_secondaries:
+                    request.bequest = _bequest(server, arguments.below)
         decided: Server = await getattr(trust_pb2_grpc.TrustServiceStub(channel), f"{method}Server")(request)
         return decided
 

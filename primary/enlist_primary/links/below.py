@@ -90,6 +90,7 @@ class Below:
         gone = [path for path in said.gone if path in branch.servers]
         if said.whole:
             gone += [path for path in branch.servers if path not in branch.said]
+            branch.said.clear()
             branch.whole = True
         for path in gone:
             branch.servers.pop(path, None)

@@ -49,6 +49,7 @@ class Desires:
         self._layouts: dict[str, Layout] = {}
         self._numbers: dict[str, int] = {}
         self._heads: dict[str, int] = {}
+        self._told: dict[str, int] = {}  # the number of the layout by which all links of an account were last reckoned
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
         self._loading: dict[bytes, asyncio.Task[bytes]] = {}
@@ -80,7 +81,10 @@ class Desires:
             self._numbers[layout.account] = layout.number
 
     def bring(self, news: News) -> None:
-        """The feed's news: once it has caught up with an account, links whose servers shall get something else are told."""
+        """The feed's news: once it has caught up with an account, links whose servers shall get something else are told.
+
+        Whether all links are to be reckoned anew does not depend on who read the layout: a link that opened may have been quicker.
+        """
         for standing in news.standings:
             self._moved.setdefault(news.account, {})[standing.id] = standing.group_id
         if news.layout is not None:
@@ -88,12 +92,17 @@ class Desires:
         if news.more:
             return
         self._heads[news.account] = news.number
-        moved = self._moved.pop(news.account, {})
         layout = self._layouts.get(news.account)
-        if layout is None:
-            return
-        stamp = Stamp(layout.epoch, news.number)
-        found = self._hub.of(news.account) if news.layout is not None else [self._hub.find(news.account, id) for id in moved]
+        if layout is not None and layout.number > news.number:
+            return  # it is of a later view of the database; the news that lead there are yet to come
+        moved = self._moved.pop(news.account, {})
+        if layout is not None:
+            self._tell(layout, Stamp(layout.epoch, news.number), moved)
+
+    def _tell(self, layout: Layout, stamp: Stamp, moved: Mapping[str, str]) -> None:
+        anew = self._told.get(layout.account) != layout.number
+        self._told[layout.account] = layout.number
+        found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
         for link in filter(None, found):
             self._reckon(link, layout, stamp, moved)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from enlist.ancestry import LEVELS
 from enlist.certificates import Authority
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -14,6 +15,7 @@ from enlist_primary.links.hub import Hub
 from enlist_primary.links.observations import Observations
 from enlist_primary.links.reach import Reach
 from enlist_primary.model.levels import BelowServer
+from enlist_primary.model.reports import MESSAGE_LIMIT, OUTPUT_LIMIT, REVISIONS
 from enlist_primary.model.servers import LIVING, Server, State
 from enlist_primary.rpc import render
 from enlist_primary.store import accounts, servers
@@ -66,7 +68,7 @@ class Subtree:
 
     def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], items: frozenset[tuple[str, str]]) -> None:
         """A server, or one below (`via/path`), spoke of documents; what is about those from above is said upward."""
-        said = {(each.kind, each.name): each for each in reports if (each.kind, each.name) in items}
+        said = {(each.kind, each.name): _bounded(each) for each in reports if (each.kind, each.name) in items}
         words = self._words[server]
         for key in [key for key in words if key not in items]:
             del words[key]
@@ -77,6 +79,12 @@ class Subtree:
                 self.touch_below(account, via, [path])
             else:
                 self.touch(account, [via])
+
+    def prune(self, items: frozenset[tuple[str, str]]) -> None:
+        """Something above changed: words on what is not wanted from there any more count no more, should it be wanted again."""
+        for words in self._words.values():
+            for key in [key for key in words if key not in items]:
+                del words[key]
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
@@ -137,14 +145,40 @@ class Subtree:
             connected_time=render.moment(changed or None),
             comparison_code=render.code(self._authority, row) if row.state is State.PENDING else "",
             kinds=(seen.kinds or "").split(),
-            reports=self._words[row.id].values(),
+            reports=_fitting(self._words[row.id].values()),
         )
 
     def _server_below(self, each: BelowServer) -> pb.BelowServer:
         message = render.below(each, self._reach.cut_since(each.account, each))
         message.path = each.id
-        message.reports.extend(self._words[each.id].values())
+        message.reports.extend(_fitting(self._words[each.id].values()))
         return message
+
+
+def _bounded(report: document_pb2.Report) -> document_pb2.Report:
+    """A report as it may go up: a server below is bounded by what its own link carries, the way up is everybody's."""
+    report.message = report.message[:MESSAGE_LIMIT]
+    report.output = report.output[:OUTPUT_LIMIT]
+    for meant in (report.meant, report.running):
+        del meant[LEVELS + 1 :]
+        for each in meant:
+            del each.revisions[REVISIONS:]
+    return report
+
+
+def _fitting(reports: Iterable[document_pb2.Report]) -> list[document_pb2.Report]:
+    """What of a server's words goes up together: the newest whole, of older ones without what a task wrote where it is too much."""
+    left, found = PAGE_BYTES, []
+    for report in sorted(reports, key=lambda each: each.time.seconds, reverse=True):
+        if report.ByteSize() > left:
+            short = document_pb2.Report()
+            short.CopyFrom(report)
+            short.ClearField("output")
+            report = short
+        if report.ByteSize() <= left:
+            left -= report.ByteSize()
+            found.append(report)
+    return found
 
 
 def _rows(tx: Transaction, keys: Sequence[Key]) -> list[Server | None]:

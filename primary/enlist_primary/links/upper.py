@@ -60,7 +60,10 @@ class Upper:
     async def load(self) -> None:
         """Reads what is kept. What cannot be verified any more is as if it had never come."""
         self._row, sets = await self._database.read(_load)
-        self._take_row(self._row)
+        try:
+            self._take_row(self._row)
+        except (Refused, DecodeError) as error:
+            log.warning("the primaries above cannot be read; the secondary on this host tells them again", problem=str(error))
         for signed in sets.values():
             try:
                 self._verify(document_pb2.SignedSet.FromString(signed))
@@ -150,11 +153,15 @@ class Upper:
         return pb.LowerPrimary(authority_certificate=own, consent=row.consent, consent_signature=row.signature)
 
     async def ascend(self, said: document_pb2.Ancestry) -> None:
-        """Takes who stands above. Refused: SET_INVALID, WOULD_LOOP."""
+        """Takes who stands above. Refused: SET_INVALID, WOULD_LOOP, SET_STALE."""
         async with self._lock:
+            if self._row is None:
+                return
             found = ancestry.verify(said, self._signer.authority)
+            held = {origin: kept.verified.stamp for origin, kept in self._sets.items()}
+            memory = self._row.memory.after(found, self._signer.authority, held)
             origins = [each.authority.fingerprint for each in found]
-            row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), origins)
+            row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), origins, memory)
             if row is not None and row != self._row:
                 self._take_row(row)
                 self._wake()
@@ -183,6 +190,8 @@ class Upper:
             if origin is None:
                 raise Refused(Reason.SET_INVALID, "A set came of a primary that does not stand above this one.")
             verified = documents.verify(signed, origin)
+            if self._row is not None:
+                self._row.memory.check(verified)
             known = self._sets.get(signed.origin)
             if not documents.supersedes(verified, known.verified if known else None):
                 return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from enlist import names
-from enlist.ancestry import LEVELS
+from enlist.ancestry import LEVELS, Memory
 from enlist.layers import Layer
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2, server_pb2
@@ -59,6 +59,8 @@ class Upper:
     consent: bytes
     signature: bytes
     ancestry: bytes = b""
+    memory: Memory = field(default_factory=Memory)
+    """The newest stamps of what came from above."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Status(StrEnum):
 
 IN_FORCE = frozenset({Status.APPLIED, Status.CHANGED_LOCALLY})
 """It came to be in force. What somebody at the server did to it later is no reason to keep it from others."""
-REFUSED = frozenset({Status.FAILED, Status.ROLLED_BACK, Status.UNSUPPORTED})
+REFUSED = frozenset({Status.FAILED, Status.ROLLED_BACK})
 
 NOT_YET = "its stage has not begun"
 
@@ -150,4 +150,6 @@ def outcome(placed: Placed, way: Way, server_id: str, report: Report | None) -> 
         return Outcome.IN_FORCE
     if report.revisions != meant(way, server_id) or placed.policy.revision not in report.revisions:
         return Outcome.WAITING
+    if report.state is Status.UNSUPPORTED:  # it has no handler, whatever the change says: that tells nothing of the change
+        return Outcome.IN_FORCE
     return Outcome.FAILED if report.state in REFUSED else Outcome.IN_FORCE if report.state in IN_FORCE else Outcome.WAITING

@@ -51,8 +51,11 @@ class Stages:
 
     @property
     def patience(self) -> int:
-        """Seconds that each server gets to put the change in force."""
-        return self.confirm_seconds or PATIENCE
+        """Seconds that each server gets to put the change in force.
+
+        Less than it has to be confirmed in: a stage is confirmed while whoever put it in force at once still has time to hear so.
+        """
+        return max(self.confirm_seconds * 3 // 4, 1) if self.confirm_seconds else PATIENCE
 
 
 @dataclass(frozen=True)

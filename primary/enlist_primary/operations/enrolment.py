@@ -14,7 +14,7 @@ from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State, after, asking
 from enlist_primary.model.sources import block
 from enlist_primary.model.users import Actor
-from enlist_primary.operations import api_keys, groups
+from enlist_primary.operations import api_keys, groups, levels
 from enlist_primary.operations.journalling import about_server, record
 from enlist_primary.store import accounts, servers
 from enlist_primary.store import api_keys as key_rows
@@ -254,6 +254,8 @@ def leave(tx: Transaction, domain: str, key: str, source: str, now: int) -> Serv
     if server.state is not State.PENDING:  # a stranger's request was no decision, so taking it back is none
         by = Actor(f"server/{server.id}", "proof", source)
         number = record(tx, domain, "server.leave", about_server(server.id), by, now, name=server.name)
+        levels.bequeath(tx, domain, server.id, None, required=False)  # it has said itself what stays below
+        server = replace(server, may_have_secondaries=False, lower_key=None, bequest=None)
     changed = replace(server, state=state, since=now, expires_at=None, revision=number, reason=None)
     servers.update(tx, changed)
     return changed

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
+from enlist.ancestry import Memory
+from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist_primary.model.accounts import PRIMARY
@@ -44,11 +46,21 @@ def stand_under(
         signature = sign(consent)
     same = known is not None and known.authority == authority and state is not UpperState.GONE
     ancestry = _renewed(known.ancestry, consent, signature) if same and known is not None else b""
-    changed = Upper(authority, name, state, consent, signature, ancestry)
+    memory = known.memory if known is not None else Memory()
+    changed = Upper(authority, name, state, consent, signature, ancestry, _with_sets(tx, memory) if not ancestry else memory)
     levels.save_upper(tx, changed)
     if not ancestry:
         levels.forget_upper_sets(tx, levels.upper_sets(tx))
     return changed
+
+
+def _with_sets(tx: Transaction, memory: Memory) -> Memory:
+    """What is remembered once no set from above is kept any more."""
+    stamps = dict(memory.sets)
+    for origin, signed in levels.upper_sets(tx).items():
+        said = document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
+        stamps[origin] = Stamp(said.epoch, said.number)
+    return Memory(memory.words, stamps)
 
 
 def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
@@ -60,12 +72,12 @@ def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
     return message.SerializeToString()
 
 
-def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str]) -> Upper | None:
+def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str], memory: Memory) -> Upper | None:
     """Keeps who stands above, as the primary above said it, and drops the sets of those that do not any more."""
     known = levels.upper(tx)
     if known is None or known.state is not UpperState.PRESENT:
         return None
-    changed = replace(known, ancestry=ancestry)
+    changed = replace(known, ancestry=ancestry, memory=memory)
     levels.save_upper(tx, changed)
     levels.forget_upper_sets(tx, [origin for origin in levels.upper_sets(tx) if origin not in origins])
     return changed
@@ -80,16 +92,17 @@ def hand_down(tx: Transaction, origin: str, signed: bytes, bodies: Sequence[tupl
 # --- Below ------------------------------------------------------------------------------------------------------------------
 
 
-def allow(tx: Transaction, account: str, id: str, may: bool, by: Actor, now: int) -> None:
-    """Whether a primary on this server's host may stand under this one."""
+def allow(tx: Transaction, account: str, id: str, may: bool, bequest: Bequest | None, by: Actor, now: int) -> None:
+    """Whether a primary on this server's host may stand under this one; `bequest` says what stays of it where it may no more."""
     accounts.lock(tx, account)
     server = servers.load(tx, account, id)
     if levels.middle(tx, account, id).may_have_secondaries is may:
         return
-    action = "server.allow-secondaries" if may else "server.forbid-secondaries"
-    levels.allow(tx, account, id, may, record(tx, account, action, about_server(id), by, now, name=server.name))
     if not may:
-        levels.forget_below(tx, account, id)
+        bequeath(tx, account, id, bequest, required=True)
+    action = "server.allow-secondaries" if may else "server.forbid-secondaries"
+    left = bequest.value if bequest is not None and not may else None
+    levels.allow(tx, account, id, may, record(tx, account, action, about_server(id), by, now, name=server.name, below=left))
 
 
 def certify(
@@ -98,7 +111,8 @@ def certify(
     """The cross-certificate for the primary on a server's host; the one it has, if it has one. `above` are all primaries from this
     one up.
 
-    Refused: NOT_ALLOWED where it was not granted, WOULD_LOOP where this primary stands below that one already.
+    Refused: NOT_ALLOWED where it was not granted, or for another primary than the one that stands there; WOULD_LOOP where this
+    primary stands below that one already.
     """
     accounts.lock(tx, account)
     known = levels.middle(tx, account, id)
@@ -110,6 +124,12 @@ def certify(
         raise Refused(Reason.WOULD_LOOP, "That primary stands above this one already, or is this one: it cannot stand below too.")
     if known.lower_key == fingerprint and known.cross_certificate is not None:
         return known.cross_certificate
+    if known.lower_key is not None:
+        raise Refused(
+            Reason.NOT_ALLOWED,
+            "Another primary stands below this server. If that one is gone for good: enlist-primary server authorize NAME "
+            "--no-may-have-secondaries, then allow it again.",
+        )
     made = certificate()
     levels.certify(tx, account, id, fingerprint, made)
     record(tx, account, "server.certify", about_server(id), PRIMARY_ITSELF, now, "", lower_primary=fingerprint)

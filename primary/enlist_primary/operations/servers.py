@@ -44,7 +44,7 @@ def decide(
         return _moved(tx, server, place, by, now) if place else server
     names.note(reason, "reason")
     if event in (Event.REMOVE, Event.REVOKE):
-        levels.bequeath(tx, account, id, bequest, required=event is Event.REMOVE)
+        levels.bequeath(tx, account, id, bequest, required=True)
         server = replace(server, may_have_secondaries=False, lower_key=None, bequest=bequest.value if bequest else None)
     action, path = f"server.{event.value}", place.path if place else None
     number = record(tx, account, action, about_server(id), by, now, evidence, name=server.name, reason=reason, group=path)
@@ -72,6 +72,7 @@ def authorize(
     now: int,
     group: str = "",
     may_have_secondaries: bool | None = None,
+    bequest: Bequest | None = None,
 ) -> Server:
     """Trusts a pending server, and puts it in a group if one is given: one decision.
 
@@ -89,7 +90,7 @@ def authorize(
     server = decide(tx, account, id, Event.AUTHORIZE, by, now, evidence, group=group)
     if may_have_secondaries is None:
         return server
-    levels.allow(tx, account, id, may_have_secondaries, by, now)
+    levels.allow(tx, account, id, may_have_secondaries, bequest, by, now)
     return servers.load(tx, account, id)
 
 

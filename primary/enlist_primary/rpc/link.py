@@ -111,7 +111,7 @@ class _Body:
         self._hello = hello
         self._who = who
         self._account, self._id = link.key
-        self._held = {each.origin: each.content for each in hello.held}
+        self._held = {each.origin: (each.epoch, each.number, each.content) for each in hello.held}
         self._has = {each.origin: frozenset(each.digests[: documents.ITEM_LIMIT]) for each in hello.held}
         self._upper_version = -1
         self._next: tuple[Desired, Stamp] | None = None
@@ -129,7 +129,8 @@ class _Body:
                 if (early := earliest - loop.time()) > 0:  # one that says little, as most do, costs no timer
                     await asyncio.sleep(early)
                 earliest = loop.time() + PACE
-                self._hear(message)
+                if not self._link.ended.done():
+                    self._hear(message)
         finally:
             self._link.deliver = self._link.look_up = self._link.reconsider = None
             await self._lower.close()
@@ -143,7 +144,8 @@ class _Body:
         placed = await own.desires.placed(self._who.server, still_trusted)
         row = placed.row
         link.group_id, link.number, link.wanted = row.group_id, placed.stamp.number, placed.desired
-        if placed.desired.content != self._held.get(own.signer.authority.fingerprint, NOTHING.content):
+        _, _, content = self._held.get(own.signer.authority.fingerprint, (0, 0, NOTHING.content))
+        if placed.desired.content != content:
             self._next = placed.desired, placed.stamp  # now: what the hub brings from here on is newer
         link.deliver, link.look_up, link.reconsider = self._deliver, self._begin_writing, self._lower.reconsider
         now = own.now()
@@ -223,13 +225,19 @@ class _Body:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
         upper = self._own.upper
         before, self._upper_version = self._upper_version, upper.version
-        if before >= 0 or upper.message.ancestors or self._held.keys() - {self._own.signer.authority.fingerprint}:
+        gone = self._held.keys() - upper.origins.keys() - {self._own.signer.authority.fingerprint}
+        for origin in gone:  # the server forgets the sets and bodies of whoever does not stand above any more
+            self._held.pop(origin)
+            self._has.pop(origin, None)
+        if before >= 0 or upper.message.ancestors or gone:
             await self._stream.write(pb.FromPrimary(ancestry=upper.message))
         for kept in upper.sets:
             origin = kept.signed.origin
-            if self._held.get(origin) != kept.verified.content:
+            stamp = kept.verified.stamp
+            said = (stamp.epoch, stamp.number, kept.verified.content)  # one made out for another server has another stamp
+            if self._held.get(origin) != said:
                 await self._send(PRIMARY, kept.signed, kept.desired)
-                self._held[origin] = kept.verified.content
+                self._held[origin] = said
 
     async def _send(self, account: str, signed: document_pb2.SignedSet, wanted: Desired) -> None:
         has = self._has.get(signed.origin, frozenset())
@@ -259,12 +267,15 @@ class _Body:
             word = reports.read(report, self._id, own.signer.authority.fingerprint, now)
             if word is not None and ((word.kind, word.name) in items or (word.of_task and (late := late - 1) >= 0)):
                 own.reports.take(self._account, word)
-        own.subtree.heard(self._account, self._id, said, own.upper.items)
+        above = own.upper.items
+        own.subtree.heard(self._account, self._id, said, above)
         if message.HasField("below") and self._lower.certified:
             changed = own.below.take(self._account, self._id, items, message.below, now)
             own.subtree.touch_below(self._account, self._id, changed)
+            taken = frozenset(changed)
             for server in message.below.servers:
-                own.subtree.heard(self._account, f"{self._id}/{server.path}", server.reports, own.upper.items)
+                if server.path in taken:
+                    own.subtree.heard(self._account, f"{self._id}/{server.path}", server.reports, above)
         if message.HasField("lower"):
             self._lower.take(message.lower)
 

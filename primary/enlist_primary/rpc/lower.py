@@ -7,14 +7,23 @@ from collections.abc import Callable
 from functools import partial
 
 from enlist import ancestry, certificates
-from enlist.reasons import Reason, Refused
+from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.model.levels import Bequest
 from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
+from enlist_primary.store import levels as rows
 
 log = Log("link")
+
+_LEFT = {
+    None: document_pb2.ANCESTOR_STATE_PRESENT,
+    Bequest.KEEP: document_pb2.ANCESTOR_STATE_KEPT,
+    Bequest.FREEZE: document_pb2.ANCESTOR_STATE_FROZEN,
+    Bequest.DELETE: document_pb2.ANCESTOR_STATE_UNSPECIFIED,
+}
 
 
 class Lower:
@@ -74,8 +83,13 @@ class Lower:
             above, fingerprint = own.upper.fingerprints, authority.fingerprint
             made = await own.database.write(account, levels.certify, account, id, fingerprint, above, make, own.now())
         except Refused as refused:
+            if TABLE[refused.reason].retry:  # not about the request: it may be asked again
+                self._said = None
+                return self._last or pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[None])
             log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
             self.certified = False
-            return pb.LowerAnswer(reason=refused.reason, message=refused.message)
+            own.below.forget(account, id)
+            left = await own.database.read(rows.bequest, account, id)
+            return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
         self.certified = True
         return pb.LowerAnswer(cross_certificate=made)

@@ -58,7 +58,8 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         matches = await self._compare(account, id, request.comparison_code)
         group = request.group
         may = request.may_have_secondaries if request.HasField("may_have_secondaries") else None
-        row = await own.database.write(account, servers.authorize, account, id, matches, actor, own.now(), group, may)
+        left = _BEQUESTS.get(request.bequest)
+        row = await own.database.write(account, servers.authorize, account, id, matches, actor, own.now(), group, may, left)
         if may is False:
             own.subtree.touch_below(account, id, own.below.forget(account, id))
         return own.server(row)
@@ -83,7 +84,7 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         return await self._decide(request.name, Event.RESUME, "")
 
     async def RevokeServer(self, request: pb.RevokeServerRequest, context: Any) -> server_pb2.Server:
-        return await self._decide(request.name, Event.REVOKE, request.reason)
+        return await self._decide(request.name, Event.REVOKE, request.reason, _BEQUESTS.get(request.bequest))
 
     async def RemoveServer(self, request: pb.RemoveServerRequest, context: Any) -> server_pb2.Server:
         return await self._decide(request.name, Event.REMOVE, request.reason, _BEQUESTS.get(request.bequest))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from enlist import certificates, documents, layers, names
+from enlist.ancestry import Memory
 from enlist.layers import Layer
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2
@@ -32,18 +33,20 @@ def upper(tx: Transaction) -> Upper | None:
         return None
     parts = (bytes(row[each]) for each in ("authority", "consent", "signature", "ancestry"))
     authority, consent, signature, ancestry = parts
-    return Upper(authority, row["name"], UpperState(row["state"]), consent, signature, ancestry)
+    memory = Memory.from_json(row["memory"])
+    return Upper(authority, row["name"], UpperState(row["state"]), consent, signature, ancestry, memory)
 
 
 def save_upper(tx: Transaction, upper: Upper) -> None:
     """The primary above as it is now."""
     sql = """
-        INSERT INTO upper (account, authority, name, state, consent, signature, ancestry) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO upper (account, authority, name, state, consent, signature, ancestry, memory)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (account) DO UPDATE SET authority = excluded.authority, name = excluded.name, state = excluded.state,
-            consent = excluded.consent, signature = excluded.signature, ancestry = excluded.ancestry
+            consent = excluded.consent, signature = excluded.signature, ancestry = excluded.ancestry, memory = excluded.memory
     """
     values = (upper.authority, upper.name, upper.state.value, upper.consent, upper.signature, upper.ancestry)
-    tx.run(sql, PRIMARY, *values)
+    tx.run(sql, PRIMARY, *values, upper.memory.to_json())
 
 
 def upper_sets(tx: Transaction) -> dict[str, bytes]:
@@ -131,11 +134,11 @@ def middle(tx: Transaction, account: str, id: str) -> Middle:
 
 
 def allow(tx: Transaction, account: str, id: str, may: bool, revision: int) -> None:
-    """Whether a primary on a server's host may stand under this one; one that may not any more, does not."""
+    """Whether a primary on a server's host may stand under this one."""
     sql = "UPDATE server SET may_have_secondaries = $3, revision = $4 WHERE account = $1 AND id = $2"
     tx.run(sql, account, id, int(may), revision)
-    if not may:
-        tx.run("UPDATE server SET lower_key = NULL, cross_certificate = NULL WHERE account = $1 AND id = $2", account, id)
+    if may:
+        tx.run("UPDATE server SET bequest = NULL WHERE account = $1 AND id = $2", account, id)
 
 
 def certify(tx: Transaction, account: str, id: str, lower_key: str, cross_certificate: bytes) -> None:
@@ -174,7 +177,8 @@ def save_below(tx: Transaction, servers: Iterable[BelowServer]) -> None:
     """Overwrites what was said of these servers; those below a server that is gone meanwhile are passed over."""
     sql = """
         INSERT INTO below_server (account, via, path, name, place, state, connected, connected_at, unknown_since, code, kinds)
-        SELECT account, id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM server WHERE account = $1 AND id = $2
+        SELECT account, id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM server
+        WHERE account = $1 AND id = $2 AND may_have_secondaries = 1
         ON CONFLICT (account, via, path) DO UPDATE SET name = excluded.name, place = excluded.place, state = excluded.state,
             connected = excluded.connected, connected_at = excluded.connected_at, unknown_since = excluded.unknown_since,
             code = excluded.code, kinds = excluded.kinds

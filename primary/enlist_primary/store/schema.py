@@ -303,7 +303,8 @@ CREATE TABLE upper (
     state text NOT NULL,                        -- 'present', 'kept', 'frozen' or 'gone'
     consent bytea NOT NULL,                     -- this authority's word, and its signature
     signature bytea NOT NULL,
-    ancestry bytea NOT NULL                     -- all primaries above, serialised; empty until the one above has certified this one
+    ancestry bytea NOT NULL,                    -- all primaries above, serialised; empty until the one above has certified this one
+    memory text NOT NULL                        -- JSON: the newest stamps, so that nothing older counts again
 );
 -- The newest set of each primary above, under its signature.
 CREATE TABLE upper_set (

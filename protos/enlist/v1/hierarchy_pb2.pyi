@@ -158,22 +158,26 @@ class LowerAnswer(_message.Message):
     CROSS_CERTIFICATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     cross_certificate: _builtins.bytes
     """The cross-certificate, X.509 DER; empty if it may not."""
     reason: _builtins.str
     """Why not: a reason code; empty if it may."""
     message: _builtins.str
     """Why not, for people."""
+    left: _document_pb2.AncestorState.ValueType
+    """If it might before: what of this primary stays with the servers below; not set if nothing stays, present if nothing was said."""
     def __init__(
         self,
         *,
         cross_certificate: _builtins.bytes = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        left: _document_pb2.AncestorState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross_certificate", b"cross_certificate", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross_certificate", b"cross_certificate", "left", b"left", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

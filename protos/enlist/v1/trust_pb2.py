@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from enlist.v1 import server_pb2 as enlist_dot_v1_dot_server__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65nlist/v1/trust.proto\x12\tenlist.v1\x1a\x16\x65nlist/v1/server.proto\".\n\x07Invitee\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"L\n\x14InviteServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12$\n\x08invitees\x18\x02 \x03(\x0b\x32\x12.enlist.v1.Invitee\"B\n\nInvitation\x12!\n\x06server\x18\x01 \x01(\x0b\x32\x11.enlist.v1.Server\x12\x11\n\tjoin_line\x18\x02 \x01(\t\"C\n\x15InviteServersResponse\x12*\n\x0binvitations\x18\x01 \x03(\x0b\x32\x15.enlist.v1.Invitation\"\x8a\x01\n\x16\x41uthorizeServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63omparison_code\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12!\n\x14may_have_secondaries\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x17\n\x15_may_have_secondaries\"1\n\x11\x44\x65nyServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"4\n\x14SuspendServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"#\n\x13ResumeServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x13RevokeServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"X\n\x13RemoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12#\n\x07\x62\x65quest\x18\x03 \x01(\x0e\x32\x12.enlist.v1.Bequest\"5\n\x15WithdrawServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x19\n\x17RenewCertificateRequest\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c*\\\n\x07\x42\x65quest\x12\x17\n\x13\x42\x45QUEST_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42\x45QUEST_KEEP\x10\x01\x12\x12\n\x0e\x42\x45QUEST_FREEZE\x10\x02\x12\x12\n\x0e\x42\x45QUEST_DELETE\x10\x03\x32\x9c\x05\n\x0cTrustService\x12R\n\rInviteServers\x12\x1f.enlist.v1.InviteServersRequest\x1a .enlist.v1.InviteServersResponse\x12G\n\x0f\x41uthorizeServer\x12!.enlist.v1.AuthorizeServerRequest\x1a\x11.enlist.v1.Server\x12=\n\nDenyServer\x12\x1c.enlist.v1.DenyServerRequest\x1a\x11.enlist.v1.Server\x12\x43\n\rSuspendServer\x12\x1f.enlist.v1.SuspendServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cResumeServer\x12\x1e.enlist.v1.ResumeServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRevokeServer\x12\x1e.enlist.v1.RevokeServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRemoveServer\x12\x1e.enlist.v1.RemoveServerRequest\x1a\x11.enlist.v1.Server\x12\x45\n\x0eWithdrawServer\x12 .enlist.v1.WithdrawServerRequest\x1a\x11.enlist.v1.Server\x12[\n\x10RenewCertificate\x12\".enlist.v1.RenewCertificateRequest\x1a#.enlist.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65nlist/v1/trust.proto\x12\tenlist.v1\x1a\x16\x65nlist/v1/server.proto\".\n\x07Invitee\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"L\n\x14InviteServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12$\n\x08invitees\x18\x02 \x03(\x0b\x32\x12.enlist.v1.Invitee\"B\n\nInvitation\x12!\n\x06server\x18\x01 \x01(\x0b\x32\x11.enlist.v1.Server\x12\x11\n\tjoin_line\x18\x02 \x01(\t\"C\n\x15InviteServersResponse\x12*\n\x0binvitations\x18\x01 \x03(\x0b\x32\x15.enlist.v1.Invitation\"\xaf\x01\n\x16\x41uthorizeServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63omparison_code\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12!\n\x14may_have_secondaries\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12#\n\x07\x62\x65quest\x18\x05 \x01(\x0e\x32\x12.enlist.v1.BequestB\x17\n\x15_may_have_secondaries\"1\n\x11\x44\x65nyServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"4\n\x14SuspendServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"#\n\x13ResumeServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"X\n\x13RevokeServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12#\n\x07\x62\x65quest\x18\x03 \x01(\x0e\x32\x12.enlist.v1.Bequest\"X\n\x13RemoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12#\n\x07\x62\x65quest\x18\x03 \x01(\x0e\x32\x12.enlist.v1.Bequest\"5\n\x15WithdrawServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x19\n\x17RenewCertificateRequest\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c*\\\n\x07\x42\x65quest\x12\x17\n\x13\x42\x45QUEST_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42\x45QUEST_KEEP\x10\x01\x12\x12\n\x0e\x42\x45QUEST_FREEZE\x10\x02\x12\x12\n\x0e\x42\x45QUEST_DELETE\x10\x03\x32\x9c\x05\n\x0cTrustService\x12R\n\rInviteServers\x12\x1f.enlist.v1.InviteServersRequest\x1a .enlist.v1.InviteServersResponse\x12G\n\x0f\x41uthorizeServer\x12!.enlist.v1.AuthorizeServerRequest\x1a\x11.enlist.v1.Server\x12=\n\nDenyServer\x12\x1c.enlist.v1.DenyServerRequest\x1a\x11.enlist.v1.Server\x12\x43\n\rSuspendServer\x12\x1f.enlist.v1.SuspendServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cResumeServer\x12\x1e.enlist.v1.ResumeServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRevokeServer\x12\x1e.enlist.v1.RevokeServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRemoveServer\x12\x1e.enlist.v1.RemoveServerRequest\x1a\x11.enlist.v1.Server\x12\x45\n\x0eWithdrawServer\x12 .enlist.v1.WithdrawServerRequest\x1a\x11.enlist.v1.Server\x12[\n\x10RenewCertificate\x12\".enlist.v1.RenewCertificateRequest\x1a#.enlist.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.trust_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BEQUEST']._serialized_start=880
-  _globals['_BEQUEST']._serialized_end=972
+  _globals['_BEQUEST']._serialized_start=954
+  _globals['_BEQUEST']._serialized_end=1046
   _globals['_INVITEE']._serialized_start=60
   _globals['_INVITEE']._serialized_end=106
   _globals['_INVITESERVERSREQUEST']._serialized_start=108
@@ -43,23 +43,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVITESERVERSRESPONSE']._serialized_start=254
   _globals['_INVITESERVERSRESPONSE']._serialized_end=321
   _globals['_AUTHORIZESERVERREQUEST']._serialized_start=324
-  _globals['_AUTHORIZESERVERREQUEST']._serialized_end=462
-  _globals['_DENYSERVERREQUEST']._serialized_start=464
-  _globals['_DENYSERVERREQUEST']._serialized_end=513
-  _globals['_SUSPENDSERVERREQUEST']._serialized_start=515
-  _globals['_SUSPENDSERVERREQUEST']._serialized_end=567
-  _globals['_RESUMESERVERREQUEST']._serialized_start=569
-  _globals['_RESUMESERVERREQUEST']._serialized_end=604
-  _globals['_REVOKESERVERREQUEST']._serialized_start=606
-  _globals['_REVOKESERVERREQUEST']._serialized_end=657
-  _globals['_REMOVESERVERREQUEST']._serialized_start=659
-  _globals['_REMOVESERVERREQUEST']._serialized_end=747
-  _globals['_WITHDRAWSERVERREQUEST']._serialized_start=749
-  _globals['_WITHDRAWSERVERREQUEST']._serialized_end=802
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=804
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=829
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=831
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=878
-  _globals['_TRUSTSERVICE']._serialized_start=975
-  _globals['_TRUSTSERVICE']._serialized_end=1643
+  _globals['_AUTHORIZESERVERREQUEST']._serialized_end=499
+  _globals['_DENYSERVERREQUEST']._serialized_start=501
+  _globals['_DENYSERVERREQUEST']._serialized_end=550
+  _globals['_SUSPENDSERVERREQUEST']._serialized_start=552
+  _globals['_SUSPENDSERVERREQUEST']._serialized_end=604
+  _globals['_RESUMESERVERREQUEST']._serialized_start=606
+  _globals['_RESUMESERVERREQUEST']._serialized_end=641
+  _globals['_REVOKESERVERREQUEST']._serialized_start=643
+  _globals['_REVOKESERVERREQUEST']._serialized_end=731
+  _globals['_REMOVESERVERREQUEST']._serialized_start=733
+  _globals['_REMOVESERVERREQUEST']._serialized_end=821
+  _globals['_WITHDRAWSERVERREQUEST']._serialized_start=823
+  _globals['_WITHDRAWSERVERREQUEST']._serialized_end=876
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=878
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=903
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=905
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=952
+  _globals['_TRUSTSERVICE']._serialized_start=1049
+  _globals['_TRUSTSERVICE']._serialized_end=1717
 # @@protoc_insertion_point(module_scope)

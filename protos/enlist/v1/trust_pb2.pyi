@@ -158,6 +158,7 @@ class AuthorizeServerRequest(_message.Message):
     COMPARISON_CODE_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     MAY_HAVE_SECONDARIES_FIELD_NUMBER: _builtins.int
+    BEQUEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the server."""
     comparison_code: _builtins.str
@@ -166,6 +167,8 @@ class AuthorizeServerRequest(_message.Message):
     """Path of the group it shall stand in, which must be there; empty to leave it where it is."""
     may_have_secondaries: _builtins.bool
     """Whether a primary on its host may stand under this one; absent to leave that as it is."""
+    bequest: Global___Bequest.ValueType
+    """Where it may no more: what becomes of what was set on the servers below it."""
     def __init__(
         self,
         *,
@@ -173,10 +176,11 @@ class AuthorizeServerRequest(_message.Message):
         comparison_code: _builtins.str = ...,
         group: _builtins.str = ...,
         may_have_secondaries: _builtins.bool | None = ...,
+        bequest: Global___Bequest.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries", "may_have_secondaries", b"may_have_secondaries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries", "comparison_code", b"comparison_code", "group", b"group", "may_have_secondaries", b"may_have_secondaries", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries", "bequest", b"bequest", "comparison_code", b"comparison_code", "group", b"group", "may_have_secondaries", b"may_have_secondaries", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__may_have_secondaries: _TypeAlias = _typing.Literal["may_have_secondaries"]  # noqa: Y015
     _WhichOneofArgType__may_have_secondaries: _TypeAlias = _typing.Literal["_may_have_secondaries", b"_may_have_secondaries"]  # noqa: Y015
@@ -258,19 +262,23 @@ class RevokeServerRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BEQUEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the server."""
     reason: _builtins.str
     """Told to the server and kept in the journal; may be empty."""
+    bequest: Global___Bequest.ValueType
+    """What becomes of what was set on the servers below it."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason: _builtins.str = ...,
+        bequest: Global___Bequest.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bequest", b"bequest", "name", b"name", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

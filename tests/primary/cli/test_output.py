@@ -364,22 +364,27 @@ COMMANDS: dict[str, Case] = {
     ),
     **{f"server {verb}": decision(verb) for verb in ("authorize", "deny", "suspend", "resume", "revoke", "remove", "withdraw")},
     **{
-        f"server authorize, {flag}": (
-            f"server authorize paris-1 {flag}",
+        f"server authorize {flags}": (
+            f"server authorize paris-1 {flags}",
             {"ListServers": ONE, "AuthorizeServer": RICH},
             RICH_JSON,
-            [trust.AuthorizeServerRequest(name=BARE.name, may_have_secondaries=may)],
+            [trust.AuthorizeServerRequest(name=BARE.name, may_have_secondaries=may, bequest=bequest)],
         )
-        for flag, may in (("--may-have-secondaries", True), ("--no-may-have-secondaries", False))
+        for flags, may, bequest in (
+            ("--may-have-secondaries", True, None),
+            ("--no-may-have-secondaries", False, None),
+            ("--no-may-have-secondaries --below freeze", False, trust.BEQUEST_FREEZE),
+        )
     },
     **{
-        f"server remove, --below {word}": (
-            f"server remove paris-1 --below {word}",
-            {"ListServers": ONE, "RemoveServer": RICH},
+        f"server {verb} --below {word}": (
+            f"server {verb} paris-1 --below {word}",
+            {"ListServers": ONE, f"{verb.capitalize()}Server": RICH},
             RICH_JSON,
-            [trust.RemoveServerRequest(name=BARE.name, bequest=trust.Bequest.Value(f"BEQUEST_{word.upper()}"))],
+            [getattr(trust, f"{verb.capitalize()}ServerRequest")(name=BARE.name, bequest=bequest)],
         )
-        for word in ("keep", "freeze", "delete")
+        for verb in ("remove", "revoke")
+        for word, bequest in (("keep", trust.BEQUEST_KEEP), ("freeze", trust.BEQUEST_FREEZE), ("delete", trust.BEQUEST_DELETE))
     },
     "journal show": (
         "journal show acme.example",

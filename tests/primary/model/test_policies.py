@@ -89,7 +89,7 @@ def test_of_a_stage_that_has_not_begun_there_is_nothing_to_say_yet() -> None:
         (report("changed_locally"), Outcome.IN_FORCE),
         (report("failed"), Outcome.FAILED),
         (report("rolled_back"), Outcome.FAILED),
-        (report("unsupported"), Outcome.FAILED),
+        (report("unsupported"), Outcome.IN_FORCE),
         (report("applied", (5, 8)), Outcome.WAITING),
         (report("failed", (5, 8)), Outcome.WAITING),
         (report("failed", (4, 9)), Outcome.WAITING),

@@ -210,7 +210,7 @@ def test_only_those_who_have_it_are_counted() -> None:
 )
 def test_who_waits_how_long(presence: Presence, confirmed: bool, later: int, expected: Tally) -> None:
     first = ordered()[0]
-    rollout = replace(begin(ACME, 7, 0, replace(STAGES, confirm_seconds=60), IDS, T), confirmed=place(7, first) * confirmed)
+    rollout = replace(begin(ACME, 7, 0, replace(STAGES, confirm_seconds=80), IDS, T), confirmed=place(7, first) * confirmed)
     assert count(rollout, T, {first: Outcome.WAITING}, lambda _: presence, T + later) == expected
 
 
