@@ -208,7 +208,8 @@ class Tasks:
         """Of a run that nobody asks about, only that it was is kept, and that no longer than it could come back."""
         if run.id in self._going:
             return
-        if run.deadline < self._primary_now() - KEPT_SECONDS:
+        # By both clocks: a primary in the middle could set its own ahead, have this forgotten, and bring the run back.
+        if run.deadline < min(self._now(), self._primary_now()) - KEPT_SECONDS:
             await to_the_end(files.remove, self._path(run.id))
             del self._runs[run.id]
         elif run.output:
@@ -269,7 +270,9 @@ class Tasks:
 
     async def _do(self, run: Run, handler: TaskHandler, args: dict[str, Any]) -> TaskOutcome:
         """Does it, if there is time left. Refused if it could not be written down that it begins: then it was not begun."""
-        left = run.deadline - self._primary_now()
+        # The own primary's clock counts for its own runs; for those from further up, whichever is ahead.
+        now = self._primary_now() if run.origin == self._held.own else max(self._now(), self._primary_now())
+        left = run.deadline - now
         if left <= 0:
             return TaskOutcome("timed_out", NO_EXIT_CODE, b"", "Its deadline had passed before it could begin.")
         begun = replace(run, at=int(self._now()))

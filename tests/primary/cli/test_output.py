@@ -371,8 +371,8 @@ COMMANDS: dict[str, Case] = {
             [trust.AuthorizeServerRequest(name=BARE.name, may_have_secondaries=may, bequest=bequest)],
         )
         for flags, may, bequest in (
-            ("--may-have-secondaries", True, None),
-            ("--no-may-have-secondaries", False, None),
+            ("--may-have-secondaries", True, trust.BEQUEST_UNSPECIFIED),
+            ("--no-may-have-secondaries", False, trust.BEQUEST_UNSPECIFIED),
             ("--no-may-have-secondaries --below freeze", False, trust.BEQUEST_FREEZE),
         )
     },
