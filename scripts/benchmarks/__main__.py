@@ -19,6 +19,8 @@ BENCHMARKS = {
     "secondary": "secondary_size",
     "help": "help_time",
     "decisions": "decisions",
+    "documents": "documents",
+    "plan": "planning",
 }
 
 

@@ -23,6 +23,8 @@ from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc, registration_pb2, regis
 from enlist_primary.rpc.listeners import SERVER_OPTIONS
 from scripts.benchmarks.said import Said
 
+SERVICE, BROADCAST = "enlist.benchmarks.Floor", "Broadcast"
+
 
 class Registration(registration_pb2_grpc.RegistrationServiceServicer):
     """Says what a primary said."""
@@ -66,19 +68,40 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         return self._said.authorized
 
 
+_Stream = grpc.aio.ServicerContext[Any, Any]
+
+
 class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
-    """Holds links."""
+    """Holds links, and says one thing to all of them."""
 
     def __init__(self, said: Said) -> None:
         self._welcome = hierarchy_pb2.FromPrimary(welcome=said.welcome)
+        self._streams: set[_Stream] = set()
+        self._awaited = 0
+        self._answered = asyncio.Event()
 
     async def Connect(  # type: ignore[override]  # the stubs know generators only; a primary reads and writes, and so does this
-        self, requests: Any, context: grpc.aio.ServicerContext[Any, Any]
+        self, requests: Any, context: _Stream
     ) -> None:
         await context.read()
         await context.write(self._welcome)
-        while await context.read() is not grpc.aio.EOF:
-            pass
+        self._streams.add(context)
+        try:
+            while await context.read() is not grpc.aio.EOF:
+                self._awaited -= 1
+                if not self._awaited:
+                    self._answered.set()
+        finally:
+            self._streams.discard(context)
+
+    async def broadcast(self, message: bytes, context: Any) -> bytes:
+        """Sends these bytes over every link, and returns when each has answered once."""
+        said = hierarchy_pb2.FromPrimary.FromString(message)
+        self._awaited = len(self._streams)
+        self._answered.clear()
+        await asyncio.gather(*(stream.write(said) for stream in self._streams))
+        await self._answered.wait()
+        return b""
 
 
 def _server(folder: Path, socket: str) -> tuple[grpc.aio.Server, dict[str, int]]:
@@ -87,7 +110,10 @@ def _server(folder: Path, socket: str) -> tuple[grpc.aio.Server, dict[str, int]]
     registration = Registration(said)  # type: ignore[abstract]  # an enrolment calls no more than these
     registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registration, server)
     trust_pb2_grpc.add_TrustServiceServicer_to_server(Trust(said, registration), server)  # type: ignore[abstract]  # as above
-    hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(said), server)  # type: ignore[abstract]  # as above
+    hierarchy = Hierarchy(said)  # type: ignore[abstract]  # as above
+    hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(hierarchy, server)
+    broadcast: dict[str, Any] = {BROADCAST: grpc.unary_unary_rpc_method_handler(hierarchy.broadcast)}  # bytes both ways
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, broadcast)])
     pair = [((folder / "server.key").read_bytes(), (folder / "server.pem").read_bytes())]
     root = (folder / "root.pem").read_bytes()
     server.add_insecure_port(socket)

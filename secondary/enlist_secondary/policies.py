@@ -241,7 +241,7 @@ class Policies:
             case Step.CONFIRM:
                 return self._store.note(kind, replace(record, provisional=None))
             case Step.SAY_UNSUPPORTED:
-                doubtful = record.touched  # another handler may come, that does something else
+                doubtful = record.doubtful or record.touched  # another handler may come, that does something else
                 told = replace(records.about(want, record, now, records.UNSUPPORTED, UNSUPPORTED), doubtful=doubtful)
                 return self._store.note(kind, told)
             case Step.SAY_UNREADABLE:

@@ -22,13 +22,13 @@ from tests.support import waiting
 HALF = {"half": "of something"}
 
 
-async def soon(condition: Callable[[], object], what: str = "the condition") -> None:
+async def soon(condition: Callable[[], object], what: str = "the condition", within: float = 20.0) -> None:
     """As `waiting.eventually`, and looked at more often: nothing here takes longer than a write to the disk."""
     for _ in range(200):
         if condition():
             return
         await asyncio.sleep(0.0005)
-    await waiting.eventually(condition, what=what)
+    await waiting.eventually(condition, within, what)
 
 
 class Gate:

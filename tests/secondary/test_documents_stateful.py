@@ -42,6 +42,7 @@ SIBLING = "bbbbbbbbbb"
 BAD = "bad"
 """What handlers refuse."""
 CONFIGURED = (*KINDS, "update")
+NEVER_WANTED = [policy(999, {"text": "lie"}), run(run_id(999), 999, who="lie")]
 LIES = ("one bit", "for a sibling", "under the other's name", "a stranger's", "a stranger's as ours")
 ENDED = {"succeeded", "failed", "timed_out", "interrupted"}
 
@@ -115,10 +116,13 @@ class Way:
     whole: bool
     dies: int | None
     after: bool
+    seconds: int
+    """That pass then."""
 
 
-usually = st.sampled_from([True, True, True, False])
-ways = st.builds(Way, usually, usually, st.one_of(st.none(), st.none(), st.integers(0, 8)), st.booleans())
+usually = st.sampled_from([True] * 5 + [False])
+deaths = st.one_of(st.none(), st.none(), st.integers(0, 10))
+ways = st.builds(Way, usually, usually, deaths, st.booleans(), st.sampled_from([0, 0, 11, 30, 61]))
 
 
 def at_once(work: Callable[..., Any], *arguments: Any) -> asyncio.Future[tuple[Any, BaseException | None]]:
@@ -221,6 +225,7 @@ class Tree(RuleBasedStateMachine):
         self._dies(way)
         if way.arrives:
             self._do(self._hand(signed, bodies(wishes) if way.whole else bodies(wishes)[1::2]))
+        self._do(self._passes(way.seconds))
 
     def _decider(self, top: bool) -> Decider:
         return self.top if top else self.own
@@ -245,9 +250,11 @@ class Tree(RuleBasedStateMachine):
             carried, (signed, wishes) = self._reconnected(each), each.signed[-1]
         if how == "lie":
             signed = self._lie(each, data.draw(st.sampled_from(LIES)), data.draw(st.integers(0, 8000)))
+            carried = bodies(NEVER_WANTED) + bodies(each.signed[-1][1])
         if how == "some bodies":
             carried = carried[::2]
         self._do(self._hand(None if how == "bodies alone" else signed, carried))
+        self._do(self._passes(way.seconds))
 
     def _reconnected(self, each: Decider) -> list[bytes]:
         """What did not count yet is forgotten. The newest set's bodies that the hello does not name."""
@@ -257,8 +264,7 @@ class Tree(RuleBasedStateMachine):
 
     def _lie(self, each: Decider, lie: str, place: int) -> pb.SignedSet:
         other, stranger = self._decider(each is self.own), Primary()
-        wishes = [policy(999, {"text": "lie"}), run(run_id(999), 999, who="lie")]
-        stamp = Stamp(each.primary.epoch + 1, 10**6)
+        wishes, stamp = NEVER_WANTED, Stamp(each.primary.epoch + 1, 10**6)
         if lie == "one bit":
             signed = pb.SignedSet.FromString(each.signed[-1][0].SerializeToString())
             changed = bytearray(signed.desired_set)
@@ -292,12 +298,9 @@ class Tree(RuleBasedStateMachine):
         if way.dies is not None:
             self.disk.dies_at, self.disk.after = way.dies, way.after
 
-    @rule(seconds=st.sampled_from([11, 30, 61, 61]), way=ways)
-    def time_passes(self, seconds: int, way: Way) -> None:
-        self._dies(way)
-        self._do(self._passes(seconds))
-
     async def _passes(self, seconds: int) -> None:
+        if not seconds:
+            return
         await self._save()
         await self.server.pass_by(seconds)
         await self._lives_on()
@@ -342,7 +345,7 @@ class Tree(RuleBasedStateMachine):
 
     async def _lives_on(self) -> None:
         """Until it rests; a dead one is started again, and then what must hold is looked at."""
-        await soon(lambda: self.disk.dead or (not self.server.policies._busy and self.server._rest()), "rest")
+        await soon(lambda: self.disk.dead or (not self.server.policies._busy and self.server._rest()), "rest", within=5.0)
         if self.disk.dead:
             await self._restart(self.machine.configured)
         else:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from enlist import names
 from enlist_primary.model import rollouts
@@ -62,8 +63,7 @@ Way = Sequence[Placed]
 """The policies of one kind on the way from the root group down to a server's."""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The last word of a server on the policy of one kind, Unix seconds: what it meant, and what is in force there."""
 
     revisions: tuple[int, ...]
@@ -73,8 +73,7 @@ class Report:
     at: int
 
 
-@dataclass(frozen=True)
-class Fares:
+class Fares(NamedTuple):
     """How a policy fares at a server. Revisions are 0 for none; `since` is Unix seconds, None where it is not known."""
 
     status: Status

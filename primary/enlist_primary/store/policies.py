@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from enlist import documents
 from enlist.layers import Layer, decode
@@ -143,8 +144,7 @@ def _policy(row: Row) -> Policy:
 # --- Whom they are for --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A trusted server as policies know it."""
 
     id: str
