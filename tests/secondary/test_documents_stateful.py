@@ -79,7 +79,7 @@ class Decider:
     primary: Primary
     below: bool
     realm: Realm = field(default_factory=Realm)
-    backup: Realm = field(default_factory=Realm)
+    past: list[Realm] = field(default_factory=lambda: [Realm()])
     signed: list[tuple[pb.SignedSet, list[Wish]]] = field(default_factory=list)
     said: dict[Stamp, list[Any]] = field(default_factory=dict)
 
@@ -101,6 +101,7 @@ class Decider:
         wishes, stamp = self.wishes(), Stamp(self.primary.epoch, self.realm.number)
         self.signed.append((self.primary.sign(wishes, stamp), wishes))
         self.said[stamp] = [wish.item for wish in wishes]
+        self.past.append(copy.deepcopy(self.realm))
 
     def next(self) -> int:
         """The number of a decision."""
@@ -180,7 +181,7 @@ class Tree(RuleBasedStateMachine):
 
     @rule(
         top=st.booleans(),
-        what=st.sampled_from(["set"] * 6 + ["confirm"] * 3 + ["end", "end", "move", "window", "back up", "restore"]),
+        what=st.sampled_from(["set"] * 6 + ["confirm"] * 3 + ["end", "end", "move", "window", "restore"]),
         where=st.tuples(st.sampled_from([GROUPS[0], *GROUPS]), st.sampled_from(KINDS)),
         text=st.sampled_from(["a", "b", BAD]),
         confirm=st.sampled_from([0, CONFIRM]),
@@ -189,11 +190,8 @@ class Tree(RuleBasedStateMachine):
     )
     def decide(self, top: bool, what: str, where: tuple[str, str], text: str, confirm: int, put_back: bool, way: Way) -> None:
         each = self._decider(top)
-        if what == "back up":
-            each.backup = copy.deepcopy(each.realm)
-            return
         if what == "restore":  # numbers are given again, under another epoch
-            each.realm = copy.deepcopy(each.backup)
+            each.realm = copy.deepcopy(each.past[-3:][0])
             each.primary.epoch += 1
         number, realm = each.next(), each.realm
         if what == "set":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from enlist.reasons import Refused
 from enlist.runtime.terminal import escape, moment, table
 
-__all__ = ["add_json", "moment", "name_of_enum", "print_json", "print_table", "refused", "say", "time_of"]
+__all__ = ["add_json", "moment", "name_of_enum", "print_json", "print_json_rows", "print_table", "refused", "say", "time_of"]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def print_json(value: object) -> None:
     """Prints a value as JSON: numbers as numbers, false written out, characters escaped that could upset a terminal."""
     print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def print_json_rows(rows: Iterable[object]) -> None:
+    """Prints a list as JSON, each element on a line of its own: for thousands of large ones, the encoder that indents is slow."""
+    print("[", ",\n".join(json.dumps(row, ensure_ascii=True) for row in rows), "]", sep="\n")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

@@ -206,7 +206,7 @@ def _plan(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
 
     changes = call(arguments, plan)
     if arguments.json:
-        output.print_json(policy_shown.plan_as_json(changes))
+        output.print_json_rows(policy_shown.plan_as_json(changes))
     else:
         output.say(policy_shown.plan_as_text(changes))
     return 0

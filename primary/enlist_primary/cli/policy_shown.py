@@ -257,8 +257,9 @@ def plan_as_json(changes: Sequence[PlanPolicyResponse]) -> list[dict[str, object
     """What would change at each server, by name; where several bear a name, the id stands behind it."""
     names = Counter(name_of(server) for change in changes for server in change.servers)
     found = [
-        {"server": _told_apart(server, names), "before": _parsed(change.before), "after": _parsed(change.after)}
+        {"server": _told_apart(server, names), "before": before, "after": after}
         for change in changes
+        for before, after in [(_parsed(change.before), _parsed(change.after))]  # once for all servers that would change alike
         for server in change.servers
     ]
     return sorted(found, key=lambda each: str(each["server"]))

@@ -18,6 +18,8 @@ BATCH = 500
 
 log = Log("observations")
 
+_NEVER = Seen()
+
 
 class Observations:
     """The latest of every server, and the counters of refused attempts, waiting to be written."""
@@ -35,7 +37,7 @@ class Observations:
 
     def seen(self, account: str, id: str) -> Seen:
         """The last that was seen of a server."""
-        return self._seen.get((account, id), Seen())
+        return self._seen.get((account, id), _NEVER)
 
     def connected(
         self, account: str, id: str, address: str, version: str, now: int, server_address: str = "", kinds: str = ""

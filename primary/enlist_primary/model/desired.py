@@ -65,6 +65,11 @@ class Desired:
         """The kinds it speaks of."""
         return frozenset(item.kind for item in self.items)
 
+    @cached_property
+    def subjects(self) -> frozenset[tuple[str, str]]:
+        """What a server that has it may speak of: kind, and run or nothing."""
+        return frozenset(documents.about(item) for item in self.items)
+
     def revisions(self, kind: str) -> tuple[int, ...]:
         """The revisions of one kind, in their order: what a report on it must mean to count."""
         return tuple(item.revision for item in self.items if item.kind == kind)

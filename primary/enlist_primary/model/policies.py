@@ -56,6 +56,8 @@ class Placed:
 
     def revision_at(self, server_id: str) -> int:
         """The revision of this policy that a server has; 0 for none."""
+        if self.rollout is None:  # as revision_for says too; asked for every server and layer at each look
+            return self.policy.revision
         return rollouts.revision_for(self.policy.revision, self.rollout, server_id)[0]
 
 

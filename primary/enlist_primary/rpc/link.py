@@ -260,7 +260,7 @@ class _Body:
         it is written down.
         """
         own, now = self._own, self._own.now()
-        items = frozenset(documents.about(item) for item in self._link.wanted.items)
+        items = self._link.wanted.subjects
         said = message.reports.reports[: documents.ITEM_LIMIT]
         late = LATE_WORDS
         for report in said:
