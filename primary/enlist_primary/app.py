@@ -109,7 +109,7 @@ class Primary:
             started=int(clock()),
             clock=clock,
         )
-        self._feed = Feed(database, self._directory, self.context.desires.known, self._changed)
+        self._feed = Feed(database, self._directory, self._changed)
         root = certificates.pem(signer.authority.certificate)
         self._ssl = Credential(*self._own_certificate(), root)
         self._api = Credential(*self._api_certificate(), None)
@@ -175,7 +175,7 @@ class Primary:
         """What a primary does besides answering."""
         own = self.context
         yield from (self._feed.run(), self._hand_down(), self._sweep(), self._expire(), self._renew())
-        yield from (own.observations.run(), own.reports.run(), own.below.run())
+        yield from (own.observations.run(), own.reports.run(), own.below.run(), own.desires.run())
         yield from (self._rollouts().run(), self._scheduler().run())
 
     def _server(self) -> tuple[grpc.aio.Server, Health]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from enlist.documents import Stamp
+from enlist.reasons import Reason, Refused
+from enlist_primary.links import desires
 from enlist_primary.links.desires import Desires
 from enlist_primary.links.feed import News
 from enlist_primary.links.hub import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
+from enlist_primary.model.servers import State
+from enlist_primary.store.servers import Standing
+from tests.support.waiting import eventually
 
 ACME, FAR = "acme.example", 2_000_000_000
 ROOT = Node("root", None, "/")
@@ -28,46 +37,130 @@ def linked(hub: Hub, id: str, number: int) -> tuple[Link, list[tuple[Desired, St
     return link, told
 
 
+def standing(id: str, group_id: str) -> Standing:
+    """A trusted server that stands in this group now."""
+    return Standing(ACME, id, "", State.TRUSTED, 0, None, group_id)
+
+
 def revisions(told: list[tuple[Desired, Stamp]]) -> list[tuple[int, ...]]:
     return [wanted.revisions("policy/web") for wanted, _ in told]
 
 
-def desires(hub: Hub) -> Desires:
-    database: Any = None  # nothing is read
-    return Desires(database, hub)
+class Read:
+    """Takes the place of a database: gives what is there to be read next, or refuses."""
+
+    def __init__(self) -> None:
+        self.layouts: list[Layout | Refused] = []
+
+    async def read(self, query: object, *arguments: object) -> Layout:
+        """One layout."""
+        found = self.layouts.pop(0)
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+
+def news(number: int, desired: int, more: bool = False) -> News:
+    """Decisions up to this number, of which the one of the number `desired` changed what servers shall get."""
+    return News(ACME, number, more, (), (), desired)
+
+
+@asynccontextmanager
+async def running(hub: Hub, *layouts: Layout | Refused) -> AsyncIterator[Desires]:
+    """Desires at work that know the account as of 4, with what will be read of it."""
+    database: Any = Read()
+    database.layouts += layouts
+    mine = Desires(database, hub)
+    mine._of(ACME).keep(layout(4, 4))
+    mine.bring(news(4, 4))
+    task = asyncio.create_task(mine.run())
+    try:
+        yield mine
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_what_the_account_wants_anew_is_read_once_and_told_to_all_links() -> None:
+    hub = Hub()
+    _, first = linked(hub, "a", 4)
+    _, second = linked(hub, "b", 4)
+    async with running(hub, layout(5, 5)) as mine:
+        mine.bring(news(5, 5))
+        await eventually(lambda: first and second)
+        mine.bring(news(6, 5))
+        assert revisions(first) == revisions(second) == [(5,)]
+
+
+async def test_a_layout_that_the_storage_refused_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desires, "RETRY_SECONDS", 0.01)
+    hub = Hub()
+    _, told = linked(hub, "a", 4)
+    async with running(hub, Refused(Reason.OVERLOADED, "Try again."), layout(5, 5)) as mine:
+        mine.bring(news(5, 5))
+        await eventually(lambda: told)
+        assert revisions(told) == [(5,)]
+
+
+async def test_a_layout_that_was_read_too_early_is_read_again() -> None:
+    """A decision fell while it was read."""
+    hub = Hub()
+    _, told = linked(hub, "a", 4)
+    async with running(hub, layout(5, 5), layout(6, 6)) as mine:
+        mine.bring(news(6, 6))
+        await eventually(lambda: told)
+        assert revisions(told) == [(6,)]
+
+
+async def test_a_server_that_moved_is_told_even_if_its_account_wants_nothing_else() -> None:
+    hub = Hub()
+    link, told = linked(hub, "a", 4)
+    link.group_id = "nowhere"
+    _, other = linked(hub, "b", 4)
+    async with running(hub) as mine:
+        mine.bring(News(ACME, 5, False, ("a",), (standing("a", "root"),), 4))
+        assert revisions(told) == [(4,)]
+        assert other == []
 
 
 async def test_a_layout_that_an_opening_link_read_first_reaches_all_other_links() -> None:
-    """The feed finds the layout known already, and brings none."""
+    """The feed finds the layout known already, and nobody reads one."""
     hub = Hub()
-    mine = desires(hub)
     _, told = linked(hub, "a", 4)
-    mine.bring(News(ACME, 4, False, (), (), layout(4, 4)))
-    told.clear()
-    mine._keep(layout(5, 5))  # what `placed` does for the link that opens
-    mine.bring(News(ACME, 5, False, (), ()))
-    assert revisions(told) == [(5,)]
-    mine.bring(News(ACME, 6, False, (), ()))
-    assert revisions(told) == [(5,)]
+    async with running(hub) as mine:
+        mine._of(ACME).keep(layout(5, 5))  # what `placed` does for the link that opens
+        mine.bring(news(5, 5))
+        assert revisions(told) == [(5,)]
+        mine.bring(news(6, 5))
+        assert revisions(told) == [(5,)]
 
 
 async def test_a_layout_of_a_later_view_is_told_with_the_news_that_lead_there_and_never_under_an_older_stamp() -> None:
     """Else one stamp could stand for two contents."""
     hub = Hub()
-    mine = desires(hub)
     _, told = linked(hub, "a", 4)
-    mine._keep(layout(7, 7))
-    mine.bring(News(ACME, 6, False, (), ()))
-    assert told == []
-    mine.bring(News(ACME, 7, False, (), ()))
-    assert revisions(told) == [(7,)]
-    assert told[0][1] == Stamp(1, 7)
+    async with running(hub) as mine:
+        mine._of(ACME).keep(layout(7, 7))
+        mine.bring(news(6, 4))
+        assert told == []
+        mine.bring(news(7, 7))
+        assert revisions(told) == [(7,)]
+        assert told[0][1] == Stamp(1, 7)
 
 
 async def test_a_link_that_was_placed_by_a_later_view_learns_nothing_from_an_older_one() -> None:
     hub = Hub()
-    mine = desires(hub)
-    link, told = linked(hub, "a", 9)
-    mine.bring(News(ACME, 8, False, (), (), layout(8, 8)))
-    assert told == []
-    assert replace(layout(8, 8)).number < link.number
+    _, told = linked(hub, "a", 9)
+    async with running(hub) as mine:
+        mine._of(ACME).keep(layout(8, 8))
+        mine.bring(news(8, 8))
+        assert told == []
+
+
+async def test_an_account_whose_last_link_closed_is_forgotten() -> None:
+    hub = Hub()
+    link, _ = linked(hub, "a", 4)
+    async with running(hub) as mine:
+        hub.close(link)
+        mine.bring(news(5, 5))
+        assert mine._layout(ACME) is None

@@ -63,7 +63,7 @@ async def following(database: Any) -> AsyncIterator[tuple[Feed, Directory, list[
     """A feed of the test's own beside the primary's, with what it told."""
     told: list[News] = []
     directory = Directory(database)
-    feed = Feed(database, directory, dict, told.append)
+    feed = Feed(database, directory, told.append)
     await feed.start()
     await directory.load()
     task = asyncio.create_task(feed.run())

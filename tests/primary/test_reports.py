@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from enlist.reasons import Reason, Refused
+from enlist_primary.links import reports as lines
 from enlist_primary.links.reports import Reports
 from enlist_primary.model.reports import Word
+from tests.support.waiting import eventually
 
 ACCOUNT = "acme.example"
 
@@ -17,9 +21,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.words: list[Word] = []
+        self.refusals = 0
 
     async def write(self, account: str, operation: object, *arguments: Any) -> None:
         """One batch."""
+        if self.refusals:
+            self.refusals -= 1
+            raise Refused(Reason.STORAGE_FULL, "Full.")
         self.words += arguments[-1]
 
 
@@ -47,3 +55,44 @@ async def test_of_words_on_the_same_thing_the_newest_is_written() -> None:
 async def test_a_word_that_waits_is_not_lost_because_the_run_was_sent_once_more(state: str) -> None:
     """Every set names the runs that are open: one that goes out for another reason says "sent" of each again."""
     assert await written(word(state), word("sent")) == [state]
+
+
+async def test_words_that_the_storage_refused_wait_on_and_newer_ones_replace_them() -> None:
+    """Else a full disk would lose for days what servers say once."""
+    kept: Any = Kept()
+    kept.refusals = 1
+    reports = Reports(kept)
+    reports.take(ACCOUNT, word("running"))
+    reports.take(ACCOUNT, word("succeeded", "cccccccccc"))
+    assert not await reports.flush()
+    reports.take(ACCOUNT, word("failed"))
+    reports.take(ACCOUNT, word("sent", "cccccccccc"))
+    assert await reports.flush()
+    assert {each.name: each.state for each in kept.words} == {"aaaaaaaaaa": "failed", "cccccccccc": "succeeded"}
+
+
+async def test_what_the_storage_refused_is_tried_again_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "RETRY_SECONDS", 0.01)
+    kept: Any = Kept()
+    kept.refusals = 3
+    reports = Reports(kept)
+    task = asyncio.create_task(reports.run())
+    reports.take(ACCOUNT, word("succeeded"))
+    await eventually(lambda: kept.words)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_the_line_is_bounded_while_the_storage_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile server says new things on and on; what was known before is still brought up to date."""
+    monkeypatch.setattr(lines, "LINE_BYTES", 10_000)
+    kept: Any = Kept()
+    kept.refusals = 1
+    reports = Reports(kept)
+    for number in range(1000):
+        reports.take(ACCOUNT, word("running", f"{number:010}"))
+    assert not await reports.flush()
+    reports.take(ACCOUNT, word("succeeded", f"{0:010}"))
+    assert await reports.flush()
+    assert 0 < len(kept.words) < 30
+    assert kept.words[0].state == "succeeded"

@@ -15,11 +15,13 @@ from enlist_primary.links.reports import Reports
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
 from enlist_primary.model.levels import SERVERS, BelowServer
+from enlist_primary.model.reports import Asked
 from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database
 
 GATHER_SECONDS = 0.05
+RETRY_SECONDS = 1.0
 BATCH = 500
 
 log = Log("below")
@@ -82,11 +84,11 @@ class Below:
         if (account, via) in self._branches:
             self._branches[account, via].said.clear()
 
-    def take(self, account: str, via: str, items: frozenset[tuple[str, str]], said: pb.Below, now: int) -> list[str]:
-        """Takes what a middle server says of those below it, and their words on what it was sent (`items`); which paths changed."""
+    def take(self, account: str, via: str, asked: Asked, said: pb.Below, now: int) -> list[str]:
+        """Takes what a middle server says of those below it, and their words on what it was asked about; which paths changed."""
         branch = self._branches[account, via]
-        branch.unknown_since = min(said.unknown_since.seconds, now) if said.HasField("unknown_since") else None
-        changed = [path for each in said.servers if (path := self._take_server(branch, account, via, items, each, now))]
+        branch.unknown_since = min(max(said.unknown_since.seconds, 0), now) if said.HasField("unknown_since") else None
+        changed = [path for each in said.servers if (path := self._take_server(branch, account, via, asked, each, now))]
         gone = [path for path in said.gone if path in branch.servers]
         if said.whole:
             gone += [path for path in branch.servers if path not in branch.said]
@@ -99,9 +101,7 @@ class Below:
         self._news.set()
         return [*changed, *gone]
 
-    def _take_server(
-        self, branch: Branch, account: str, via: str, items: frozenset[tuple[str, str]], said: pb.BelowServer, now: int
-    ) -> str:
+    def _take_server(self, branch: Branch, account: str, via: str, asked: Asked, said: pb.BelowServer, now: int) -> str:
         server = model.read(said, account, via, now)
         if server is None or (len(branch.servers) >= SERVERS and server.path not in branch.servers):
             return ""
@@ -112,7 +112,7 @@ class Below:
             branch.changed[server.path] = None
         for report in said.reports[: documents.ITEM_LIMIT]:
             word = reports.read(report, server.id, self._origin, now)
-            if word is not None and (word.kind, word.name) in items:
+            if word is not None and asked.about(word):
                 self._words.take(account, word)
         return server.path
 
@@ -129,25 +129,36 @@ class Below:
             await self._news.wait()
             await asyncio.sleep(GATHER_SECONDS)
             self._news.clear()
-            await self.flush()
+            if not await self.flush():
+                self._news.set()
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def flush(self) -> None:
-        """Writes what changed. What the storage refuses is said again when the middle server's link opens."""
+    async def flush(self) -> bool:
+        """Writes what changed, and whether all of it could be. What the storage refuses stays in line."""
+        written = True
         for (account, via), branch in list(self._branches.items()):
             if branch.changed or branch.gone or branch.whole:
                 try:
                     await self._flush(account, via, branch)
                 except Refused as refused:
+                    written = False
                     log.warning("what stands below was not written", account=account, server=via, reason=refused.reason)
                 self._words.wake(account)
+        return written
 
     async def _flush(self, account: str, via: str, branch: Branch) -> None:
-        changed = [branch.servers[path] for path in branch.changed]
-        gone, keep = list(branch.gone), frozenset(branch.servers) if branch.whole else None
+        changed, gone, whole = branch.changed, branch.gone, branch.whole
+        servers, keep = [branch.servers[path] for path in changed], frozenset(branch.servers) if whole else None
         branch.changed, branch.gone, branch.whole = {}, set(), False
-        for batch in _batches(changed):
-            await self._database.write(account, levels.record_below, account, via, batch, [], None)
-        await self._database.write(account, levels.record_below, account, via, [], gone, keep)
+        try:
+            for batch in _batches(servers):
+                await self._database.write(account, levels.record_below, account, via, batch, [], None)
+            await self._database.write(account, levels.record_below, account, via, [], list(gone), keep)
+        except Refused:  # as it was, but for what was said meanwhile
+            branch.changed.update({path: None for path in changed if path in branch.servers})
+            branch.gone |= gone - branch.servers.keys()
+            branch.whole = branch.whole or whole
+            raise
 
 
 def _batches(servers: Sequence[BelowServer]) -> Iterable[Sequence[BelowServer]]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enlist.documents import Stamp
+from enlist.reasons import Refused
+from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.links.feed import News
 from enlist_primary.links.hub import Hub, Link
@@ -27,6 +29,9 @@ CACHE_BYTES = 32 * 1024 * 1024
 """Serialised bodies kept in memory, at most."""
 MESSAGE_BYTES = 2 * 1024 * 1024
 """Bytes of bodies after which a further message begins: clients take twice as much."""
+RETRY_SECONDS = 0.5
+
+log = Log("desires")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,26 @@ class Placed:
     stamp: Stamp
 
 
+@dataclass
+class _Account:
+    """What is known of an account that has links.
+
+    The feed has come to `head`, and says that `desired` was the last number that changed what servers shall get; by the layout of
+    the number `told` all links were last reckoned. `moved` are servers about which something was decided since, with their groups.
+    """
+
+    layout: Layout | None = None
+    head: int = 0
+    desired: int = 0
+    told: int = -1
+    moved: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, layout: Layout) -> None:
+        """Takes a layout that was read, unless a newer one is here."""
+        if self.layout is None or self.layout.number < layout.number:
+            self.layout = layout
+
+
 class Desires:
     """The layouts of accounts that have links, and the bodies that were sent lately."""
 
@@ -45,64 +70,73 @@ class Desires:
         self.turns = Turns()
         self._database = database
         self._hub = hub
-        self._moved: dict[str, dict[str, str]] = {}
-        self._layouts: dict[str, Layout] = {}
-        self._numbers: dict[str, int] = {}
-        self._heads: dict[str, int] = {}
-        self._told: dict[str, int] = {}  # the number of the layout by which all links of an account were last reckoned
+        self._accounts: dict[str, _Account] = {}
+        self._behind: dict[str, None] = {}
+        """Accounts whose layout is to be read."""
+        self._news = asyncio.Event()
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
-        self._loading: dict[bytes, asyncio.Task[bytes]] = {}
-
-    def known(self) -> dict[str, int]:
-        """How far each layout is, -1 for one that is about to be read; the feed reads those anew that are behind.
-
-        May be called in any thread: a copy of a dictionary is made in one go.
-        """
-        return dict(self._numbers)
+        self._loading: dict[bytes, asyncio.Task[bytes | None]] = {}
 
     async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
         """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
 
         Should the feed have passed meanwhile, it is read again: what the feed brought then, the link has missed.
         """
-        self._numbers.setdefault(standing.account, -1)
         while True:
-            known = self._layouts.get(standing.account)
-            row, head, layout = await self._database.read(_place, standing, check, known)
-            self._keep(layout)
-            if head >= self._heads.get(standing.account, 0):
+            row, head, layout = await self._database.read(_place, standing, check, self._layout)
+            known = self._of(standing.account)
+            known.keep(layout)
+            if head >= known.head:
                 return Placed(row, layout.desired(row.id, row.group_id), Stamp(layout.epoch, head))
 
-    def _keep(self, layout: Layout) -> None:
-        known = self._layouts.get(layout.account)
-        if known is None or known.number < layout.number:
-            self._layouts[layout.account] = layout
-            self._numbers[layout.account] = layout.number
+    def ended(self, account: str) -> frozenset[str]:
+        """The runs of tasks that are over: a late word on one of them still counts."""
+        layout = self._layout(account)
+        return layout.ended if layout is not None else frozenset()
+
+    def _of(self, account: str) -> _Account:
+        return self._accounts.setdefault(account, _Account())
+
+    def _layout(self, account: str) -> Layout | None:
+        """What was read last, for who reads now. May be called in any thread."""
+        known = self._accounts.get(account)
+        return None if known is None else known.layout
+
+    # --- What changes -------------------------------------------------------------------------------------------------------------
 
     def bring(self, news: News) -> None:
-        """The feed's news: once it has caught up with an account, links whose servers shall get something else are told.
-
-        Whether all links are to be reckoned anew does not depend on who read the layout: a link that opened may have been quicker.
-        """
-        for standing in news.standings:
-            self._moved.setdefault(news.account, {})[standing.id] = standing.group_id
-        if news.layout is not None:
-            self._keep(news.layout)
-        if news.more:
+        """The feed's news: once it has caught up with an account, links whose servers shall get something else are told."""
+        if not self._hub.populated(news.account):
+            self._accounts.pop(news.account, None)
             return
-        self._heads[news.account] = news.number
-        layout = self._layouts.get(news.account)
-        if layout is not None and layout.number > news.number:
-            return  # it is of a later view of the database; the news that lead there are yet to come
-        moved = self._moved.pop(news.account, {})
-        if layout is not None:
-            self._tell(layout, Stamp(layout.epoch, news.number), moved)
+        known = self._of(news.account)
+        known.moved.update({standing.id: standing.group_id for standing in news.standings})
+        if not news.more:
+            known.head, known.desired = news.number, news.desired
+            self._settle(news.account, known)
 
-    def _tell(self, layout: Layout, stamp: Stamp, moved: Mapping[str, str]) -> None:
-        anew = self._told.get(layout.account) != layout.number
-        self._told[layout.account] = layout.number
+    def _settle(self, account: str, known: _Account) -> None:
+        """Tells links, if the layout is that of the number to which the feed has come.
+
+        One of a later view of the database waits for the news that lead there: else one stamp could stand for two contents.
+        """
+        layout = known.layout
+        if layout is None or layout.number > known.head:
+            return
+        if layout.number < known.desired:
+            self._behind[account] = None
+            self._news.set()
+            return
+        moved, known.moved = known.moved, {}
+        self._tell(known, layout, moved)
+
+    def _tell(self, known: _Account, layout: Layout, moved: Mapping[str, str]) -> None:
+        """Whether all links are to be reckoned anew does not depend on who read the layout: a link that opened may have been
+        quicker."""
+        anew, known.told = known.told != layout.number, layout.number
         found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
+        stamp = Stamp(layout.epoch, known.head)
         for link in filter(None, found):
             self._reckon(link, layout, stamp, moved)
 
@@ -117,14 +151,42 @@ class Desires:
             link.wanted = wanted
             link.deliver(wanted, stamp)
 
+    async def run(self) -> None:
+        """Reads the layouts that the feed found behind, until cancelled: what takes long here holds up no news of trust."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self._catch_up()
+            except Refused as refused:
+                log.warning("what servers shall get was not read", reason=refused.reason)
+                self._news.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _catch_up(self) -> None:
+        while self._behind:
+            account = next(iter(self._behind))
+            layout = await self._database.read(rows.layout, account, self._layout(account))
+            self._behind.pop(account)
+            if (known := self._accounts.get(account)) is not None:
+                known.keep(layout)
+                self._settle(account, known)
+
+    # --- What travels -------------------------------------------------------------------------------------------------------------
+
     async def messages(self, account: str, signed: pb.FromPrimary, wanted: Desired, has: frozenset[bytes]) -> Sequence[bytes]:
-        """The serialised messages that bring a set and the bodies that the server lacks."""
+        """The serialised messages that bring a set and the bodies that the server lacks.
+
+        None where a body is gone: what ended it was decided since, and brings another set.
+        """
         parts = [signed.SerializeToString()]
         size = 0
         for digest in dict.fromkeys(item.digest for item in wanted.items):
             if digest in has:
                 continue
             body = await self._serialised(account, digest)
+            if body is None:
+                return ()
             if size and size + len(body) > MESSAGE_BYTES:
                 parts.append(b"")
                 size = 0
@@ -132,7 +194,7 @@ class Desires:
             size += len(body)
         return parts
 
-    async def _serialised(self, account: str, digest: bytes) -> bytes:
+    async def _serialised(self, account: str, digest: bytes) -> bytes | None:
         """A body as it travels, behind any set: read and serialised once, however many servers get it at a time."""
         found = self._bodies.get(digest)
         if found is not None:
@@ -144,13 +206,13 @@ class Desires:
             loading.add_done_callback(lambda _: self._loading.pop(digest))
         return await asyncio.shield(loading)  # the link that asked first may end, the others still wait
 
-    async def _load(self, account: str, digest: bytes) -> bytes:
-        layout = self._layouts.get(account)
+    async def _load(self, account: str, digest: bytes) -> bytes | None:
+        layout = self._layout(account)
         body = layout.window_body(digest) if layout is not None else None
         if body is None:
             body = await self._database.read(rows.body, account, digest)
         if body is None:
-            raise LookupError(f"there is no body {digest.hex()} in {account}")
+            return None
         serialised = pb.FromPrimary(bodies=[body]).SerializeToString()
         self._remember(digest, serialised)
         return serialised
@@ -164,9 +226,11 @@ class Desires:
 
 
 def _place(
-    tx: Transaction, standing: Standing, check: Callable[[Transaction, Standing], Server], known: Layout | None
+    tx: Transaction, standing: Standing, check: Callable[[Transaction, Standing], Server], known: Callable[[str], Layout | None]
 ) -> tuple[Server, int, Layout]:
+    """What is known is asked only now: of many links that open together, the first few read the layout for all."""
     row = check(tx, standing)
     place = rows.place(tx, standing.account)
-    layout = known if known is not None and known.number == place.desired else rows.layout(tx, standing.account)
+    last = known(standing.account)
+    layout = last if last is not None and last.number == place.desired else rows.layout(tx, standing.account, last)
     return row, place.head, layout

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist_primary.directory import Directory
-from enlist_primary.model.desired import Layout
 from enlist_primary.store import desired, journal, servers
 from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.desired import Place
@@ -29,8 +28,8 @@ log = Log("feed")
 class News:
     """What decisions of one account changed: the servers they were about, and how those of them that hold a key now stand.
 
-    `number` is the last journal entry that was read; `more` says that there are others behind it. `layout` is what the account
-    wants now, where that is not what was known.
+    `number` is the last journal entry that was read; `more` says that there are others behind it. `desired` is the last one that
+    changed what any server shall get.
     """
 
     account: str
@@ -38,19 +37,15 @@ class News:
     more: bool
     ids: tuple[str, ...]
     standings: tuple[Standing, ...]
-    layout: Layout | None = None
+    desired: int = 0
 
 
 class Feed:
     """Follows the journals of all accounts. One task for the whole primary; an idle server costs it nothing."""
 
-    def __init__(
-        self, database: Database, directory: Directory, layouts: Callable[[], Mapping[str, int]], listener: Callable[[News], None]
-    ) -> None:
-        """`layouts` says of which accounts somebody keeps a layout, and how far that is."""
+    def __init__(self, database: Database, directory: Directory, listener: Callable[[News], None]) -> None:
         self._database = database
         self._directory = directory
-        self._layouts = layouts
         self._listener = listener
         self._known: dict[str, int] = {}
 
@@ -81,7 +76,7 @@ class Feed:
         more = True
         while more:
             async with asyncio.timeout(READ_TIMEOUT), self._directory.reading:
-                found = await self._database.read(_news, self._known, self._layouts)
+                found = await self._database.read(_news, self._known)
                 for news in found:
                     self._directory.keep(news.account, news.ids, news.standings)
             for news in found:
@@ -90,22 +85,15 @@ class Feed:
             more = any(news.more for news in found)
 
 
-def _news(tx: Transaction, known: Mapping[str, int], layouts: Callable[[], Mapping[str, int]]) -> list[News]:
-    """The next page of every account whose journal reaches beyond the number known.
-
-    Who keeps layouts is asked once the view stands: whoever asks for a layout later, reads a later view.
-    """
-    behind = [(account, place) for account, place in desired.places(tx).items() if known.get(account, 0) < place.head]
-    kept = layouts() if behind else {}
-    return [_page(tx, account, known.get(account, 0), place, kept.get(account)) for account, place in behind]
+def _news(tx: Transaction, known: Mapping[str, int]) -> list[News]:
+    """The next page of every account whose journal reaches beyond the number known."""
+    places = desired.places(tx).items()
+    return [_page(tx, account, known.get(account, 0), place) for account, place in places if known.get(account, 0) < place.head]
 
 
-def _page(tx: Transaction, account: str, after: int, place: Place, known_layout: int | None) -> News:
+def _page(tx: Transaction, account: str, after: int, place: Place) -> News:
     entries = journal.entries(tx, account, after, PAGE)
     subjects = dict.fromkeys(entry.subject for entry in entries)
     ids = tuple(subject.removeprefix("servers/") for subject in subjects if subject.startswith("servers/"))
     number = entries[-1].number
-    more = number < place.head
-    changed = not more and known_layout is not None and known_layout < place.desired
-    layout = desired.layout(tx, account) if changed else None
-    return News(account, number, more, ids, tuple(servers.standings(tx, account, ids)), layout)
+    return News(account, number, number < place.head, ids, tuple(servers.standings(tx, account, ids)), place.desired)

@@ -98,6 +98,10 @@ class Hub:
         """The server's open link."""
         return self._links.get(account, {}).get(id)
 
+    def populated(self, account: str) -> bool:
+        """Whether any server of the account holds a link."""
+        return account in self._links
+
     def of(self, account: str) -> list[Link]:
         """All open links of an account."""
         return list(self._links.get(account, {}).values())

@@ -74,7 +74,7 @@ class Observations:
             await asyncio.sleep(FLUSH_SECONDS)
 
     async def flush(self) -> None:
-        """Writes what waits. What the storage refuses is lost, and said: nothing stands on an observation."""
+        """Writes what waits. Counts that the storage refuses are lost, and said; who was seen is written with what comes next."""
         refusals, self._refusals = self._refusals, {}
         try:
             if refusals:
@@ -83,7 +83,11 @@ class Observations:
                 keys = list(self._dirty)[:BATCH]
                 for key in keys:
                     del self._dirty[key]
-                await self._database.write(PRIMARY, _save_seen, {key: self._seen[key] for key in keys})
+                try:
+                    await self._database.write(PRIMARY, _save_seen, {key: self._seen[key] for key in keys})
+                except Refused:
+                    self._dirty.update(dict.fromkeys(key for key in keys if key in self._seen))
+                    raise
         except Refused as refused:
             log.warning("observations were not written", reason=refused.reason)
 

@@ -1,14 +1,14 @@
 """What servers say of their documents: gathered, written in batches, and told to whoever watches.
 
 These are observations: the last word of each server on each thing, overwritten in place. A crash loses at most the last moment,
-and every server says all of it again when its link opens.
+and every server says all of it again when its link opens. What the storage refuses stays in line, which is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
@@ -18,7 +18,11 @@ from enlist_primary.store.database import Database
 
 GATHER_SECONDS = 0.05
 """Seconds from one write to the next."""
+RETRY_SECONDS = 1.0
 BATCH = 500
+LINE_BYTES = 64 * 1024 * 1024
+"""What waits to be written takes at most about this much; beyond that, words on what no word waits for are passed over."""
+_WORD_BYTES = 400
 
 log = Log("reports")
 
@@ -28,18 +32,26 @@ class Reports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: dict[str, dict[tuple[str, str, str], Word]] = defaultdict(dict)
+        self._waiting: dict[str, _Line] = defaultdict(dict)
+        self._size = 0
+        self._passed_over = 0
         self._news = asyncio.Event()
         self._changes: dict[str, asyncio.Future[None]] = {}
 
     def take(self, account: str, word: Word) -> None:
-        """Puts a word in line; one that waits there on the same thing is replaced. What may be said bounds the line.
+        """Puts a word in line; one that waits there on the same thing is replaced.
 
         Only that a run was sent replaces nothing: a set that goes out while the server's word waits names the run once more.
         """
         line, key = self._waiting[account], (word.server_id, word.kind, word.name)
-        if not (word.state == "sent" and key in line):
-            line[key] = word
+        known = line.get(key)
+        if known is not None and word.state == "sent":
+            return
+        if known is None and self._size > LINE_BYTES:
+            self._passed_over += 1
+            return
+        self._size += _size(word) - (_size(known) if known is not None else 0)
+        line[key] = word
         self._news.set()
 
     def changed(self, account: str) -> Awaitable[None]:
@@ -63,17 +75,38 @@ class Reports:
         while True:
             await self._news.wait()
             self._news.clear()
-            await self.flush()
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS if await self.flush() else RETRY_SECONDS)
 
-    async def flush(self) -> None:
-        """Writes what waits. What the storage refuses is lost until the server's next link, and said."""
+    async def flush(self) -> bool:
+        """Writes what waits, and says whether all of it could be. What the storage refuses waits on, unless newer words came."""
         waiting, self._waiting = self._waiting, defaultdict(dict)
-        for account, words in waiting.items():
-            said = list(words.values())
+        self._size = 0
+        written = True
+        for account, line in waiting.items():
+            said = list(line.values())
             try:
                 for begin in range(0, len(said), BATCH):
                     await self._database.write(account, reports.record, account, said[begin : begin + BATCH])
             except Refused as refused:
-                log.warning("reports were not written", account=account, reason=refused.reason)
+                written = False
+                self._wait_on(account, said)
+                log.warning("reports were not written", account=account, words=len(said), reason=refused.reason)
             self.wake(account)
+        if self._passed_over:
+            log.warning("words were passed over: the servers say them again with their next links", words=self._passed_over)
+            self._passed_over = 0
+        return written
+
+    def _wait_on(self, account: str, said: Sequence[Word]) -> None:
+        """Puts words back in line, before those that came since."""
+        since = self._waiting.pop(account, {})
+        self._size -= sum(map(_size, since.values()))
+        for word in (*said, *since.values()):
+            self.take(account, word)
+
+
+_Line = dict[tuple[str, str, str], Word]
+
+
+def _size(word: Word) -> int:
+    return _WORD_BYTES + len(word.message) + len(word.output)

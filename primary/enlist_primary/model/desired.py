@@ -83,7 +83,7 @@ class Layout:
     """An account as of one moment. `number` is the last decision that changed what any server of it shall get.
 
     `policies` are (group, kind, revision); `digests` the bodies of revisions, absent where a policy ended; `unfinished` the
-    rollouts that are not done, by revision.
+    rollouts that are not done, by revision; `ended` the ids of runs that are over, of which servers may still speak.
     """
 
     account: str
@@ -94,6 +94,7 @@ class Layout:
     digests: Mapping[int, str] = field(default_factory=dict)
     unfinished: Mapping[int, Rollout] = field(default_factory=dict)
     runs: Sequence[Run] = ()
+    ended: frozenset[str] = frozenset()
     _shared: dict[object, Desired] = field(default_factory=dict, repr=False, compare=False)
 
     def desired(self, server_id: str, group_id: str) -> Desired:
@@ -105,6 +106,11 @@ class Layout:
         if found is None:
             found = self._shared[key] = Desired(tuple(self._items(group_id, layers, runs)))
         return found
+
+    def prepared(self) -> Layout:
+        """This layout, with what takes long where many runs are for many servers reckoned now: away from the event loop."""
+        assert self._runs_by_server is not None, "reckoned by asking for it"
+        return self
 
     def window_body(self, digest: bytes) -> bytes | None:
         """The body of a maintenance window; other bodies stand in the database."""

@@ -64,6 +64,18 @@ class Word:
         return self.kind.startswith(documents.TASK)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a server was asked about: the items of its set (`documents.about`), and runs that are over: a late word counts."""
+
+    subjects: frozenset[tuple[str, str]]
+    ended: frozenset[str] = frozenset()
+
+    def about(self, word: Word) -> bool:
+        """Whether a word is about that."""
+        return (word.kind, word.name) in self.subjects or (word.of_task and word.name in self.ended)
+
+
 def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:
     """A report as this primary takes it; None for one that makes no sense. `origin` is this primary's own fingerprint.
 

@@ -19,7 +19,7 @@ from enlist_primary.links.hub import Link
 from enlist_primary.model import reports
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import NOTHING, Desired
-from enlist_primary.model.reports import Word
+from enlist_primary.model.reports import Asked, Word
 from enlist_primary.model.servers import Server, State
 from enlist_primary.rpc import errors, render
 from enlist_primary.rpc.access import Caller, caller
@@ -33,8 +33,6 @@ HELLO_TIMEOUT = 20.0
 """Seconds within which a secondary that opened the stream must say hello."""
 ALARMS = 16
 KINDS = 256
-LATE_WORDS = 16
-"""Words of one message, at most, on runs that are wanted no more."""
 PACE = 0.05
 """Seconds from one message of a secondary to the next that is heard: one that floods holds up itself alone."""
 
@@ -113,6 +111,7 @@ class _Body:
         self._account, self._id = link.key
         self._held = {each.origin: (each.epoch, each.number, each.content) for each in hello.held}
         self._has = {each.origin: frozenset(each.digests[: documents.ITEM_LIMIT]) for each in hello.held}
+        self._runs: frozenset[tuple[str, str]] = frozenset()
         self._upper_version = -1
         self._next: tuple[Desired, Stamp] | None = None
         self._welcomed = False
@@ -218,8 +217,8 @@ class _Body:
                 wanted, stamp = self._next
                 self._next = None
                 encoded = documents.encode(self._account, self._id, stamp, wanted.encoded)
-                await self._send(self._account, own.signer.sign_set(encoded), wanted)
-                self._sent(wanted)
+                if await self._send(self._account, own.signer.sign_set(encoded), wanted):
+                    self._sent(wanted)
 
     async def _hand_down(self) -> None:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
@@ -235,42 +234,44 @@ class _Body:
             origin = kept.signed.origin
             stamp = kept.verified.stamp
             said = (stamp.epoch, stamp.number, kept.verified.content)  # one made out for another server has another stamp
-            if self._held.get(origin) != said:
-                await self._send(PRIMARY, kept.signed, kept.desired)
+            if self._held.get(origin) != said and await self._send(PRIMARY, kept.signed, kept.desired):
                 self._held[origin] = said
 
-    async def _send(self, account: str, signed: document_pb2.SignedSet, wanted: Desired) -> None:
+    async def _send(self, account: str, signed: document_pb2.SignedSet, wanted: Desired) -> bool:
+        """Whether it was sent: it is not where a newer set, which is about to come, took a body away."""
         has = self._has.get(signed.origin, frozenset())
-        for message in await self._own.desires.messages(account, pb.FromPrimary(desired=signed), wanted, has):
+        messages = await self._own.desires.messages(account, pb.FromPrimary(desired=signed), wanted, has)
+        for message in messages:
             await self._stream.write(message)
-        self._has[signed.origin] = wanted.digests
+        if messages:
+            self._has[signed.origin] = wanted.digests
+        else:
+            log.info("a set was passed over: another follows", account=self._account, server=self._id)
+        return bool(messages)
 
     def _sent(self, wanted: Desired) -> None:
+        """Notes which runs have gone out, each once for each link."""
         now = self._own.now()
-        for item in wanted.items:
-            if item.kind.startswith(documents.TASK):
-                self._own.reports.take(self._account, Word(self._id, item.kind, item.name, "sent", now))
+        runs = {(item.kind, item.name): None for item in wanted.items if item.kind.startswith(documents.TASK)}
+        for kind, name in runs.keys() - self._runs:
+            self._own.reports.take(self._account, Word(self._id, kind, name, "sent", now))
+        self._runs = frozenset(runs)
 
     # --- In -------------------------------------------------------------------------------------------------------------------
 
     def _hear(self, message: pb.FromSecondary) -> None:
-        """What a newer secondary says besides is passed over, and so are words on what it was not asked about.
-
-        Of a task's run that is wanted no more, a late word on how it ended is taken: whether there was such a run is known where
-        it is written down.
-        """
+        """What a newer secondary says besides is passed over, and so are words on what it was not asked about."""
         own, now = self._own, self._own.now()
-        items = self._link.wanted.subjects
+        asked = Asked(self._link.wanted.subjects, own.desires.ended(self._account))
         said = message.reports.reports[: documents.ITEM_LIMIT]
-        late = LATE_WORDS
         for report in said:
             word = reports.read(report, self._id, own.signer.authority.fingerprint, now)
-            if word is not None and ((word.kind, word.name) in items or (word.of_task and (late := late - 1) >= 0)):
+            if word is not None and asked.about(word):
                 own.reports.take(self._account, word)
         above = own.upper.items
         own.subtree.heard(self._account, self._id, said, above)
         if message.HasField("below") and self._lower.certified:
-            changed = own.below.take(self._account, self._id, items, message.below, now)
+            changed = own.below.take(self._account, self._id, asked, message.below, now)
             own.subtree.touch_below(self._account, self._id, changed)
             taken = frozenset(changed)
             for server in message.below.servers:

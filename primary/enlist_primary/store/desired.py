@@ -6,7 +6,7 @@ import json
 from typing import NamedTuple
 
 from enlist_primary.model.accounts import PRIMARY
-from enlist_primary.model.desired import Layout, Node, Run
+from enlist_primary.model.desired import Layout, Node
 from enlist_primary.store import groups, rollouts, tasks
 from enlist_primary.store.database import Row, Transaction
 
@@ -29,8 +29,9 @@ def places(tx: Transaction) -> dict[str, Place]:
     return {row["domain"]: Place(row["head"], row["desired"]) for row in tx.rows("SELECT domain, head, desired FROM account")}
 
 
-def layout(tx: Transaction, account: str) -> Layout:
-    """The account as of this view of the database."""
+def layout(tx: Transaction, account: str, before: Layout | None = None) -> Layout:
+    """The account as of this view of the database; `before` is what was read last, for what of it cannot have changed."""
+    known = {run.id: run.servers for run in before.runs} if before is not None else {}
     epoch = tx.row("SELECT epoch FROM account WHERE domain = $1", PRIMARY)
     paths = {group.id: group.path for group in groups.listed(tx, account)}
     nodes = tx.rows("SELECT * FROM server_group WHERE account = $1", account)
@@ -43,8 +44,9 @@ def layout(tx: Transaction, account: str) -> Layout:
         policies=[(row["group_id"], row["kind"], row["revision"]) for row in policies],
         digests=_digests(tx, account),
         unfinished={each.revision: each for each in rollouts.unfinished(tx, account)},
-        runs=[Run(each.run_id, each.kind, each.revision, each.digest, each.server_ids) for each in tasks.open_items(tx, account)],
-    )
+        runs=tasks.open_items(tx, account, known),
+        ended=tasks.ended_runs(tx, account),
+    ).prepared()
 
 
 def _digests(tx: Transaction, account: str) -> dict[int, str]:

@@ -6,10 +6,11 @@ presumed so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from enlist.reasons import Reason, Refused
+from enlist_primary.model import desired
 from enlist_primary.model import tasks as model
 from enlist_primary.model.rollouts import Rollout, Stages
 from enlist_primary.model.tasks import ENDED, GRACE, OPEN, PRESUMED, Progress, Result, Run, Task, TaskState
@@ -166,35 +167,31 @@ def _run(row: Row) -> Run:
     )
 
 
-@dataclass(frozen=True)
-class OpenRun:
-    """A run under way, as the desired sets need it: its document, and the servers it is for."""
+def open_items(tx: Transaction, account: str, known: Mapping[str, frozenset[str]]) -> list[desired.Run]:
+    """The runs under way, with all servers they are for: what they said so far makes no difference to what they shall get.
 
-    run_id: str
-    kind: str
-    revision: int
-    digest: str
-    server_ids: frozenset[str]
-
-
-def open_items(tx: Transaction, account: str) -> list[OpenRun]:
-    """The runs under way, with all servers they are for: what they said so far makes no difference to what they shall get."""
+    For whom a run is never changes. `known` has that of runs read before, by id: there may be many runs for many servers.
+    """
     sql = """
         SELECT run.id, task.kind, run.revision, run.digest FROM task_run run
             JOIN task ON task.account = run.account AND task.id = run.task_id
         WHERE run.account = $1 AND run.ended_at IS NULL ORDER BY run.revision
     """
-    servers = "SELECT server_id FROM task_result WHERE account = $1 AND run_id = $2"
     return [
-        OpenRun(
-            row["id"],
-            row["kind"],
-            row["revision"],
-            row["digest"],
-            frozenset(each["server_id"] for each in tx.rows(servers, account, row["id"])),
-        )
-        for row in tx.rows(sql, account)
+        desired.Run(r["id"], r["kind"], r["revision"], r["digest"], known.get(r["id"]) or _servers_of(tx, account, r["id"]))
+        for r in tx.rows(sql, account)
     ]
+
+
+def _servers_of(tx: Transaction, account: str, run_id: str) -> frozenset[str]:
+    rows = tx.rows("SELECT server_id FROM task_result WHERE account = $1 AND run_id = $2", account, run_id)
+    return frozenset(row["server_id"] for row in rows)
+
+
+def ended_runs(tx: Transaction, account: str) -> frozenset[str]:
+    """The ids of the runs that are over and remembered: servers may still say how they ended there."""
+    rows = tx.rows("SELECT id FROM task_run WHERE account = $1 AND ended_at IS NOT NULL", account)
+    return frozenset(row["id"] for row in rows)
 
 
 # --- Results ----------------------------------------------------------------------------------------------------------------

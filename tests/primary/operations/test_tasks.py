@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from enlist.reasons import Reason
+from enlist_primary.model import desired
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.reports import Word
 from enlist_primary.model.rollouts import RolloutState, Stages, place
@@ -17,7 +18,6 @@ from enlist_primary.model.tasks import ENDED, GRACE, OPEN, Progress, TaskState
 from enlist_primary.operations import tasks
 from enlist_primary.store import rollouts
 from enlist_primary.store import tasks as rows
-from enlist_primary.store.tasks import OpenRun
 from tests.primary.operations.board import STAGES, Board
 from tests.primary.operations.desk import ACME, ANN, BETA, DAY, START, Desk, bring
 
@@ -59,11 +59,14 @@ def test_open_runs_are_told_with_all_servers_they_are_for(board: Board) -> None:
     first, second = board.run("Sites/Paris"), board.run(group="", server_id=board.rome.id, kind="ping")
     run, other = board.newest(first), board.newest(second)
     board.say(board.paris, run, "succeeded", exit_code=0)
-    assert rows.open_items(board.tx, ACME) == [
-        OpenRun(run.id, "restart", run.revision, run.digest, frozenset({board.paris.id, board.lyon.id})),
-        OpenRun(other.id, "ping", other.revision, other.digest, frozenset({board.rome.id})),
+    assert rows.open_items(board.tx, ACME, {}) == [
+        desired.Run(run.id, "restart", run.revision, run.digest, frozenset({board.paris.id, board.lyon.id})),
+        desired.Run(other.id, "ping", other.revision, other.digest, frozenset({board.rome.id})),
     ]
-    assert rows.open_items(board.tx, BETA) == []
+    known = {run.id: frozenset({"known"})}
+    again = {each.id: each.servers for each in rows.open_items(board.tx, ACME, known)}
+    assert again == {run.id: frozenset({"known"}), other.id: frozenset({board.rome.id})}, "for whom a run is, is read once"
+    assert rows.open_items(board.tx, BETA, {}) == []
 
 
 def test_a_task_is_for_trusted_servers_below_its_group_that_bear_its_label(desk: Desk, board: Board) -> None:
@@ -259,7 +262,7 @@ def test_a_run_ends_when_all_its_servers_have(desk: Desk, board: Board) -> None:
     assert (entry.action, entry.actor, entry.subject) == ("task.end", "primary", f"tasks/{task.id}")
     assert entry.detail == {"kind": "restart", "run": run.id, "succeeded": 2, "failed": 1}
     assert (board.task(task).state, board.newest(task).ended_at) == (Progress.DONE, desk.now)
-    assert (desk.desired(), rows.open_items(board.tx, ACME)) == (entry.number, [])
+    assert (desk.desired(), rows.open_items(board.tx, ACME, {})) == (entry.number, [])
     with desk.unchanged():
         assert board.end(run) is None
 
@@ -306,7 +309,7 @@ def test_a_cancelled_task_is_taken_back_everywhere(desk: Desk, board: Board) -> 
     assert (entry.action, entry.actor) == ("task.cancel", ANN.who)
     assert (cancelled.state, cancelled.revision, desk.desired()) == (Progress.CANCELLED, entry.number, entry.number)
     assert board.states(run) == {"paris": "interrupted", "lyon": "succeeded", "rome": "interrupted"}
-    assert rows.open_items(board.tx, ACME) == []
+    assert rows.open_items(board.tx, ACME, {}) == []
     with desk.unchanged():
         assert board.cancel(task) == cancelled
     assert board.say(board.paris, run, "succeeded", exit_code=0)  # it was faster than the news
