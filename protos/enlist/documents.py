@@ -29,6 +29,9 @@ ITEM_LIMIT = 1000
 SET_LIMIT = 512 * 1024
 """Bytes in a set, at most."""
 
+BODIES_LIMIT = 64 * 1024 * 1024
+"""Bytes of the bodies that a set names, at most: what a server takes in memory until all are there."""
+
 POLICY = "policy/"
 TASK = "task/"
 WINDOW = "window"

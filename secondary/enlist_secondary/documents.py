@@ -24,9 +24,6 @@ from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.handlers.workers import to_the_end
 
-BODIES_LIMIT = 64 * 1024 * 1024
-"""Bytes of bodies that wait in memory until their set is complete, at most."""
-
 NOTHING_REMEMBERED = Memory()
 
 _DAMAGED = b"damaged"  # no set has this content, so the primary sends what it wants here, even if that is nothing
@@ -222,7 +219,7 @@ class Documents:
             return
         if len(body) > documents.BODY_LIMIT or not any(digest in each.digests for each in self._incoming.values()):
             _LOG.warning("a body came that nobody asked for", digest=digest.hex())
-        elif sum(map(len, self._loose.values())) + len(body) > BODIES_LIMIT:
+        elif sum(map(len, self._loose.values())) + len(body) > documents.BODIES_LIMIT:
             _LOG.warning("the bodies of a desired set are too much together", digest=digest.hex())
         else:
             self._loose[digest] = body

@@ -14,7 +14,6 @@ from enlist import documents
 from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_secondary import documents as engine
 from enlist_secondary.documents import Document, Documents, meant
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.origins import Primary, Wish, bodies, policy, run, run_id, wish
@@ -108,7 +107,7 @@ async def test_a_body_over_the_limit_is_not_kept_even_if_it_was_signed(tmp_path:
 
 async def test_bodies_in_memory_have_a_bound(tmp_path: Path, primary: Primary, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacks row 37."""
-    monkeypatch.setattr(engine, "BODIES_LIMIT", len(MOTD.body) + 1)
+    monkeypatch.setattr(documents, "BODIES_LIMIT", len(MOTD.body) + 1)
     held = loaded(tmp_path, primary)
     held.receive(primary.sign([MOTD, NTP]), [MOTD.body, NTP.body])
     assert list(held._loose) == [MOTD.item.digest]

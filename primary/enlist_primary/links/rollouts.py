@@ -13,7 +13,9 @@ from enlist_primary.operations import rollouts
 from enlist_primary.store.database import Database
 
 GATHER_SECONDS = 0.2
-"""Seconds from one look to the next: what is said in between is weighed together."""
+"""Seconds from one look to the next, at least: what is said in between is weighed together."""
+SHARE = 5
+"""A look that took long is followed by a rest so many times as long: very many servers shall not keep the primary from all else."""
 RETRY_SECONDS = 1.0
 LONGEST_WAIT = 3600.0
 """Seconds after which a clock that was set is noticed."""
@@ -31,19 +33,22 @@ class Rollouts:
 
     async def run(self) -> None:
         """Decides whatever is to be decided, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             changed = self._database.changed()  # before looking, so that nothing is missed
+            began = loop.time()
             try:
                 due = await self._look()
             except Refused as refused:
                 log.warning("rollouts were not judged", reason=refused.reason)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            rest = max(GATHER_SECONDS, SHARE * (loop.time() - began))
             wait = None if due is None else min(max(due - self._clock(), 0.0), LONGEST_WAIT)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await changed
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(rest)
 
     async def _look(self) -> int | None:
         """One round; returns when time alone calls for the next one, Unix seconds."""

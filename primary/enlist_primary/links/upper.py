@@ -181,7 +181,7 @@ class Upper:
         except DecodeError:
             return True
         missing = [digest for digest in digests if digest not in bodies]
-        return await self._database.read(_all_here, missing)
+        return await self._database.read(bodies_of.has_bodies, PRIMARY, missing)
 
     async def take(self, signed: document_pb2.SignedSet, bodies: Mapping[bytes, bytes]) -> None:
         """Takes a complete set of a primary above: bodies by their digests. Refused as `documents.verify` and `supersedes` do."""
@@ -215,10 +215,6 @@ class Upper:
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._changed)
-
-
-def _all_here(tx: Transaction, digests: Sequence[bytes]) -> bool:
-    return all(bodies_of.body(tx, PRIMARY, digest) is not None for digest in digests)
 
 
 def _load(tx: Transaction) -> tuple[model.Upper | None, dict[str, bytes]]:

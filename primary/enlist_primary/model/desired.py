@@ -10,11 +10,45 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from enlist import documents
 from enlist.documents import Item
+from enlist.reasons import Reason, Refused
 from enlist_primary.model import rollouts
 from enlist_primary.model.rollouts import Rollout
+
+RUNS = 200
+"""Runs of tasks under way in an account, at most."""
+RUNS_BYTES = 16 * 1024 * 1024
+"""Bytes of their documents together, at most."""
+POLICIES = documents.ITEM_LIMIT - RUNS - 1
+"""Policies on the way down to a server, at most: what a set holds besides the runs and a maintenance window."""
+POLICIES_BYTES = documents.BODIES_LIMIT - RUNS_BYTES - 64 * 1024
+"""Bytes of their bodies together, at most."""
+NAMES_BYTES = documents.SET_LIMIT - RUNS * 256 - 2048
+"""Bytes of what their items say in a set, at most."""
+_ITEM_BYTES = 64  # digest, numbers and tags
+
+
+class Size(NamedTuple):
+    """What a policy takes: its kind and its group's path in a set, and the bytes of its body."""
+
+    kind: str
+    group: str
+    bytes: int
+
+
+def check_way(path: str, sizes: Sequence[Size]) -> None:
+    """Refuses, with DOCUMENT_TOO_LARGE, more policies on the way down to a group than its servers take."""
+    whole = sum(each.bytes for each in sizes)
+    said = sum(len(each.kind) + len(each.group.encode()) + _ITEM_BYTES for each in sizes)
+    where = f'With this, servers in "{path}" would get'
+    if len(sizes) > POLICIES or said > NAMES_BYTES:
+        raise Refused(Reason.DOCUMENT_TOO_LARGE, f"{where} {len(sizes)} policies: that is more than a server takes.")
+    if whole > POLICIES_BYTES:
+        sentence = f"{where} {whole} bytes of policies; a server takes at most {POLICIES_BYTES}."
+        raise Refused(Reason.DOCUMENT_TOO_LARGE, sentence)
 
 
 @dataclass(frozen=True)
@@ -59,11 +93,6 @@ class Desired:
     def digests(self) -> frozenset[bytes]:
         """The bodies it takes."""
         return frozenset(item.digest for item in self.items)
-
-    @cached_property
-    def kinds(self) -> frozenset[str]:
-        """The kinds it speaks of."""
-        return frozenset(item.kind for item in self.items)
 
     @cached_property
     def subjects(self) -> frozenset[tuple[str, str]]:

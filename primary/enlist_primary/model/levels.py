@@ -8,6 +8,7 @@ from enum import StrEnum
 from enlist import names
 from enlist.ancestry import LEVELS, Memory
 from enlist.layers import Layer
+from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2, server_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -65,11 +66,19 @@ class Upper:
 
 @dataclass(frozen=True)
 class UpperLayer:
-    """A layer of a policy from above: which primary and group set it, its revision there, and what it says here."""
+    """A layer of a policy from above: which primary and group set it, its revision there, and what it says here; or why nothing."""
 
     label: str
     revision: int
-    layer: Layer
+    said: Layer | None
+    problem: str = ""
+
+    @property
+    def layer(self) -> Layer:
+        """What it says here; refused with POLICY_INVALID if it cannot be read: then no server here can read it either."""
+        if self.said is None:
+            raise Refused(Reason.POLICY_INVALID, f"What {self.label} says of this kind cannot be read: {self.problem}")
+        return self.said
 
 
 @dataclass(frozen=True)

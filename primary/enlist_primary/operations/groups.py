@@ -80,7 +80,8 @@ def _listed(what: str, ids: tuple[str, ...]) -> str:
 def move(tx: Transaction, account: str, path: str, new_path: str, by: Actor, now: int) -> Group:
     """Gives a group another name or place, with all that stands below it. One that is there already is returned as it is.
 
-    Refused: NOT_FOUND, WOULD_LOOP, ALREADY_EXISTS, and INVALID_ARGUMENT for the root group and for what would stand too deep.
+    Refused: NOT_FOUND, WOULD_LOOP, ALREADY_EXISTS, and INVALID_ARGUMENT for the root group and for what would stand too deep,
+    DOCUMENT_TOO_LARGE where servers would get too much.
     """
     _lock(tx, account)
     group = _below_the_root(tx, account, path)
@@ -100,6 +101,7 @@ def move(tx: Transaction, account: str, path: str, new_path: str, by: Actor, now
         sentence = f'With what stands below it, "{group.path}" would stand more than {names.GROUP_DEPTH} levels deep at "{shown}".'
         raise Refused(Reason.INVALID_ARGUMENT, sentence)
     groups.move(tx, account, group.id, parent.id, after[-1])
+    policies.check_room(tx, account, group.id)
     _record(tx, account, "group.move", group.id, by, now, before=group.path, after=shown)
     return groups.by_id(tx, account, group.id)
 

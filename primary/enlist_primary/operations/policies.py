@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from enlist import layers, names
 from enlist.layers import Layer
 from enlist.reasons import Reason, Refused
+from enlist_primary.model import desired
 from enlist_primary.model import rollouts as model
 from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.desired import Size
 from enlist_primary.model.journal import Detail
-from enlist_primary.model.policies import Placed, Policy, ways
+from enlist_primary.model.policies import Placed, Policy, ways, ways_down
 from enlist_primary.model.rollouts import Presence, Present, RolloutState, Stages
 from enlist_primary.model.users import Actor
 from enlist_primary.operations.journalling import record
@@ -106,7 +108,7 @@ def above(tx: Transaction, place: Place) -> list[Layer]:
     tree = {group.id: group.path for group in groups.listed(tx, account)}
     way = ways(tree, policies.of_kind(tx, account, place.kind))[place.group.id]
     digests = [each.policy.digest for each in way if each.policy.group_id != place.group.id and each.policy.digest]
-    from_above = [each.layer for each in levels.upper_layers(tx, place.kind)]
+    from_above = [each.said for each in levels.upper_layers(tx, place.kind) if each.said is not None]
     return from_above + [policies.layer(tx, account, digest) for digest in digests]
 
 
@@ -147,6 +149,7 @@ def _change(
     number = record(tx, account, action, place.subject, by, now, "", **about)
     policy = Policy(account, group.id, group.path, place.kind, number, digest, now, by.who)
     policies.put(tx, policy)
+    check_room(tx, account, group.id)
     if standing is not None:
         _end_rollout(tx, standing, f"replaced by revision {number}" if digest else f"ended by revision {number}")
     if stages is not None:
@@ -154,6 +157,15 @@ def _change(
     policies.forget(tx, policy, HISTORY)
     accounts.desires(tx, account, number)
     return policy
+
+
+def check_room(tx: Transaction, account: str, group_id: str) -> None:
+    """Refuses what would be more than servers in this group or below it take; part of the decision that leads there."""
+    paths = {group.id: group.path for group in groups.listed(tx, account)}
+    sizes = policies.sizes(tx, account)
+    for id, way in ways_down(paths).items():
+        if group_id in way:
+            desired.check_way(paths[id], [Size(kind, paths[step], size) for step in way for kind, size in sizes.get(step, ())])
 
 
 def _words(stages: Stages | None) -> dict[str, Detail]:

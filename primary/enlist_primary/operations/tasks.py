@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enlist import documents
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape, moment
+from enlist_primary.model import desired
 from enlist_primary.model import rollouts as stages
 from enlist_primary.model import tasks as model
 from enlist_primary.model.accounts import PRIMARY
@@ -20,8 +21,6 @@ from enlist_primary.operations.journalling import record as journal
 from enlist_primary.store import accounts, groups, levels, policies, rollouts, servers, tasks
 from enlist_primary.store.database import Transaction
 
-OPEN_RUNS = 200
-"""Runs of an account under way at once: each is an item in the sets of its servers, and a set holds 1,000."""
 PLANNED_TASKS = 1000
 KEPT_RUNS = 20
 """Runs of a task that are remembered, besides those under way."""
@@ -31,7 +30,7 @@ FORGOTTEN_AT_ONCE = 10
 
 NOBODY = "no trusted server is there"
 STILL = "the run before is still under way"
-TOO_MANY = f"{OPEN_RUNS} runs are under way already"
+TOO_MANY = f"{desired.RUNS} runs are under way already, or their arguments take up all the room there is"
 
 
 @dataclass(frozen=True)
@@ -130,14 +129,16 @@ def _check_kind(task: Task, server_ids: Sequence[str], scene: Scene) -> None:
 
 
 def _check_room(tx: Transaction, account: str, task: Task) -> None:
-    if task.next_at is None and _full(tx, account):
+    if task.next_at is None and _full(tx, task):
         raise Refused(Reason.OVERLOADED, f"In this account {TOO_MANY}. Wait for one to end, or cancel one.")
     if task.next_at is not None and tasks.planned(tx, account) >= PLANNED_TASKS:
         raise Refused(Reason.OVERLOADED, f"In this account {PLANNED_TASKS} tasks are planned already. Cancel one.")
 
 
-def _full(tx: Transaction, account: str) -> bool:
-    return len(tasks.open_runs(tx, account)) >= OPEN_RUNS
+def _full(tx: Transaction, task: Task) -> bool:
+    """Whether there is no room for another run with this task's arguments in the sets of its servers."""
+    count, size = tasks.open_load(tx, task.account)
+    return count >= desired.RUNS or size + len(task.args.encode()) > desired.RUNS_BYTES
 
 
 def _described(task: Task, server_ids: Sequence[str]) -> dict[str, str | int | None]:
@@ -186,7 +187,7 @@ def begin_due(tx: Transaction, account: str, id: str, scene: Scene, new_id: Call
     due, task = task.next_at, replace(task, next_at=task.following(now))
     try:
         server_ids = _targets(tx, task, now)
-        why = STILL if task.state is Progress.RUNNING else TOO_MANY if _full(tx, account) else ""
+        why = STILL if task.state is Progress.RUNNING else TOO_MANY if _full(tx, task) else ""
     except Refused:
         server_ids, why = [], NOBODY
     if why:

@@ -17,7 +17,6 @@ from enlist_primary.rpc.context import Context
 
 GATHER_SECONDS = 0.1
 """Seconds for which changes below are gathered before they are said upward."""
-BODIES_LIMIT = 64 * 1024 * 1024
 
 log = Log("upstream")
 
@@ -90,7 +89,7 @@ class _Attached:
         if message.HasField("ancestry"):
             await upper.ascend(message.ancestry)
         for body in message.bodies:
-            if len(body) <= documents.BODY_LIMIT and sum(map(len, self._bodies.values())) < BODIES_LIMIT:
+            if len(body) <= documents.BODY_LIMIT and sum(map(len, self._bodies.values())) < documents.BODIES_LIMIT:
                 self._bodies[documents.digest(body)] = body
         if message.HasField("desired"):
             self._coming[message.desired.origin] = message.desired

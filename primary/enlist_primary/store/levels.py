@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enlist import certificates, documents, layers, names
 from enlist.ancestry import Memory
 from enlist.layers import Layer
+from enlist.reasons import Refused
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2
 from enlist_primary.model.accounts import PRIMARY
@@ -102,13 +103,19 @@ def _layers(tx: Transaction, kind: str, primary: str, signed: bytes, unlocked: b
     message = document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
     found = []
     for item in message.items:
-        body = desired.body(tx, PRIMARY, item.digest)
-        if item.kind == documents.POLICY + kind and body is not None:
-            said = layers.decode(body)
-            layer = Layer(said.settings, () if unlocked else said.locks, said.put_back)
+        if item.kind == documents.POLICY + kind and (body := desired.body(tx, PRIMARY, item.digest)) is not None:
             place = message.account if item.name == names.ROOT_GROUP else f"{message.account}/{item.name}"
-            found.append(UpperLayer(f"{primary}: {place}", item.revision, layer))
+            found.append(UpperLayer(f"{primary}: {escape(place)}", item.revision, *_read(body, unlocked)))
     return found
+
+
+def _read(body: bytes, unlocked: bool) -> tuple[Layer | None, str]:
+    """A layer, or why it cannot be read: a primary above may be newer than this one."""
+    try:
+        said = layers.decode(body)
+    except Refused as refused:
+        return None, escape(refused.message)
+    return Layer(said.settings, () if unlocked else said.locks, said.put_back), ""
 
 
 # --- Middle servers ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -120,6 +121,23 @@ def listed(tx: Transaction, account: str) -> list[Placed]:
 def of_kind(tx: Transaction, account: str, kind: str) -> list[Placed]:
     """Those of one kind."""
     return _placed(tx, account, tx.rows(f"{_PRESENT} AND revision.kind = $2", account, kind))
+
+
+def sizes(tx: Transaction, account: str) -> dict[str, list[tuple[str, int]]]:
+    """Kinds of the present policies and bytes of their bodies, by groups' ids; in a rollout, the larger of before and after."""
+    sql = """
+        SELECT policy.group_id, policy.kind, length(now.body) AS now, length(past.body) AS past FROM policy
+            JOIN policy_revision revision USING (account, revision)
+            JOIN body now ON now.account = policy.account AND now.digest = revision.digest
+            LEFT JOIN rollout ON rollout.account = policy.account AND rollout.revision = policy.revision AND rollout.state <> 'done'
+            LEFT JOIN policy_revision earlier ON earlier.account = policy.account AND earlier.revision = rollout.before
+            LEFT JOIN body past ON past.account = policy.account AND past.digest = earlier.digest
+        WHERE policy.account = $1
+    """
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for row in tx.rows(sql, account):
+        found[row["group_id"]].append((row["kind"], max(row["now"], row["past"] or 0)))
+    return found
 
 
 def _placed(tx: Transaction, account: str, rows: Iterable[Row]) -> list[Placed]:

@@ -205,6 +205,7 @@ CREATE TABLE rollout (
     message text,
     PRIMARY KEY (account, revision)
 );
+CREATE INDEX rollout_running ON rollout (account, revision) WHERE state = 'running';
 
 -- What servers said of a policy: the last word of each, overwritten in place. Revisions are joined by commas, as they were meant.
 -- A server is named by its id; one below a middle server by that one's id, a slash, and its path from there.
@@ -219,6 +220,7 @@ CREATE TABLE policy_report (
     at bigint NOT NULL,
     PRIMARY KEY (account, server_id, kind)
 );
+CREATE INDEX policy_report_kind ON policy_report (account, kind);
 
 CREATE TABLE task (
     account text NOT NULL REFERENCES account (domain),

@@ -153,6 +153,17 @@ def open_runs(tx: Transaction, account: str | None = None) -> list[Run]:
     return [_run(row) for row in rows]
 
 
+def open_load(tx: Transaction, account: str) -> tuple[int, int]:
+    """How many runs of an account are under way, and the bytes of their documents."""
+    sql = """
+        SELECT count(*) AS runs, coalesce(sum(length(body.body)), 0) AS bytes FROM task_run
+            JOIN body ON body.account = task_run.account AND body.digest = task_run.digest
+        WHERE task_run.account = $1 AND task_run.ended_at IS NULL
+    """
+    row = tx.rows(sql, account)[0]
+    return int(row["runs"]), int(row["bytes"])
+
+
 def _run(row: Row) -> Run:
     return Run(
         account=row["account"],

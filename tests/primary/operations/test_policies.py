@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 
-from enlist import layers
+from enlist import certificates, documents, layers
+from enlist.documents import Item
 from enlist.layers import Layer
-from enlist.reasons import Reason
+from enlist.reasons import Reason, Refused
+from enlist.v1 import document_pb2
+from enlist_primary.authority.signer import Signer, new_authority
+from enlist_primary.model import desired
 from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.levels import Upper, UpperState
 from enlist_primary.model.policies import Policy, Status
 from enlist_primary.model.reports import Word
 from enlist_primary.model.rollouts import ALL, NONE, RolloutState, Stages
 from enlist_primary.operations import policies
-from enlist_primary.store import groups
+from enlist_primary.store import groups, levels
 from enlist_primary.store import policies as rows
 from enlist_primary.store import rollouts as rollout_rows
-from tests.primary.operations.desk import ACME, ANN, BETA, DAY, Desk
+from tests.primary.operations.desk import ACME, ANN, BETA, DAY, START, Desk
 from tests.primary.operations.fleet import KIND, STAGES, Fleet
 
 NTP = {"ntp": {"servers": ["a", "b"], "port": 123}}
@@ -445,3 +450,64 @@ def test_nobody_s_word_is_kept_that_is_not_there(fleet: Fleet) -> None:
 
 def test_the_place_names_its_subject(fleet: Fleet) -> None:
     assert policies.about_policy("chrony", "abc") == "policies/chrony@abc"
+
+
+# --- What servers take ----------------------------------------------------------------------------------------------------------
+
+
+def test_more_than_a_server_takes_is_refused_where_it_is_set(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the server it would be refused with all that it has besides."""
+    monkeypatch.setattr(desired, "POLICIES", 2)
+    fleet.set("/", NTP)
+    fleet.set("Sites/Paris", NTP)
+    with fleet.desk.refuses(Reason.DOCUMENT_TOO_LARGE) as refused:
+        fleet.set("Sites", NTP)
+    assert "Sites/Paris" in refused.value.message
+    fleet.set("Labs", NTP)
+    fleet.remove("Sites/Paris")
+    fleet.set("Sites", NTP)
+
+
+def test_a_group_is_not_moved_to_where_its_servers_would_get_too_much(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desired, "POLICIES_BYTES", 1000)
+    fleet.set("Sites/Paris", {"text": "x" * 600})
+    fleet.set("Labs", {"text": "x" * 600})
+    with fleet.desk.refuses(Reason.DOCUMENT_TOO_LARGE):
+        fleet.desk.move_group("Sites/Paris", "Labs/Paris")
+    fleet.desk.move_group("Sites/Paris", "Paris")
+
+
+def test_what_servers_have_until_their_stage_begins_takes_room_as_well(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desired, "POLICIES_BYTES", 1000)
+    fleet.server("paris", "Sites/Paris")
+    fleet.set("Sites/Paris", {"text": "x" * 600})
+    small = fleet.set("Sites/Paris", {}, stages=STAGES)
+    with fleet.desk.refuses(Reason.DOCUMENT_TOO_LARGE):
+        fleet.set("/", {"text": "x" * 600})
+    fleet.set("Sites/Paris", {})
+    assert fleet.set("/", {"text": "x" * 600}).revision > small.revision
+
+
+# --- From above -------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_from_above_is_no_reason_to_refuse_what_is_set_here(fleet: Fleet) -> None:
+    """A newer primary may stand above. What its servers would make of it cannot be told here, and that is said."""
+    key = certificates.new_key()
+    signer = Signer(key, new_authority(key, START))
+    body = b'{"of":"a later version"}'
+    item = Item(f"policy/{KIND}", "Sites", 3, documents.digest(body))
+    signed = signer.sign_set(documents.encode("top.example", "a" * 10, documents.Stamp(1, 3), documents.encode_items([item])))
+    authority = certificates.der(signer.authority.certificate)
+    above = document_pb2.Ancestry(ancestors=[document_pb2.Ancestor(primary_name="\x1b[2JTop", authority_certificate=authority)])
+    upper = Upper(authority, "Top", UpperState.PRESENT, b"", b"", above.SerializeToString())
+    levels.save_upper(fleet.tx, upper)
+    levels.save_upper_set(fleet.tx, signer.authority.fingerprint, signed.SerializeToString(), [(item.digest.hex(), body)])
+    fleet.set("Sites", NTP)
+    (layer,) = levels.upper_layers(fleet.tx, KIND)
+    assert layer.said is None
+    with pytest.raises(Refused) as refused:
+        _ = layer.layer
+    assert refused.value.reason is Reason.POLICY_INVALID
+    assert "Top: top.example/Sites" in refused.value.message
+    assert "\x1b" not in refused.value.message

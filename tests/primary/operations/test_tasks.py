@@ -145,7 +145,7 @@ def test_a_kind_is_refused_only_where_all_said_that_they_do_not_have_it(desk: De
 
 def test_so_many_runs_at_once_and_no_more(desk: Desk, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """A set holds 1,000 items: beyond that its servers would take none of it."""
-    monkeypatch.setattr(tasks, "OPEN_RUNS", 2)
+    monkeypatch.setattr(desired, "RUNS", 2)
     monkeypatch.setattr(tasks, "PLANNED_TASKS", 2)
     first, _ = board.run(), board.run("Sites/Rome")
     with desk.refuses(Reason.OVERLOADED):
@@ -159,6 +159,17 @@ def test_so_many_runs_at_once_and_no_more(desk: Desk, board: Board, monkeypatch:
     assert (skipped.state, desk.newest().action) == (Progress.DONE, "task.skip")
     board.cancel(first)
     board.run()
+
+
+def test_runs_under_way_share_a_bounded_room(desk: Desk, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a server would refuse the whole set, and its policies with it."""
+    monkeypatch.setattr(desired, "RUNS_BYTES", 1000)
+    first = board.run(args=b'{"text":"' + b"x" * 700 + b'"}')
+    board.run("Sites/Rome")
+    with desk.refuses(Reason.OVERLOADED):
+        board.run(args=b'{"text":"' + b"x" * 300 + b'"}')
+    board.cancel(first)
+    board.run(args=b'{"text":"' + b"x" * 300 + b'"}')
 
 
 # --- Due --------------------------------------------------------------------------------------------------------------------
