@@ -20,6 +20,7 @@ BENCHMARKS = {
     "help": "help_time",
     "decisions": "decisions",
     "documents": "documents",
+    "levels": "levels",
     "plan": "planning",
 }
 

@@ -1,9 +1,9 @@
 """Light secondaries, many in a process of its own: each link is a real one, and every set is answered with the report it is owed.
 
-Run as `python -m scripts.benchmarks.answering DATA_FOLDER`, with an `Order` as JSON on standard input. It enrols its servers at
-the primary and keeps the links open; with the same certificates it opens as many to the floor. Then it writes the line `open`, and
-answers until its standard input ends; the first set that comes is a second line, in hex. What a secondary does besides - verify
-the signature, keep the set, put it in force - is its own cost, and left out of both.
+`answering` starts such processes, each `python -m scripts.benchmarks.answering DATA_FOLDER` with an `Order` as JSON on standard
+input. It enrols its servers at the primary and keeps the links open; with the same certificates it opens as many to the floor, if
+there is one. Then it writes the line `open`, and answers until its standard input ends; the first set that comes is a second line,
+in hex. What a secondary does besides - verify the signature, keep the set, put it in force - is its own cost, and left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,6 +29,9 @@ from enlist_primary.datafolder import DataFolder
 from scripts.benchmarks.enrolling import Applicant, Link, Server, close_all, connect, enrol
 
 AT_ONCE = 8
+PROCESSES = 2
+"""Processes that the servers' ends of the links live in."""
+LINE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Order:
     api_key: str
     api: tuple[str, int]
     ssl: tuple[str, int]
-    floor: tuple[str, int]
+    floor: tuple[str, int] | None = None
 
     def encode(self) -> bytes:
         """As one line."""
@@ -47,19 +54,49 @@ class Order:
         return cls(**json.loads(line))
 
 
+@asynccontextmanager
+async def answering(data: Path, order: Order) -> AsyncIterator[Sequence[Process]]:
+    """The processes, with their links open; the servers of the order are shared out among them."""
+    share = replace(order, servers=order.servers // PROCESSES)
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(_process(data, share)) for _ in range(PROCESSES)]
+        for process in processes:
+            assert await line(process) == "open", "the links could not be opened"
+        yield processes
+
+
+@asynccontextmanager
+async def _process(data: Path, order: Order) -> AsyncIterator[Process]:
+    argv = [sys.executable, "-m", "scripts.benchmarks.answering", str(data)]
+    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, limit=LINE)
+    try:
+        assert process.stdin is not None, "it is a pipe"
+        process.stdin.write(order.encode())
+        yield process
+    finally:
+        await process.communicate(b"")  # which ends its standard input
+
+
+async def line(process: Process) -> str:
+    """The next line of a process."""
+    assert process.stdout is not None, "it is a pipe"
+    return (await process.stdout.readline()).decode().strip()
+
+
 async def _work(signer: Signer, order: Order) -> None:
     at = Server(0, Address(*order.api), Address(*order.ssl), "", signer)
-    floor = Server(0, Address(*order.floor), Address(*order.floor), "", signer)
+    floor = replace(at, ssl=Address(*order.floor)) if order.floor is not None else None
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def one() -> tuple[Link, Link]:
+    async def one() -> list[Link]:
         async with places:
             applicant = Applicant(signer, order.api_key, int(time.time()))
             link = await enrol(at, applicant)
-            return link, await connect(floor, applicant.identity(link.said.awaited[-1].certificate))
+            if floor is None:
+                return [link]
+            return [link, await connect(floor, applicant.identity(link.said.awaited[-1].certificate))]
 
-    pairs = await asyncio.gather(*(one() for _ in range(order.servers)))
-    links = [link for pair in pairs for link in pair]
+    links = list(chain.from_iterable(await asyncio.gather(*(one() for _ in range(order.servers)))))
     answering = [asyncio.create_task(_answer(link, shows=link is links[0])) for link in links]
     print("open", flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,7 +14,7 @@ from pathlib import Path
 import grpc.aio
 
 from enlist.v1 import policy_pb2, policy_pb2_grpc
-from scripts.benchmarks.answering import Order
+from scripts.benchmarks.answering import PROCESSES, Order, answering, line
 from scripts.benchmarks.enrolling import ACCOUNT
 from scripts.benchmarks.floor import BROADCAST, SERVICE
 from scripts.benchmarks.measuring import Rounds, cpu_clock
@@ -25,15 +22,12 @@ from scripts.benchmarks.report import Figure, ratio
 from scripts.benchmarks.stage import Stage, stage
 
 TARGET = 3.0
-CLIENTS = 2
-"""Processes that the servers' ends of the links live in."""
 GROUP, KIND = "Sites/Paris", "chrony"
 SETTLE = 1.0
 """Seconds after a round in which what is left to do is done and counted."""
 LOOK = 0.005
 """Seconds from one look into the database to the next."""
 LONGEST = 120.0
-LINE = 1024 * 1024
 
 _numbers = count(1)
 
@@ -50,9 +44,14 @@ class Taken:
 async def measure(quick: bool) -> list[Figure]:
     """The time until all is recorded, and the server's CPU; by turns with the floor."""
     servers, rounds = (200, 7) if quick else (1000, 11)
-    async with stage() as on, _answering(on, servers) as clients, grpc.aio.insecure_channel(on.primary.admin) as admin:
+    async with (
+        stage() as on,
+        answering(on.process.data, _order(on, servers)) as clients,
+        grpc.aio.insecure_channel(on.primary.admin) as admin,
+    ):
+        await asyncio.sleep(SETTLE)
         await _change(on, admin, servers)
-        message = bytes.fromhex((await _line(clients[0])).decode())
+        message = bytes.fromhex(await line(clients[0]))
         floor, subject = [], []
         for number in range(rounds + 1):
             below, above = await _broadcast(on, message), await _change(on, admin, servers)
@@ -61,7 +60,7 @@ async def measure(quick: bool) -> list[Figure]:
                 subject.append(above)
     note = (
         f"until all reports stand in the database, while somebody watches; {len(message)} bytes to each of {servers} links. "
-        f"{CLIENTS} client processes answer primary and floor alike, and leave out what is a secondary's own cost"
+        f"{PROCESSES} client processes answer primary and floor alike, and leave out what is a secondary's own cost"
     )
     name, bare = f"policy change, {servers} servers", [each.recorded for each in floor]
     told = Rounds([each.told for each in subject], bare)
@@ -73,53 +72,29 @@ async def measure(quick: bool) -> list[Figure]:
     ]
 
 
-@asynccontextmanager
-async def _answering(on: Stage, servers: int) -> AsyncIterator[Sequence[Process]]:
-    """The client processes, with their links open."""
+def _order(on: Stage, servers: int) -> Order:
     key = on.process.last_line("api-key", "add", ACCOUNT, "--full", "--group", GROUP)
     api, ssl, floor = ((at.host, at.port) for at in (on.primary.api, on.primary.ssl, on.floor.ssl))
-    order = Order(servers // CLIENTS, key, api, ssl, floor)
-    clients = [await _client(on, order) for _ in range(CLIENTS)]
-    try:
-        for client in clients:
-            assert await _line(client) == b"open", "the links could not be opened"
-        await asyncio.sleep(SETTLE)
-        yield clients
-    finally:
-        for client in clients:
-            await client.communicate(b"")  # which ends its standard input
-
-
-async def _client(on: Stage, order: Order) -> Process:
-    argv = [sys.executable, "-m", "scripts.benchmarks.answering", str(on.process.data)]
-    client = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, limit=LINE)
-    assert client.stdin is not None, "it is a pipe"
-    client.stdin.write(order.encode())
-    return client
-
-
-async def _line(client: Process) -> bytes:
-    assert client.stdout is not None, "it is a pipe"
-    return (await client.stdout.readline()).strip()
+    return Order(servers, key, api, ssl, floor)
 
 
 async def _change(on: Stage, admin: grpc.aio.Channel, servers: int) -> Taken:
     """Sets the policy, and watches until it is in force everywhere."""
     stub = policy_pb2_grpc.PolicyServiceStub(admin)
     key = policy_pb2.PolicyKey(parent=f"accounts/{ACCOUNT}", group=GROUP, kind=KIND)
-    layer = policy_pb2.Layer(settings=_settings())
+    layer = policy_pb2.Layer(settings=settings())
     clock = cpu_clock(on.primary.pid)
     cpu, begin = clock(), time.perf_counter()
     policy = await stub.SetPolicy(policy_pb2.SetPolicyRequest(key=key, layer=layer))
     async with asyncio.timeout(LONGEST):
-        recorded, told = await asyncio.gather(
-            _recorded(on.process.data / "enlist.db", policy.revision, servers), _told(stub, key, policy.revision, servers)
+        kept, told = await asyncio.gather(
+            recorded(on.process.data / "enlist.db", policy.revision, servers), _told(stub, key, policy.revision, servers)
         )
     await asyncio.sleep(SETTLE)
-    return Taken((recorded - begin) * 1000, (told - begin) * 1000, (clock() - cpu) * 1000)
+    return Taken((kept - begin) * 1000, (told - begin) * 1000, (clock() - cpu) * 1000)
 
 
-async def _recorded(database: Path, revision: int, servers: int) -> float:
+async def recorded(database: Path, revision: int, servers: int) -> float:
     """When the last report stood in the database."""
     sql = "SELECT count(*) FROM policy_report WHERE account = ? AND kind = ? AND revisions = ? AND state = 'applied'"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
@@ -150,7 +125,7 @@ async def _broadcast(on: Stage, message: bytes) -> Taken:
     return Taken(heard, heard, (clock() - cpu) * 1000)
 
 
-def _settings() -> bytes:
+def settings() -> bytes:
     """A kilobyte of settings, other ones every time."""
     sources = [{"address": f"ntp{number}.acme.example", "iburst": True, "weight": number} for number in range(16)]
     return json.dumps({"number": next(_numbers), "servers": sources}).encode()
