@@ -10,6 +10,8 @@ from enlist.documents import Item, Stamp
 from enlist.layers import Layer, encode
 from enlist.v1 import document_pb2
 from enlist_primary.authority.signer import Signer
+from enlist_primary.model.levels import UpperState
+from enlist_primary.rpc.context import Context
 from tests.support.pretender import new_signer
 
 PRESENT, KEPT = document_pb2.ANCESTOR_STATE_PRESENT, document_pb2.ANCESTOR_STATE_KEPT
@@ -52,6 +54,17 @@ class Above:
         whom = {"account": self.account, "target": self.server, **changes}
         encoded = documents.encode(stamp=Stamp(1, number), encoded_items=documents.encode_items(items), **whom)
         return self.signer.sign_set(encoded)
+
+
+async def stand_under(own: Context) -> Above:
+    """Puts a primary under one that the test signs for."""
+    above = Above(own.signer)
+    lower = await own.upper.join(certificates.der(above.signer.authority.certificate), above.name, UpperState.PRESENT, own.now())
+    assert lower is not None
+    step = above.step()
+    step.consent, step.consent_signature = lower.consent, lower.consent_signature
+    await own.upper.ascend(way_up(step))
+    return above
 
 
 def way_up(*steps: document_pb2.Ancestor) -> document_pb2.Ancestry:

@@ -14,12 +14,11 @@ from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2
 from enlist_primary.links import below as links_below
-from enlist_primary.model.levels import UpperState
 from enlist_primary.rpc.listeners import MESSAGE_LIMIT
-from tests.attacks.above import KEPT, Above, policy, way_up
+from tests.attacks.above import KEPT, Above, policy, stand_under, way_up
 from tests.attacks.hostile import Speaker, Yard, below, linked, speaking, yard
 from tests.attacks.world import World, populated
-from tests.support.inprocess import ACCOUNT, Running
+from tests.support.inprocess import ACCOUNT
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
 
@@ -226,28 +225,17 @@ class Middle:
 async def middle(tmp_path: Path) -> AsyncIterator[Middle]:
     """One of its own."""
     async with populated(tmp_path) as world:
-        yield Middle(world, await stand(world.running))
+        above = await stand_under(world.running.primary.context)
+        item, body = policy("a", 1, {})
+        items = [replace(item, kind=kind) for kind in KINDS] + [replace(item, kind="task/restart", name=run) for run in RUNS]
+        await world.running.primary.context.upper.take(above.set(2, *items), {item.digest: body})
+        yield Middle(world, above)
         await world.assert_unharmed()
         world.assert_nothing_leaked()
 
 
 KINDS = ("policy/a", "policy/b")
 RUNS = tuple(f"{'c' * 8}{first}{second}" for first in "abcd" for second in "abcde")
-
-
-async def stand(running: Running) -> Above:
-    """Puts the primary under one that the test signs for."""
-    own = running.primary.context
-    above = Above(own.signer)
-    lower = await own.upper.join(certificates.der(above.signer.authority.certificate), "upper", UpperState.PRESENT, own.now())
-    assert lower is not None
-    step = above.step()
-    step.consent, step.consent_signature = lower.consent, lower.consent_signature
-    await own.upper.ascend(way_up(step))
-    item, body = policy("a", 1, {})
-    items = [replace(item, kind=kind) for kind in KINDS] + [replace(item, kind="task/restart", name=run) for run in RUNS]
-    await own.upper.take(above.set(2, *items), {item.digest: body})
-    return above
 
 
 @pytest.mark.parametrize("what", ["sentences", "revisions", "outputs"])

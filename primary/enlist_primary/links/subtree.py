@@ -73,12 +73,12 @@ class Subtree:
         for key in [key for key in words if key not in items]:
             del words[key]
         words.update(said)
-        if said:
-            via, _, path = server.partition("/")
-            if path:
-                self.touch_below(account, via, [path])
-            else:
-                self.touch(account, [via])
+        via, _, path = server.partition("/")
+        if said and path:
+            self.touch_below(account, via, [path])
+        elif said and self._attached:  # nothing changed for those below it
+            self._dirty[account, via] = None
+            self._news.set()
 
     def prune(self, items: frozenset[tuple[str, str]]) -> None:
         """Something above changed: words on what is not wanted from there any more count no more, should it be wanted again."""

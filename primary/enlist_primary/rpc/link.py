@@ -113,6 +113,7 @@ class _Body:
         self._has = {each.origin: frozenset(each.digests[: documents.ITEM_LIMIT]) for each in hello.held}
         self._runs: frozenset[tuple[str, str]] = frozenset()
         self._upper_version = -1
+        self._ancestry = document_pb2.Ancestry()  # as it was told over this link
         self._next: tuple[Desired, Stamp] | None = None
         self._welcomed = False
         self._writer: asyncio.Task[None] | None = None
@@ -223,13 +224,14 @@ class _Body:
     async def _hand_down(self) -> None:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
         upper = self._own.upper
-        before, self._upper_version = self._upper_version, upper.version
+        self._upper_version = upper.version
         gone = self._held.keys() - upper.origins.keys() - {self._own.signer.authority.fingerprint}
         for origin in gone:  # the server forgets the sets and bodies of whoever does not stand above any more
             self._held.pop(origin)
             self._has.pop(origin, None)
-        if before >= 0 or upper.message.ancestors or gone:
-            await self._stream.write(pb.FromPrimary(ancestry=upper.message))
+        if upper.message != self._ancestry or gone:
+            self._ancestry = upper.message
+            await self._stream.write(pb.FromPrimary(ancestry=self._ancestry))
         for kept in upper.sets:
             origin = kept.signed.origin
             stamp = kept.verified.stamp
