@@ -15,7 +15,7 @@ from enlist.v1 import upstream_pb2 as pb
 from enlist_primary.model.levels import ANCESTOR_STATES, UpperState
 from enlist_primary.rpc.context import Context
 
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.05
 """Seconds for which changes below are gathered before they are said upward."""
 
 log = Log("upstream")
