@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,7 +130,12 @@ class PolicyStore:
 
 def read_all(folder: Path) -> dict[str, Record]:
     """The records in a folder by kind, for whoever only looks."""
-    return {path.stem: _read(path) for path in files.entries(folder) if path.suffix == ".json"}
+    found: dict[str, Record] = {}
+    for path in files.entries(folder):
+        with suppress(FileNotFoundError):  # the daemon may have removed it meanwhile
+            if path.suffix == ".json":
+                found[path.stem] = _read(path)
+    return found
 
 
 def _read(path: Path) -> Record:

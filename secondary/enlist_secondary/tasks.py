@@ -347,7 +347,12 @@ def report(run: Run) -> pb.Report:
 
 def read_all(folder: Path) -> list[Run]:
     """The runs in a folder, for whoever only looks."""
-    return [run for path in files.entries(folder) if path.suffix == ".json" and (run := _read(path, 0)) is not None]
+    found: list[Run] = []
+    for path in files.entries(folder):
+        with suppress(FileNotFoundError):  # the daemon may have removed it meanwhile
+            if path.suffix == ".json" and (run := _read(path, 0)) is not None:
+                found.append(run)
+    return found
 
 
 def _read(path: Path, now: int) -> Run | None:

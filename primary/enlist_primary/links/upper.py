@@ -195,10 +195,8 @@ class Upper:
             known = self._sets.get(signed.origin)
             if not documents.supersedes(verified, known.verified if known else None):
                 return
-            others = (item for name, kept in self._sets.items() if name != signed.origin for item in kept.verified.items)
-            named = frozenset(item.digest.hex() for item in (*others, *verified.items))
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
-            await self._database.write(PRIMARY, levels.hand_down, signed.origin, signed.SerializeToString(), wanted, named)
+            await self._database.write(PRIMARY, levels.hand_down, signed.origin, signed.SerializeToString(), wanted)
             self._verify(signed)
             self._wake()
 

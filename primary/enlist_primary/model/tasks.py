@@ -25,8 +25,6 @@ GRACE = 30
 """Seconds after a run's deadline in which servers may still say how it ended."""
 ARGUMENTS_LIMIT = documents.BODY_LIMIT - 256
 """Bytes of arguments: what a document holds, less what a run's document says besides."""
-OUTPUT_LIMIT = 64 * 1024
-MESSAGE_LIMIT = 1000
 
 UNREACHED = "The server was not reached in time."
 SILENT = "The server did not say in time how it ended."

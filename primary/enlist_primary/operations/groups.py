@@ -13,6 +13,7 @@ from enlist_primary.model.users import Actor
 from enlist_primary.operations import policies
 from enlist_primary.operations.journalling import about_group, record
 from enlist_primary.store import accounts, groups
+from enlist_primary.store import policies as policy_rows
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.groups import Group
 
@@ -54,6 +55,7 @@ def remove(tx: Transaction, account: str, path: str, by: Actor, now: int) -> Non
         raise Refused(Reason.GROUP_NOT_EMPTY, sentence)
     for kind in groups.policy_kinds(tx, account, group.id):
         policies.remove(tx, account, group.path, kind, by, now)
+    policy_rows.forget_group(tx, account, group.id)
     groups.remove(tx, account, group.id)
     _record(tx, account, "group.remove", group.id, by, now, path=group.path)
 

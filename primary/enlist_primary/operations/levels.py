@@ -83,10 +83,9 @@ def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str], memory: M
     return changed
 
 
-def hand_down(tx: Transaction, origin: str, signed: bytes, bodies: Sequence[tuple[str, bytes]], named: frozenset[str]) -> None:
-    """Keeps a set from above, unchanged, for whoever stands below. `named` are the digests that all sets from above name now."""
+def hand_down(tx: Transaction, origin: str, signed: bytes, bodies: Sequence[tuple[str, bytes]]) -> None:
+    """Keeps a set from above, unchanged, for whoever stands below."""
     levels.save_upper_set(tx, origin, signed, bodies)
-    levels.forget_bodies(tx, named)
 
 
 # --- Below ------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from enlist import documents
 from enlist.reasons import Reason, Refused
-from enlist.runtime.terminal import escape, moment
+from enlist.runtime.terminal import moment
 from enlist_primary.model import desired
 from enlist_primary.model import rollouts as stages
 from enlist_primary.model import tasks as model
@@ -298,6 +298,5 @@ def _result(server_id: str, word: Word) -> Result | None:
     if state is None:
         return None
     ended = state in model.ENDED
-    message = escape(word.message)[: model.MESSAGE_LIMIT]
-    output = word.output[: model.OUTPUT_LIMIT] if ended else None
-    return Result(server_id, "", state, word.exit_code if ended else None, output, message, word.at)
+    output = word.output if ended else None
+    return Result(server_id, "", state, word.exit_code if ended else None, output, word.message, word.at)

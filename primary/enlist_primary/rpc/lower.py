@@ -69,6 +69,11 @@ class Lower:
                 if answer != self._last:
                     self._last = self.answer = answer
                     self._answered()
+        except Refused as refused:  # not just now: it may be asked again
+            self._said = None
+            log.warning("a primary below was not answered", account=self._account, server=self._id, reason=refused.reason)
+        except Exception as error:
+            log.fault("a primary below was not answered", error, account=self._account, server=self._id)
         finally:
             self._deciding = None
 

@@ -66,16 +66,19 @@ def save_upper_set(tx: Transaction, origin: str, signed: bytes, bodies: Iterable
         ON CONFLICT (account, origin) DO UPDATE SET signed = excluded.signed
     """
     tx.run(sql, PRIMARY, origin, signed)
+    _forget_bodies(tx)
 
 
 def forget_upper_sets(tx: Transaction, origins: Iterable[str]) -> None:
     """Drops the sets of primaries that are not above any more."""
     for origin in origins:
         tx.run("DELETE FROM upper_set WHERE account = $1 AND origin = $2", PRIMARY, origin)
+    _forget_bodies(tx)
 
 
-def forget_bodies(tx: Transaction, named: frozenset[str]) -> None:
+def _forget_bodies(tx: Transaction) -> None:
     """Drops the bodies from above that no set names any more."""
+    named = {item.digest.hex() for signed in upper_sets(tx).values() for item in _said(signed).items}
     for row in tx.rows("SELECT digest FROM body WHERE account = $1", PRIMARY):
         if row["digest"] not in named:
             tx.run("DELETE FROM body WHERE account = $1 AND digest = $2", PRIMARY, row["digest"])
@@ -100,13 +103,17 @@ def upper_layers(tx: Transaction, kind: str) -> list[UpperLayer]:
 
 
 def _layers(tx: Transaction, kind: str, primary: str, signed: bytes, unlocked: bool) -> list[UpperLayer]:
-    message = document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
+    message = _said(signed)
     found = []
     for item in message.items:
         if item.kind == documents.POLICY + kind and (body := desired.body(tx, PRIMARY, item.digest)) is not None:
             place = message.account if item.name == names.ROOT_GROUP else f"{message.account}/{item.name}"
             found.append(UpperLayer(f"{primary}: {escape(place)}", item.revision, *_read(body, unlocked)))
     return found
+
+
+def _said(signed: bytes) -> document_pb2.DesiredSet:
+    return document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
 
 
 def _read(body: bytes, unlocked: bool) -> tuple[Layer | None, str]:

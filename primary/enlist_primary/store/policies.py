@@ -100,17 +100,24 @@ def forget(tx: Transaction, policy: Policy, keep: int) -> None:
     sql = "SELECT revision, digest FROM policy_revision WHERE account = $1 AND group_id = $2 AND kind = $3 ORDER BY revision DESC"
     for row in tx.rows(sql, *place)[keep:]:
         if needed is None or row["revision"] != needed.before:
-            tx.run("DELETE FROM policy_revision WHERE account = $1 AND revision = $2", policy.account, row["revision"])
-            tx.run("DELETE FROM rollout WHERE account = $1 AND revision = $2", policy.account, row["revision"])
-            _forget_body(tx, policy.account, row["digest"])
+            _forget(tx, policy.account, row)
 
 
-def _forget_body(tx: Transaction, account: str, digest: str | None) -> None:
+def forget_group(tx: Transaction, account: str, group_id: str) -> None:
+    """Drops what all policies of a group were, which ends now."""
+    for row in tx.rows("SELECT revision, digest FROM policy_revision WHERE account = $1 AND group_id = $2", account, group_id):
+        _forget(tx, account, row)
+
+
+def _forget(tx: Transaction, account: str, row: Row) -> None:
+    """Drops a revision with its rollout, and with its body if no other has that."""
+    tx.run("DELETE FROM policy_revision WHERE account = $1 AND revision = $2", account, row["revision"])
+    tx.run("DELETE FROM rollout WHERE account = $1 AND revision = $2", account, row["revision"])
     sql = """
         DELETE FROM body WHERE account = $1 AND digest = $2
         AND NOT EXISTS (SELECT 1 FROM policy_revision WHERE account = $1 AND digest = $2)
     """
-    tx.run(sql, account, digest)
+    tx.run(sql, account, row["digest"])
 
 
 def listed(tx: Transaction, account: str) -> list[Placed]:

@@ -452,6 +452,19 @@ def test_the_place_names_its_subject(fleet: Fleet) -> None:
     assert policies.about_policy("chrony", "abc") == "policies/chrony@abc"
 
 
+def test_with_a_group_ends_what_its_policies_were(fleet: Fleet) -> None:
+    """Or each group that was ever made and removed would leave a hundred revisions and their bodies for good."""
+    kept = fleet.set("Sites", NTP)
+    fleet.set("Labs", NTP)
+    fleet.set("Labs", {"other": 1})
+    fleet.set("Labs", {"of": "another kind"}, kind="web")
+    fleet.remove("Labs", kind="web")
+    fleet.desk.remove_group("Labs")
+    rows_left = fleet.desk.rows()
+    assert [row["revision"] for row in rows_left["policy_revision"]] == [kept.revision]
+    assert [row["digest"] for row in rows_left["body"]] == [kept.digest]
+
+
 # --- What servers take ----------------------------------------------------------------------------------------------------------
 
 
