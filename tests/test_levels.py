@@ -30,6 +30,10 @@ format = "json"
 [handlers.task.note]
 type = "exec"
 command = ["/bin/sh", "-c", "echo ran >> {folder}/runs; echo done by {name}"]
+
+[handlers.task.slow]
+type = "exec"
+command = ["/bin/sh", "-c", "until [ -e {folder}/go ]; do sleep 0.1; done; touch {folder}/slow; echo done"]
 """
 
 
@@ -221,6 +225,27 @@ def test_a_middle_primary_that_was_lost_for_a_while_loses_and_doubles_no_task(le
     levels.until(lambda: levels.top.json("task", "list", ACCOUNT)[0]["state"] == "done", "the end of the run")
     assert {each["state"] for each in levels.top.json("task", "show", task["id"])["results"]} == {"succeeded"}
     assert [place.runs for place in levels.all] == [count + 1 for count in before]
+
+
+def test_what_a_task_came_to_below_a_cut_is_believed_though_it_was_cancelled_meanwhile(levels: Levels) -> None:
+    """Its document is wanted no more when the middle server is back, and nobody above knows how it ended."""
+    levels.top.do("task", "run", ACCOUNT, "--kind", "slow", "--deadline", "5m", "--json")
+    task = levels.top.json("task", "list", ACCOUNT)[0]["id"]
+
+    def states() -> dict[str, str]:
+        results = levels.top.json("task", "show", task)["results"]
+        return {each["server"].rpartition(" / ")[2]: each["state"] for each in results}
+
+    levels.until(lambda: set(states().values()) == {"running"}, "all four at work")
+    levels.m0.daemon.end(9)
+    (levels.k1.folder / "go").touch()
+    levels.until((levels.k1.folder / "slow").exists, "the end of the work below")
+    levels.top.do("task", "cancel", task)
+    assert set(states().values()) == {"interrupted"}
+    levels.m0.daemon.start()
+    levels.until(
+        lambda: states() == {"m1": "interrupted", "l1": "interrupted", "m0": "interrupted", "k1": "succeeded"}, "the truth"
+    )
 
 
 def test_whoever_is_killed_while_a_policy_comes_down_it_is_in_force_everywhere_in_the_end(levels: Levels) -> None:

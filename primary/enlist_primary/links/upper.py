@@ -25,6 +25,9 @@ from enlist_primary.store import desired as bodies_of
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database, Transaction
 
+LATE_RUNS = 200
+"""Runs wanted from above no more of which a late word is still said upward, at most: as many as an account there has at once."""
+
 log = Log("upper")
 
 
@@ -46,6 +49,8 @@ class Upper:
         self._row: model.Upper | None = None
         self._above: list[Above] = []
         self._sets: dict[str, Kept] = {}
+        self._late: dict[tuple[str, str], None] = {}
+        self._subjects: frozenset[tuple[str, str]] | None = None
         self._lock = asyncio.Lock()
         self._changed: asyncio.Future[None] | None = None
         self.message = document_pb2.Ancestry()
@@ -76,14 +81,18 @@ class Upper:
         self._above = ancestry.verify(self.message, self._signer.authority)
         origins = self.origins
         self._sets = {origin: kept for origin, kept in self._sets.items() if origin in origins}
+        self._subjects = None
 
     def _verify(self, signed: document_pb2.SignedSet) -> Kept:
         origin = self.origins.get(signed.origin)
         if origin is None:
             raise Refused(Reason.SET_INVALID, "A set came of a primary that does not stand above this one.")
         verified = documents.verify(signed, origin)
+        if (before := self._sets.get(signed.origin)) is not None:
+            self._late |= dict.fromkeys(each for each in before.desired.subjects if each[0].startswith(documents.TASK))
+            self._late = dict(list(self._late.items())[-LATE_RUNS:])
         kept = Kept(signed, verified, Desired(verified.items))
-        self._sets[signed.origin] = kept
+        self._sets[signed.origin], self._subjects = kept, None
         return kept
 
     # --- What is known ------------------------------------------------------------------------------------------------------------
@@ -115,8 +124,13 @@ class Upper:
 
     @property
     def items(self) -> frozenset[tuple[str, str]]:
-        """What servers below may speak of because of the primaries above: (kind, run or nothing)."""
-        return frozenset(documents.about(item) for kept in self.sets for item in kept.verified.items)
+        """What servers below may speak of because of the primaries above: (kind, run or nothing).
+
+        Of runs wanted no more as well: while this primary was cut off from those above, their time may have ended there.
+        """
+        if self._subjects is None:
+            self._subjects = frozenset(self._late).union(*(kept.desired.subjects for kept in self._sets.values()))
+        return self._subjects
 
     def held(self) -> Iterator[document_pb2.Held]:
         """Which sets are here, for the secondary on this host to send only others."""
