@@ -251,6 +251,23 @@ async def test_deadlines_are_by_the_primarys_clock(machine: Machine, deadline: i
     assert [limit for _, limit in machine.worker.calls] == ([] if state == "timed_out" else [deadline - START + ahead])
 
 
+@pytest.mark.parametrize(("deadline", "ahead", "state"), [
+    (START + 100, -200, "timed_out"),
+    (START - 100, 200, "timed_out"),
+    (START + 100, 200, "succeeded"),
+])  # fmt: skip
+async def test_a_middle_primary_lends_a_run_from_further_up_no_time(
+    machine: Machine, deadline: int, ahead: int, state: str
+) -> None:
+    """Attacks row 38: by a clock of its own that stands still, it could bring a run that is long over."""
+    top = Primary()
+    machine.upper.append(top)
+    async with machine.running() as server:
+        server.tasks.ahead = ahead
+        await server.send(top, run(ONE, 5, deadline=deadline, below=True))
+        await until(server, ONE, state)
+
+
 async def test_a_deadline_that_passes_while_a_place_is_waited_for_counts(machine: Machine) -> None:
     machine.at_once = 1
     machine.worker.gate.close()
