@@ -175,6 +175,27 @@ def test_a_task_for_the_middle_server_alone_runs_nowhere_below(levels: Levels) -
     assert [place.runs - count for place, count in zip(levels.all, before, strict=True)] == [2, 1, 1, 1]
 
 
+def test_a_task_of_the_top_for_one_server_far_below_runs_there_alone(levels: Levels) -> None:
+    before = [place.runs for place in levels.all]
+    shown = levels.top.json("server", "show", "m1/k1")
+    assert (shown["name"], shown["state"], shown["connected"]) == ("k1", "trusted", True)
+    for target in ("m1/m0/k1", shown["id"]):
+        done = levels.top.do("task", "run", target, "--kind", "note", "--wait", "--json")
+        assert [(each["server"], each["state"]) for each in json.loads(done.stdout)] == [("m1 / k1", "succeeded")]
+    # What follows is handed down the same way, so what came before it would have begun by then.
+    levels.top.do("task", "run", ACCOUNT, "--kind", "note", "--wait", "--json")
+    assert [place.runs - count for place, count in zip(levels.all, before, strict=True)] == [1, 1, 1, 3]
+
+
+def test_what_only_the_primary_above_a_server_knows_or_decides_is_said_to_be_asked_there(levels: Levels) -> None:
+    for words in (
+        ("policy", "explain", "m1/k1", "--kind", "web"),
+        ("server", "suspend", "m1/m0/k1"),
+        ("task", "run", "k1", "--kind", "note"),
+    ):
+        assert "NOT_ALLOWED: k1 stands below m1" in levels.top.do(*words, expect=1).stderr
+
+
 def test_who_waits_to_be_authorized_below_is_seen_above(levels: Levels) -> None:
     pending = SecondaryProcess(levels.folder, "newcomer")
     pending.set_up(levels.low)

@@ -85,6 +85,11 @@ class Documents:
         """The origin that is this server's own primary."""
         return self._origins[-1].fingerprint
 
+    def way(self, origin: str) -> str:
+        """What an origin calls this server: the ids of the servers on the way down from there, joined by slashes."""
+        names = [each.fingerprint for each in self._origins]
+        return "/".join(each.target for each in self._origins[names.index(origin) :])
+
     def stand(self, origins: Sequence[Origin], unlocked: frozenset[str] = frozenset(), memory: Memory = NOTHING_REMEMBERED) -> None:
         """From now on the sets of these origins count, the top-most first. What others signed is forgotten with the next `save`.
 

@@ -70,6 +70,8 @@ class Order:
     deadline: int
     below: bool = False
     """Whether it is for the servers below a middle server too, which get what that gets."""
+    only: str = ""
+    """If it is for one of those alone, and not for the middle server: which one, by the ids on the way down from its origin."""
 
 
 def order(document: Document) -> Order:
@@ -98,7 +100,7 @@ class Tasks:
         self._places = asyncio.Semaphore(at_once)
         self.ahead = 0.0
         self._runs: dict[str, Run] = {}
-        self._others: set[str] = set()  # runs from above that are not for this server
+        self._others: set[str] = set()  # runs that came here and are for others
         self._going: dict[str, tuple[str, asyncio.Task[None]]] = {}  # with the origin
         self._wake = asyncio.Event()
         self._problem = ""
@@ -163,13 +165,11 @@ class Tasks:
         return not any(item.name in known for known in (self._runs, self._going, self._others))
 
     def _concerns(self, document: Document) -> bool:
-        """Whether a task is for this server: not one from further up that is for the middle server alone."""
-        if document.origin == self._held.own:
-            return True
-        try:
-            concerns = order(document).below
-        except ValueError:
-            concerns = False
+        """Whether a task is for this server: not one from further up for the middle server alone, nor one for another one below."""
+        concerns = own = document.origin == self._held.own
+        with suppress(ValueError):  # one of the own primary's that cannot be read is told of
+            said = order(document)
+            concerns = said.only == self._held.way(document.origin) if said.only else own or said.below
         if not concerns:
             self._others.add(document.item.name)
         return concerns

@@ -136,6 +136,7 @@ async def test_a_task_runs_at_every_server_and_is_over_when_they_say_so(yard: Ya
         "kind": "restart",
         "args": {"unit": "nginx"},
         "below": True,
+        "only": "",
         "deadline": task.run.deadline_time.seconds,
     }
     await two.gets(task.run.id)

@@ -64,9 +64,12 @@ def window(revision: int, start: str, seconds: int = 3600, zone: str = "") -> Wi
     return wish(documents.WINDOW, "/", revision, layers.dumps({"start": start, "seconds": seconds, "zone": zone}))
 
 
-def run(id: str, revision: int, kind: str = "update", deadline: int = START + 600, below: bool = False, **args: Any) -> Wish:
+def run(
+    id: str, revision: int, kind: str = "update", deadline: int = START + 600, below: bool = False, only: str = "", **args: Any
+) -> Wish:
     """A run of a task."""
-    body = layers.dumps({"run": id, "kind": kind, "args": args, "deadline": deadline, **({"below": True} if below else {})})
+    whom = {**({"below": True} if below else {}), **({"only": only} if only else {})}
+    body = layers.dumps({"run": id, "kind": kind, "args": args, "deadline": deadline, **whom})
     return wish(documents.TASK + kind, id, revision, body)
 
 

@@ -18,7 +18,7 @@ from enlist_secondary.handlers.interface import TaskOutcome
 from enlist_secondary.tasks import Tasks, order
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import Machine, Server, soon
-from tests.secondary.origins import START, Primary, policy, run, run_id, said, wish
+from tests.secondary.origins import SERVER, START, Primary, policy, run, run_id, said, wish
 
 ONE, TWO, THREE = run_id(1), run_id(2), run_id(3)
 
@@ -395,6 +395,30 @@ async def test_a_run_from_further_up_is_for_the_middle_server_unless_it_says_oth
         await server.send(top, run(TWO, 6, below=True))
         await server.settled()
     assert len(machine.worker.calls) == 1
+
+
+async def test_a_run_for_one_server_below_is_begun_there_alone(machine: Machine) -> None:
+    """Also where it is of another level, and not by the middle server itself, which hands it down."""
+    top, middle = Primary(target="tttttttttt"), Primary(target="mmmmmmmmmm")
+    machine.upper += [top, middle]
+    here = f"tttttttttt/mmmmmmmmmm/{SERVER}"
+    for_others = [
+        "tttttttttt/mmmmmmmmmm",
+        "tttttttttt",
+        SERVER,
+        f"mmmmmmmmmm/{SERVER}",
+        f"{here}/aaaaaaaaaa",
+        "tttttttttt/mmmmmmmmmm/bbbbbbbbbb",
+    ]
+    async with machine.running() as server:
+        wishes = [run(run_id(10 + number), 5, only=other, below=True) for number, other in enumerate(for_others)]
+        await server.send(top, *wishes, run(ONE, 9, only=here))
+        await until(server, ONE, "succeeded")
+        await server.send(machine.primary, run(TWO, 9, only=f"{SERVER}/bbbbbbbbbb"), run(THREE, 9))
+        await until(server, THREE, "succeeded")
+        await server.settled()
+        assert server.of_run(TWO) == ""
+    assert len(machine.worker.calls) == 2
 
 
 # --- Stops, crashes, the disk -----------------------------------------------------------------------------------------------------

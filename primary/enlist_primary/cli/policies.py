@@ -264,10 +264,10 @@ def _history(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from enlist.v1 import policy_pb2
     from enlist_primary.cli.client import call
-    from enlist_primary.cli.servers import choose, fetch
+    from enlist_primary.cli.servers import find
 
     async def explain(channel: grpc.aio.Channel) -> ExplainPolicyResponse:
-        server = choose(await fetch(channel, arguments.account), arguments.server)
+        server = await find(channel, arguments.server, arguments.account)
         return await _stub(channel).ExplainPolicy(policy_pb2.ExplainPolicyRequest(name=server.name, kind=arguments.kind))
 
     response = call(arguments, explain)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
-from enlist_primary.cli import output
+from enlist_primary.cli import below, output
 from enlist_primary.cli.groups import WHERE, group_of, shown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
     listing = verbs.add_parser("list", help="list servers")
     listing.add_argument("domain", nargs="?", default="-", metavar="DOMAIN", help="of this account (default: all)")
     listing.set_defaults(run=_list)
-    show = verbs.add_parser("show", help="show a server")
+    show = verbs.add_parser("show", help="show a server; one below a middle server as MIDDLE/NAME")
     show.set_defaults(run=_show)
     rename = verbs.add_parser("rename", help="give a server another name")
     rename.set_defaults(run=_rename)
@@ -117,6 +117,30 @@ def choose(servers: Sequence[Server], wanted: str, where: str = "-") -> Server:
     return found[0]
 
 
+async def find(channel: grpc.aio.Channel, wanted: str, account: str = "-") -> Server:
+    """The one server of this primary that is meant; of one below a middle server it is said who decides about it."""
+    found = await find_anywhere(channel, wanted, account)
+    if isinstance(found, below.Found):
+        raise below.elsewhere(found)
+    return found
+
+
+async def find_anywhere(channel: grpc.aio.Channel, wanted: str, account: str = "-") -> Server | below.Found:
+    """The one server that is meant. One below a middle server is meant only with the way to it: many may bear its name."""
+    servers = await fetch(channel, account)
+    try:
+        return choose(servers, wanted, account)
+    except Refused as refused:
+        if refused.reason is not Reason.NOT_FOUND:
+            raise
+        found = below.choose(servers, await below.fetch(channel, account), wanted)
+        if found is None:
+            raise
+        if "/" not in wanted:
+            raise below.elsewhere(found) from None
+        return found
+
+
 def state_of(server: Server) -> str:
     """A server's state as people write it."""
     from enlist.v1 import server_pb2
@@ -148,10 +172,8 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from enlist_primary.cli.client import call
 
-    async def show(channel: grpc.aio.Channel) -> Server:
-        return choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
-
-    return _print(call(arguments, show), arguments)
+    found = call(arguments, lambda channel: find_anywhere(channel, arguments.server, arguments.account))
+    return _show_fields(below.whole_as_json(found.listed) if isinstance(found, below.Found) else as_json(found), arguments)
 
 
 def _rename(arguments: argparse.Namespace) -> int:
@@ -160,7 +182,7 @@ def _rename(arguments: argparse.Namespace) -> int:
 
     async def rename(channel: grpc.aio.Channel) -> Server:
         stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
-        server = choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
+        server = await find(channel, arguments.server, arguments.account)
         return await stub.RenameServer(hierarchy_pb2.RenameServerRequest(name=server.name, display_name=arguments.new_name))
 
     return _print(call(arguments, rename), arguments, f"The server is now called {arguments.new_name}.")
@@ -174,7 +196,7 @@ def _move(arguments: argparse.Namespace) -> int:
 
     async def move(channel: grpc.aio.Channel) -> Server:
         stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
-        server = choose(await fetch(channel, domain), arguments.server, domain)
+        server = await find(channel, arguments.server, domain)
         return await stub.MoveServer(hierarchy_pb2.MoveServerRequest(name=server.name, group=path))
 
     server = call(arguments, move)
@@ -190,7 +212,7 @@ def _label(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
 
     async def label(channel: grpc.aio.Channel) -> Server:
         stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
-        server = choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
+        server = await find(channel, arguments.server, arguments.account)
         request = hierarchy_pb2.LabelServerRequest(name=server.name, add=arguments.add, remove=arguments.remove)
         return await stub.LabelServer(request)
 
@@ -206,7 +228,7 @@ def _decide(arguments: argparse.Namespace) -> int:
     make_request = getattr(trust_pb2, f"{method}ServerRequest")
 
     async def decide(channel: grpc.aio.Channel) -> Server:
-        server = choose(await fetch(channel, arguments.account), arguments.server, arguments.account)
+        server = await find(channel, arguments.server, arguments.account)
         request = make_request(name=server.name)
         if arguments.verb in _WITH_REASON:
             request.reason = arguments.reason
@@ -241,14 +263,20 @@ def _bequest(server: Server, given: str | None) -> Any:
     return trust_pb2.Bequest.Value(f"BEQUEST_{(given or 'unspecified').upper()}")
 
 
-def _print(server: Server, arguments: argparse.Namespace, sentence: str = "") -> int:
+def _print(server: Server, arguments: argparse.Namespace, sentence: str) -> int:
     if arguments.json:
         output.print_json(as_json(server))
-    elif sentence:
-        output.say(sentence)
     else:
-        for key, value in as_json(server).items():
-            output.say(f"{key.replace('_', ' '):<20}  {output.shown(', '.join(value) if isinstance(value, list) else value)}")
+        output.say(sentence)
+    return 0
+
+
+def _show_fields(fields: dict[str, object], arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        output.print_json(fields)
+        return 0
+    for key, value in fields.items():
+        output.say(f"{key.replace('_', ' '):<20}  {output.shown(', '.join(value) if isinstance(value, list) else value)}")
     return 0
 
 

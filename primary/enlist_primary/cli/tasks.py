@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
-from enlist_primary.cli import output, task_shown
+from enlist_primary.cli import below, output, task_shown
 from enlist_primary.cli.groups import WHERE, group_of
-from enlist_primary.cli.servers import choose, fetch
+from enlist_primary.cli.servers import fetch, find
 
 if TYPE_CHECKING:
     import grpc.aio
 
+    from enlist.v1.hierarchy_pb2 import ListedBelow
     from enlist.v1.policy_pb2 import Stages
     from enlist.v1.task_pb2 import RunTaskRequest, Task, TaskResult
     from enlist.v1.task_pb2_grpc import TaskServiceAsyncStub
@@ -50,7 +51,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar=f"{WHERE}|SERVER", help="a group with all below it, or a server by its name or id")
+    parser.add_argument(
+        "target",
+        metavar=f"{WHERE}|SERVER",
+        help="a group with all below it, or a server by its name or id; one below a middle server as MIDDLE/NAME",
+    )
     parser.add_argument("--account", default="-", metavar="DOMAIN", help="the server is one of this account")
     parser.add_argument("--label", default="", metavar="LABEL", help="only servers of the group that bear this label")
     parser.add_argument("--kind", required=True, metavar="KIND", help="the kind of task, as the servers' owners configured it")
@@ -173,19 +178,30 @@ def _moment(text: str) -> int:
 
 
 async def _aim(channel: grpc.aio.Channel, request: RunTaskRequest, arguments: argparse.Namespace) -> None:
-    """Says whom the task is for: a group if a slash or an account's domain names one, else the one server that is meant."""
+    """Says whom the task is for: a group if an account's domain begins its name, else the one server that is meant."""
     from enlist.names import resource
 
     wanted, account = arguments.target, arguments.account
-    if "/" in wanted or (account == "-" and await _is_account(channel, wanted)):
+    below_it = await _below(channel, wanted, account) if "/" in wanted else None
+    if below_it is not None:
+        domain, request.target.server_id = below_it.account, below.id_of(below_it)
+    elif "/" in wanted or (account == "-" and await _is_account(channel, wanted)):
         domain, request.target.group = group_of(wanted)
         if account not in ("-", domain):
             raise Refused(Reason.INVALID_ARGUMENT, f'The group "{wanted}" is not one of the account {account}.')
     else:
-        server = choose(await fetch(channel, account), wanted, account)
+        server = await find(channel, wanted, account)
         domain, request.target.server_id = server.account, server.id
     request.parent = resource("accounts", domain)
     request.target.label = arguments.label
+
+
+async def _below(channel: grpc.aio.Channel, wanted: str, account: str) -> ListedBelow | None:
+    """The server below a middle server that a text with a slash names; None if it names a group."""
+    if await _is_account(channel, wanted.partition("/")[0]):
+        return None
+    found = below.choose(await fetch(channel, account), await below.fetch(channel, account), wanted)
+    return found.listed if found is not None else None
 
 
 async def _is_account(channel: grpc.aio.Channel, text: str) -> bool:

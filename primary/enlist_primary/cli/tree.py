@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from enlist_primary.cli import below as below_servers
 from enlist_primary.cli import output
 from enlist_primary.cli.servers import LIVING, as_json, fetch, shown_name, state_of
 
@@ -90,11 +91,7 @@ async def _fetch(channel: grpc.aio.Channel, domain: str) -> tuple[dict[str, list
     for each in domains:
         found = await hierarchy.ListGroups(hierarchy_pb2.ListGroupsRequest(parent=resource("accounts", each)))
         groups[each] = [group.path for group in found.groups]
-    servers = await fetch(channel, domain or "-")
-    below: list[ListedBelow] = []
-    async for page in hierarchy.ListBelow(hierarchy_pb2.ListBelowRequest(parent=resource("accounts", domain or "-"))):
-        below += page.servers
-    return groups, servers, below
+    return groups, await fetch(channel, domain or "-"), await below_servers.fetch(channel, domain or "-")
 
 
 def plant(groups: dict[str, list[str]], servers: Iterable[Server], below: Iterable[ListedBelow] = ()) -> list[Node]:
@@ -155,7 +152,7 @@ def _hang(children: list[Iterator[str]]) -> Iterator[str]:
 
 def _leaf_below(server: BelowServer) -> str:
     """The line of a server below: of one that is cut off from here nothing is said but since when."""
-    state = output.name_of_enum(server_pb2_name(server.state), "SERVER_STATE_")
+    state = below_servers.state_of(server)
     if server.HasField("unknown_since"):
         since = output.time_of(server, "unknown_since")
         details = "UNKNOWN, never reached" if server.unknown_since.seconds == 0 else f"UNKNOWN since {since}"
@@ -167,13 +164,6 @@ def _leaf_below(server: BelowServer) -> str:
     else:
         details = "by its primary"
     return f"{server.display_name}  [{state}]  {details}  ({server.place})"
-
-
-def server_pb2_name(state: int) -> str:
-    """A state's name in the contract."""
-    from enlist.v1 import server_pb2
-
-    return server_pb2.ServerState.Name(state)  # type: ignore[arg-type]  # an enum's number
 
 
 def _leaf(server: Server) -> str:
@@ -202,16 +192,4 @@ def _placed_json(placed: Placed) -> dict[str, object]:
 
 
 def _below_json(below: Below) -> dict[str, object]:
-    server = below.server
-    return {
-        "path": server.path,
-        "name": server.display_name,
-        "place": server.place,
-        "state": output.name_of_enum(server_pb2_name(server.state), "SERVER_STATE_"),
-        "connected": server.connected and not server.HasField("unknown_since"),
-        "connected_changed": output.time_of(server, "connected_time"),
-        "unknown_since": output.time_of(server, "unknown_since"),
-        "comparison_code": server.comparison_code or None,
-        "kinds": list(server.kinds),
-        "below": [_below_json(each) for each in _by_name(below.below)],
-    }
+    return {**below_servers.as_json(below.server), "below": [_below_json(each) for each in _by_name(below.below)]}

@@ -161,7 +161,7 @@ class Layout:
     def _runs_by_server(self) -> Mapping[str, list[Run]]:
         found: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
-            for server in run.servers:
+            for server in {id.partition("/")[0] for id in run.servers}:  # one below a middle server gets what that gets
                 found[server].append(run)
         return found
 

@@ -23,7 +23,7 @@ FARTHEST = 10 * 365 * 86400
 """Seconds for which a task is planned ahead, at most."""
 GRACE = 30
 """Seconds after a run's deadline in which servers may still say how it ended."""
-ARGUMENTS_LIMIT = documents.BODY_LIMIT - 256
+ARGUMENTS_LIMIT = documents.BODY_LIMIT - 512
 """Bytes of arguments: what a document holds, less what a run's document says besides."""
 
 UNREACHED = "The server was not reached in time."
@@ -88,7 +88,10 @@ def before(word: TaskState) -> tuple[TaskState, ...]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody asks for: for a group's servers (`group` is its path) or one server, now, at a time, or on a schedule."""
+    """What somebody asks for: for a group's servers (`group` is its path) or one server, now, at a time, or on a schedule.
+
+    `server_id` is `via/path` for one below a middle server.
+    """
 
     kind: str
     args: bytes = b""
@@ -214,13 +217,15 @@ def arguments(text: bytes) -> bytes:
     return canonical
 
 
-def body(run_id: str, kind: str, args: str, deadline_at: int, below: bool) -> bytes:
+def body(run_id: str, kind: str, args: str, deadline_at: int, below: bool, only: str = "") -> bytes:
     """The document of a run, as every server that gets it reads it: canonical JSON, for that is what `args` are already.
 
-    `below` says whether it is for the servers below a middle server too: they get what that gets.
+    Servers below a middle server get what that gets: `below` says whether it is for them too, `only` (`via/path`) that it is for
+    nobody but that one of them.
     """
     deep = "true" if below else "false"
-    return f'{{"args":{args},"below":{deep},"deadline":{deadline_at},"kind":"{kind}","run":"{run_id}"}}'.encode()
+    said = f'"args":{args},"below":{deep},"deadline":{deadline_at},"kind":"{kind}","only":"{only}","run":"{run_id}"'
+    return f"{{{said}}}".encode()
 
 
 def over(run: Run, open_ids: frozenset[str], rollout: Rollout | None, now: int) -> bool:

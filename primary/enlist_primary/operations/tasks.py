@@ -98,10 +98,8 @@ def _made(tx: Transaction, account: str, wanted: Wanted, id: str, now: int) -> T
 def _targets(tx: Transaction, task: Task, now: int) -> list[str]:
     """The servers a run is for if it begins now; refused if there are none."""
     if task.server_id is not None:
-        server = servers.load(tx, task.account, task.server_id).at(now)
-        if server.state is not State.TRUSTED:
-            raise Refused(Reason.STATE_FORBIDS, f"The server {server.shown_name} is {server.state}: only trusted ones run tasks.")
-        return [server.id]
+        _check_trusted(tx, task.account, task.server_id, now)
+        return [task.server_id]
     assert task.group_id is not None, "a task is for a group or for a server"
     below = servers.trusted_below(tx, task.account, groups.below(tx, task.account, task.group_id))
     found = [server.id for server in below if _fits(server, task.label)]
@@ -112,6 +110,19 @@ def _targets(tx: Transaction, task: Task, now: int) -> list[str]:
         which = f' that bears the label "{task.label}"' if task.label else ""
         raise Refused(Reason.NOT_FOUND, f'No trusted server{which} stands in "{task.group}" or below.')
     return found
+
+
+def _check_trusted(tx: Transaction, account: str, id: str, now: int) -> None:
+    """Refuses a server that is not there or not trusted; so must one below be, and the middle server on the way to it."""
+    via, _, path = id.partition("/")
+    server = servers.load(tx, account, via).at(now)
+    if server.state is not State.TRUSTED:
+        raise Refused(Reason.STATE_FORBIDS, f"The server {server.shown_name} is {server.state}: only trusted ones run tasks.")
+    below = levels.find_below(tx, account, via, path) if path else None
+    if path and below is None:
+        raise Refused(Reason.NOT_FOUND, f'No server "{path}" stands below {server.shown_name}. See: enlist-primary tree {account}')
+    if below is not None and below.state is not State.TRUSTED:
+        raise Refused(Reason.STATE_FORBIDS, f"The server {below.name} is {below.state} there: only trusted ones run tasks.")
 
 
 def _fits(server: Server, label: str) -> bool:
@@ -164,7 +175,8 @@ def _begun(tx: Transaction, task: Task, server_ids: Sequence[str], scene: Scene,
     """The task with a run begun by the decision that is its revision."""
     deadline_at = now + task.deadline_seconds
     deep = task.group_id is not None and not task.label  # of servers below nobody here knows the labels
-    digest = policies.save_body(tx, task.account, model.body(run_id, task.kind, task.args, deadline_at, deep))
+    only = task.server_id if task.server_id is not None and "/" in task.server_id else ""
+    digest = policies.save_body(tx, task.account, model.body(run_id, task.kind, task.args, deadline_at, deep, only))
     tasks.insert_run(tx, Run(task.account, run_id, task.id, task.revision, digest, now, deadline_at), server_ids)
     if task.stages is not None:
         reachable = [id for id in server_ids if scene.connected(id)]

@@ -187,6 +187,12 @@ def below(tx: Transaction, account: str | None = None) -> list[BelowServer]:
     return [_below(row) for row in rows]
 
 
+def find_below(tx: Transaction, account: str, via: str, path: str) -> BelowServer | None:
+    """One of them; None if it stands there no more."""
+    row = tx.row("SELECT * FROM below_server WHERE account = $1 AND via = $2 AND path = $3", account, via, path)
+    return None if row is None else _below(row)
+
+
 def save_below(tx: Transaction, servers: Iterable[BelowServer]) -> None:
     """Overwrites what was said of these servers; those below a server that is gone meanwhile are passed over."""
     sql = """

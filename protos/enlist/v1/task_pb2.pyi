@@ -66,7 +66,7 @@ class TaskTarget(_message.Message):
     group: _builtins.str
     """Path of a group, with all below it; `/` for the root group. Not with `server_id`."""
     server_id: _builtins.str
-    """A server's id."""
+    """A server's id; of one below a middle server the ids on the way down to it, joined by slashes."""
     label: _builtins.str
     """Only servers that bear this label; empty for all."""
     def __init__(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from enlist import documents, layers
+from enlist.ancestry import LEVELS
 from enlist.reasons import Reason
 from enlist_primary.model import rollouts, tasks
 from enlist_primary.model.rollouts import RolloutState, Stages
@@ -150,15 +151,18 @@ def test_arguments_too_large_for_a_document_are_refused(args: bytes) -> None:
         checked(wanted(args=args), NOW)
 
 
+FARTHEST_DOWN = "/".join(["a" * 10] * (LEVELS + 1))
+
+
 def test_the_largest_arguments_make_a_document_that_may_be() -> None:
     args = b'{"a":"' + b"x" * (tasks.ARGUMENTS_LIMIT - 8) + b'"}'
-    whole = tasks.body("a" * 10, "k" * 32, checked(wanted(args=args), NOW).args.decode(), 253402300799, False)
+    whole = tasks.body("a" * 10, "k" * 32, checked(wanted(args=args), NOW).args.decode(), 253402300799, False, FARTHEST_DOWN)
     assert len(args) <= len(whole) <= documents.BODY_LIMIT
 
 
 def test_the_body_is_what_both_ends_agreed_on() -> None:
     body = tasks.body("aaaaaaaaaa", "restart", '{"unit":"nginx"}', NOW, True)
-    assert body == b'{"args":{"unit":"nginx"},"below":true,"deadline":1800000000,"kind":"restart","run":"aaaaaaaaaa"}'
+    assert body == b'{"args":{"unit":"nginx"},"below":true,"deadline":1800000000,"kind":"restart","only":"","run":"aaaaaaaaaa"}'
     assert layers.dumps(json.loads(body)) == body
 
 

@@ -7,12 +7,13 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.reports import Word
 from enlist_primary.model.rollouts import RolloutState, Stages
-from enlist_primary.model.servers import Server
+from enlist_primary.model.servers import Server, State
 from enlist_primary.model.tasks import OPEN, Progress, Result, Run, Task, TaskState, Wanted, checked
 from enlist_primary.operations import tasks
-from enlist_primary.store import rollouts
+from enlist_primary.store import levels, rollouts
 from enlist_primary.store import tasks as rows
 from tests.primary.operations.desk import ACME, ANN, Desk
 
@@ -38,6 +39,14 @@ class Board:
         server = self.desk.authorize(self.desk.ask(name, account, name), group=group)
         self.said[server.id] = HAS
         return server
+
+    def below(self, middle: Server, path: str, name: str, state: State = State.TRUSTED) -> BelowServer:
+        """A server below a middle server, as that says."""
+        self.tx.run("UPDATE server SET may_have_secondaries = 1 WHERE id = $1", middle.id)
+        below = BelowServer(middle.account, middle.id, path, name, "low.example", state, True, self.desk.now, None, "", ())
+        levels.save_below(self.tx, [below])
+        self.said[below.id] = HAS
+        return below
 
     @property
     def scene(self) -> tasks.Scene:
@@ -80,7 +89,7 @@ class Board:
 
     # --- Words --------------------------------------------------------------------------------------------------------------
 
-    def say(self, server: Server, run: Run | str, state: str, **fields: Any) -> bool:
+    def say(self, server: Server | BelowServer, run: Run | str, state: str, **fields: Any) -> bool:
         """A server says how a run fares; whether that changed anything."""
         id = run if isinstance(run, str) else run.id
         word = Word(server.id, "task/restart", id, state, self.desk.now, **fields)

@@ -16,6 +16,7 @@ from enlist_primary.model.rollouts import RolloutState, Stages, place
 from enlist_primary.model.servers import Event, State
 from enlist_primary.model.tasks import ENDED, GRACE, OPEN, Progress, TaskState
 from enlist_primary.operations import tasks
+from enlist_primary.store import desired as desired_rows
 from enlist_primary.store import rollouts
 from enlist_primary.store import tasks as rows
 from tests.primary.operations.board import STAGES, Board
@@ -44,7 +45,14 @@ def test_a_task_for_now_begins_in_the_same_decision(desk: Desk, board: Board) ->
     assert (task.state, task.revision, run.revision, desk.desired()) == (Progress.RUNNING, *[entry.number] * 3)
     assert board.states(run) == {"paris": "queued", "lyon": "queued"}
     assert (run.begun_at, run.deadline_at, run.ended_at) == (START, START + 30, None)
-    assert board.body(run) == {"run": run.id, "kind": "restart", "args": {"unit": "nginx"}, "below": True, "deadline": START + 30}
+    assert board.body(run) == {
+        "run": run.id,
+        "kind": "restart",
+        "args": {"unit": "nginx"},
+        "below": True,
+        "deadline": START + 30,
+        "only": "",
+    }
     assert board.task(task) == task
 
 
@@ -119,6 +127,33 @@ def test_a_server_that_is_not_trusted_runs_nothing(desk: Desk, board: Board, sta
     with desk.refuses(Reason.STATE_FORBIDS) as no:
         board.run(group="", server_id=server.id)
     assert state.value in no.value.message
+
+
+def test_a_server_below_gets_a_task_of_its_own_with_what_its_middle_server_gets(desk: Desk, board: Board) -> None:
+    below = board.below(board.paris, "bbbbbbbbbb/cccccccccc", "deep")
+    board.below(board.paris, "bbbbbbbbbb", "host")
+    run = board.newest(board.run(group="", server_id=below.id))
+    assert board.states(run) == {"paris / deep": "queued"}
+    assert (board.body(run)["only"], board.body(run)["below"]) == (below.id, False)
+    wanted = desired_rows.layout(board.tx, ACME)
+    got = {server.name: wanted.desired(server.id, server.group_id).subjects for server in (board.paris, board.lyon, board.rome)}
+    assert got == {"paris": {("task/restart", run.id)}, "lyon": set(), "rome": set()}
+    assert not board.say(board.paris, run, "succeeded")
+    assert board.say(below, run, "succeeded", exit_code=0)
+    board.turn()
+    assert board.states(run) == {"paris / deep": "succeeded"}
+
+
+def test_a_server_below_runs_nothing_unless_it_and_the_middle_server_are_trusted(desk: Desk, board: Board) -> None:
+    below = board.below(board.paris, "bbbbbbbbbb", "host", State.PENDING)
+    with desk.refuses(Reason.STATE_FORBIDS):
+        board.run(group="", server_id=below.id)
+    with desk.refuses(Reason.NOT_FOUND):
+        board.run(group="", server_id=f"{board.paris.id}/dddddddddd")
+    other = board.below(board.lyon, "bbbbbbbbbb", "other")
+    desk.decide(board.lyon, Event.SUSPEND)
+    with desk.refuses(Reason.STATE_FORBIDS):
+        board.run(group="", server_id=other.id)
 
 
 def test_a_server_of_another_account_is_not_there(desk: Desk, board: Board) -> None:
