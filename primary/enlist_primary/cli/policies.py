@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from enlist.v1.policy_pb2 import ExplainPolicyResponse, Policy, PolicyKey, PolicyReport, Stages
     from enlist.v1.policy_pb2_grpc import PolicyServiceAsyncStub
 
+_NO_SUCCESS = frozenset({"failed", "rolled_back", "received", "pending"})
 NONE = "There are no policies. Set one with: enlist-primary policy set DOMAIN/PATH --kind KIND --file settings.json"
 
 
@@ -44,8 +45,12 @@ def add_commands(commands: Any) -> None:
     rollback.add_argument("--revision", type=int, default=0, metavar="N", help="which one (default: what it last was before)")
     for parser in (change, plan, rollback):
         _add_stages(parser)
+    watch = (
+        "stay until every server has reported, and show how it fares; exit status 1 if it failed or was rolled back somewhere, is "
+        "not in force yet, or its rollout stopped (a server without a handler, or one that is unreachable, is no failure)"
+    )
     for parser in (change, rollback):
-        parser.add_argument("--watch", action="store_true", help="stay until every server has reported, and show how it fares")
+        parser.add_argument("--watch", action="store_true", help=watch)
     listing = verbs.add_parser("list", help="list policies, and how they fare")
     listing.add_argument("domain", nargs="?", default="-", metavar="DOMAIN", help="of this account (default: all)")
     listing.set_defaults(run=_list)
@@ -124,15 +129,20 @@ def _watched(arguments: argparse.Namespace, policy: Policy) -> tuple[Policy, lis
 
 
 def _verdict(policy: Policy, reports: list[PolicyReport], as_json: bool) -> int:
-    """Says how it ended: 0 if it is in force at every server that is reachable; else the others are named."""
+    """Says how it ended, and names those where it is not as it should be.
+
+    As for a rollout, no failure is who has no handler, nor what somebody at the server changed later.
+    """
     if not as_json:
         output.say(f"Now: {policy_shown.fares(policy, stage=True)}.")
-    bad = [each for each in reports if policy_shown.state_of(each) not in ("applied", "unreachable")]
-    for each in bad:
-        message = f": {each.message}" if each.message else ""
-        line = f"{policy_shown.name_of(each.server)}: {policy_shown.state_of(each).replace('_', ' ')}{message}"
-        print(escape(line), file=sys.stderr)
-    return 1 if bad or policy_shown.stopped(policy) else 0
+    states = {policy_shown.state_of(each) for each in reports}
+    for each in reports:
+        state = policy_shown.state_of(each)
+        if state not in ("applied", "unreachable"):
+            message = f": {each.message}" if each.message else ""
+            line = f"{policy_shown.name_of(each.server)}: {state.replace('_', ' ')}{message}"
+            print(escape(line), file=sys.stderr)
+    return 1 if states & _NO_SUCCESS or policy_shown.stopped(policy) else 0
 
 
 def _remove(arguments: argparse.Namespace) -> int:

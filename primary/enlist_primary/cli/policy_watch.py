@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from enlist.runtime.terminal import escape
@@ -58,23 +61,40 @@ async def watch(channel: grpc.aio.Channel, key: PolicyKey, policy: Policy, progr
 
     stub: policy_pb2_grpc.PolicyServiceAsyncStub = policy_pb2_grpc.PolicyServiceStub(channel)
     last = policy
-    async for seen in stub.WatchPolicy(policy_pb2.WatchPolicyRequest(key=key)):
-        if seen.revision != policy.revision:
-            raise _replaced(seen)
-        last = seen
-        progress.show(seen)
-        if over(seen):
-            break
+    with suppress(TimeoutError):
+        async with asyncio.timeout(None) as limit:
+            async for seen in stub.WatchPolicy(policy_pb2.WatchPolicyRequest(key=key)):
+                if seen.revision != policy.revision:
+                    raise _replaced(seen)
+                last = seen
+                progress.show(seen)
+                if over(seen):
+                    break
+                limit.reschedule(_until(seen))
     listed = await stub.ListPolicyReports(policy_pb2.ListPolicyReportsRequest(key=key))
     return last, list(listed.reports)
 
 
 def over(policy: Policy) -> bool:
-    """Whether there is nothing more to wait for. A rollout is waited for to its end, unless nobody is there to bring it to."""
+    """Whether there is nothing more to wait for: whoever has the change has said something final, or cannot be asked.
+
+    A rollout is waited for to its end, unless nobody is there to bring it to.
+    """
     counts = policy.counts
-    if policy.HasField("rollout"):
-        return policy_shown.rollout_state(policy.rollout) != "running" or counts.desired == counts.unreachable
-    return counts.pending + counts.received == 0
+    if policy.HasField("rollout") and policy_shown.rollout_state(policy.rollout) == "running":
+        return counts.desired == counts.unreachable
+    return counts.pending - counts.not_begun + counts.received == 0
+
+
+def _until(policy: Policy) -> float | None:
+    """When, by the loop's clock, a rollout that goes no further has given its servers their time; None while it goes on."""
+    from enlist_primary.model.rollouts import Stages
+
+    if not policy.HasField("rollout") or policy_shown.rollout_state(policy.rollout) == "running":
+        return None
+    stages = policy.rollout.stages
+    patience = Stages(tuple(stages.sizes), stages.stop_after, stages.confirm_seconds).patience
+    return asyncio.get_running_loop().time() + policy.rollout.stage_time.seconds + patience - time.time()
 
 
 def _replaced(policy: Policy) -> Exception:

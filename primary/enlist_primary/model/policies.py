@@ -91,10 +91,13 @@ class Counts:
 
     by_status: Counter[Status] = field(default_factory=Counter)
     unreachable_since: int | None = None
+    not_begun: int = 0
+    """Of the pending ones, those whose stage has not begun."""
 
     def add(self, fares: Fares) -> None:
         """Counts a server in."""
         self.by_status[fares.status] += 1
+        self.not_begun += fares.status is Status.PENDING and fares.message == NOT_YET
         if fares.status is Status.UNREACHABLE and fares.since is not None:
             self.unreachable_since = min(fares.since, self.unreachable_since or fares.since)
 

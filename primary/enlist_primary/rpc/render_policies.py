@@ -65,7 +65,8 @@ def _settings(layer: Layer) -> bytes:
 
 def _counts(counts: Counts) -> pb.PolicyCounts:
     by_status = {status.value: count for status, count in counts.by_status.items()}
-    return pb.PolicyCounts(desired=counts.desired, **by_status, unreachable_since=moment(counts.unreachable_since))
+    since = moment(counts.unreachable_since)
+    return pb.PolicyCounts(desired=counts.desired, **by_status, unreachable_since=since, not_begun=counts.not_begun)
 
 
 def _rollout(rollout: Rollout) -> pb.Rollout:

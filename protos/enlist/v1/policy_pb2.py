@@ -26,15 +26,15 @@ from enlist.v1 import document_pb2 as enlist_dot_v1_dot_document__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65nlist/v1/policy.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\tPolicyKey\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\":\n\x05Layer\x12\x10\n\x08settings\x18\x01 \x01(\x0c\x12\r\n\x05locks\x18\x02 \x03(\t\x12\x10\n\x08put_back\x18\x03 \x01(\x08\"D\n\x06Stages\x12\r\n\x05sizes\x18\x01 \x03(\t\x12\x12\n\nstop_after\x18\x02 \x01(\x05\x12\x17\n\x0f\x63onfirm_seconds\x18\x03 \x01(\x03\"y\n\x10SetPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\x12\x1f\n\x05layer\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Layer\x12!\n\x06stages\x18\x03 \x01(\x0b\x32\x11.enlist.v1.Stages\"W\n\x11PlanPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\x12\x1f\n\x05layer\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Layer\"\\\n\x12PlanPolicyResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\'\n\x07servers\x18\x03 \x03(\x0b\x32\x16.enlist.v1.ServerLabel\"/\n\x0bServerLabel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"8\n\x13RemovePolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"\x16\n\x14RemovePolicyResponse\"o\n\x15RollBackPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12!\n\x06stages\x18\x03 \x01(\x0b\x32\x11.enlist.v1.Stages\"5\n\x10GetPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"\xf2\x01\n\x0cPolicyCounts\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x05\x12\x0f\n\x07pending\x18\x02 \x01(\x05\x12\x10\n\x08received\x18\x03 \x01(\x05\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x05\x12\x13\n\x0brolled_back\x18\x06 \x01(\x05\x12\x17\n\x0f\x63hanged_locally\x18\x07 \x01(\x05\x12\x13\n\x0bunreachable\x18\x08 \x01(\x05\x12\x13\n\x0bunsupported\x18\t \x01(\x05\x12\x35\n\x11unreachable_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\x07Rollout\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.enlist.v1.RolloutState\x12!\n\x06stages\x18\x02 \x01(\x0b\x32\x11.enlist.v1.Stages\x12\r\n\x05stage\x18\x03 \x01(\x05\x12.\n\nstage_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x88\x02\n\x06Policy\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x1f\n\x05layer\x18\x05 \x01(\x0b\x32\x10.enlist.v1.Layer\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x63ounts\x18\x07 \x01(\x0b\x32\x17.enlist.v1.PolicyCounts\x12#\n\x07rollout\x18\x08 \x01(\x0b\x32\x12.enlist.v1.Rollout\x12\x0f\n\x07removed\x18\t \x01(\x08\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\"%\n\x13ListPoliciesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\";\n\x14ListPoliciesResponse\x12#\n\x08policies\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Policy\"?\n\x1aListPolicyRevisionsRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"C\n\x1bListPolicyRevisionsResponse\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Policy\"=\n\x18ListPolicyReportsRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"\xd5\x01\n\x0cPolicyReport\x12&\n\x06server\x18\x01 \x01(\x0b\x32\x16.enlist.v1.ServerLabel\x12\r\n\x05group\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.enlist.v1.DocumentState\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x18\n\x10running_revision\x18\x05 \x01(\x03\x12\x0f\n\x07message\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x19ListPolicyReportsResponse\x12(\n\x07reports\x18\x01 \x03(\x0b\x32\x17.enlist.v1.PolicyReport\"7\n\x12WatchPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"2\n\x14\x45xplainPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"Q\n\x0e\x45xplainedLayer\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x1e\n\x04says\x18\x03 \x01(\x0b\x32\x10.enlist.v1.Layer\"B\n\x15\x45xplainPolicyResponse\x12)\n\x06layers\x18\x01 \x03(\x0b\x32\x19.enlist.v1.ExplainedLayer*{\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_STOPPED\x10\x02\x12\x16\n\x12ROLLOUT_STATE_DONE\x10\x03\x32\x9c\x06\n\rPolicyService\x12;\n\tSetPolicy\x12\x1b.enlist.v1.SetPolicyRequest\x1a\x11.enlist.v1.Policy\x12K\n\nPlanPolicy\x12\x1c.enlist.v1.PlanPolicyRequest\x1a\x1d.enlist.v1.PlanPolicyResponse0\x01\x12O\n\x0cRemovePolicy\x12\x1e.enlist.v1.RemovePolicyRequest\x1a\x1f.enlist.v1.RemovePolicyResponse\x12\x45\n\x0eRollBackPolicy\x12 .enlist.v1.RollBackPolicyRequest\x1a\x11.enlist.v1.Policy\x12;\n\tGetPolicy\x12\x1b.enlist.v1.GetPolicyRequest\x1a\x11.enlist.v1.Policy\x12O\n\x0cListPolicies\x12\x1e.enlist.v1.ListPoliciesRequest\x1a\x1f.enlist.v1.ListPoliciesResponse\x12\x64\n\x13ListPolicyRevisions\x12%.enlist.v1.ListPolicyRevisionsRequest\x1a&.enlist.v1.ListPolicyRevisionsResponse\x12^\n\x11ListPolicyReports\x12#.enlist.v1.ListPolicyReportsRequest\x1a$.enlist.v1.ListPolicyReportsResponse\x12\x41\n\x0bWatchPolicy\x12\x1d.enlist.v1.WatchPolicyRequest\x1a\x11.enlist.v1.Policy0\x01\x12R\n\rExplainPolicy\x12\x1f.enlist.v1.ExplainPolicyRequest\x1a .enlist.v1.ExplainPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65nlist/v1/policy.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\tPolicyKey\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\":\n\x05Layer\x12\x10\n\x08settings\x18\x01 \x01(\x0c\x12\r\n\x05locks\x18\x02 \x03(\t\x12\x10\n\x08put_back\x18\x03 \x01(\x08\"D\n\x06Stages\x12\r\n\x05sizes\x18\x01 \x03(\t\x12\x12\n\nstop_after\x18\x02 \x01(\x05\x12\x17\n\x0f\x63onfirm_seconds\x18\x03 \x01(\x03\"y\n\x10SetPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\x12\x1f\n\x05layer\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Layer\x12!\n\x06stages\x18\x03 \x01(\x0b\x32\x11.enlist.v1.Stages\"W\n\x11PlanPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\x12\x1f\n\x05layer\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Layer\"\\\n\x12PlanPolicyResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\'\n\x07servers\x18\x03 \x03(\x0b\x32\x16.enlist.v1.ServerLabel\"/\n\x0bServerLabel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"8\n\x13RemovePolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"\x16\n\x14RemovePolicyResponse\"o\n\x15RollBackPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12!\n\x06stages\x18\x03 \x01(\x0b\x32\x11.enlist.v1.Stages\"5\n\x10GetPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"\x85\x02\n\x0cPolicyCounts\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x05\x12\x0f\n\x07pending\x18\x02 \x01(\x05\x12\x10\n\x08received\x18\x03 \x01(\x05\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x05\x12\x13\n\x0brolled_back\x18\x06 \x01(\x05\x12\x17\n\x0f\x63hanged_locally\x18\x07 \x01(\x05\x12\x13\n\x0bunreachable\x18\x08 \x01(\x05\x12\x13\n\x0bunsupported\x18\t \x01(\x05\x12\x35\n\x11unreachable_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tnot_begun\x18\x0b \x01(\x05\"\xa4\x01\n\x07Rollout\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.enlist.v1.RolloutState\x12!\n\x06stages\x18\x02 \x01(\x0b\x32\x11.enlist.v1.Stages\x12\r\n\x05stage\x18\x03 \x01(\x05\x12.\n\nstage_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x88\x02\n\x06Policy\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x1f\n\x05layer\x18\x05 \x01(\x0b\x32\x10.enlist.v1.Layer\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x63ounts\x18\x07 \x01(\x0b\x32\x17.enlist.v1.PolicyCounts\x12#\n\x07rollout\x18\x08 \x01(\x0b\x32\x12.enlist.v1.Rollout\x12\x0f\n\x07removed\x18\t \x01(\x08\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\"%\n\x13ListPoliciesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\";\n\x14ListPoliciesResponse\x12#\n\x08policies\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Policy\"?\n\x1aListPolicyRevisionsRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"C\n\x1bListPolicyRevisionsResponse\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Policy\"=\n\x18ListPolicyReportsRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"\xd5\x01\n\x0cPolicyReport\x12&\n\x06server\x18\x01 \x01(\x0b\x32\x16.enlist.v1.ServerLabel\x12\r\n\x05group\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.enlist.v1.DocumentState\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x18\n\x10running_revision\x18\x05 \x01(\x03\x12\x0f\n\x07message\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x19ListPolicyReportsResponse\x12(\n\x07reports\x18\x01 \x03(\x0b\x32\x17.enlist.v1.PolicyReport\"7\n\x12WatchPolicyRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.enlist.v1.PolicyKey\"2\n\x14\x45xplainPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"Q\n\x0e\x45xplainedLayer\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x1e\n\x04says\x18\x03 \x01(\x0b\x32\x10.enlist.v1.Layer\"B\n\x15\x45xplainPolicyResponse\x12)\n\x06layers\x18\x01 \x03(\x0b\x32\x19.enlist.v1.ExplainedLayer*{\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_STOPPED\x10\x02\x12\x16\n\x12ROLLOUT_STATE_DONE\x10\x03\x32\x9c\x06\n\rPolicyService\x12;\n\tSetPolicy\x12\x1b.enlist.v1.SetPolicyRequest\x1a\x11.enlist.v1.Policy\x12K\n\nPlanPolicy\x12\x1c.enlist.v1.PlanPolicyRequest\x1a\x1d.enlist.v1.PlanPolicyResponse0\x01\x12O\n\x0cRemovePolicy\x12\x1e.enlist.v1.RemovePolicyRequest\x1a\x1f.enlist.v1.RemovePolicyResponse\x12\x45\n\x0eRollBackPolicy\x12 .enlist.v1.RollBackPolicyRequest\x1a\x11.enlist.v1.Policy\x12;\n\tGetPolicy\x12\x1b.enlist.v1.GetPolicyRequest\x1a\x11.enlist.v1.Policy\x12O\n\x0cListPolicies\x12\x1e.enlist.v1.ListPoliciesRequest\x1a\x1f.enlist.v1.ListPoliciesResponse\x12\x64\n\x13ListPolicyRevisions\x12%.enlist.v1.ListPolicyRevisionsRequest\x1a&.enlist.v1.ListPolicyRevisionsResponse\x12^\n\x11ListPolicyReports\x12#.enlist.v1.ListPolicyReportsRequest\x1a$.enlist.v1.ListPolicyReportsResponse\x12\x41\n\x0bWatchPolicy\x12\x1d.enlist.v1.WatchPolicyRequest\x1a\x11.enlist.v1.Policy0\x01\x12R\n\rExplainPolicy\x12\x1f.enlist.v1.ExplainPolicyRequest\x1a .enlist.v1.ExplainPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLLOUTSTATE']._serialized_start=2412
-  _globals['_ROLLOUTSTATE']._serialized_end=2535
+  _globals['_ROLLOUTSTATE']._serialized_start=2431
+  _globals['_ROLLOUTSTATE']._serialized_end=2554
   _globals['_POLICYKEY']._serialized_start=96
   _globals['_POLICYKEY']._serialized_end=152
   _globals['_LAYER']._serialized_start=154
@@ -58,33 +58,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPOLICYREQUEST']._serialized_start=834
   _globals['_GETPOLICYREQUEST']._serialized_end=887
   _globals['_POLICYCOUNTS']._serialized_start=890
-  _globals['_POLICYCOUNTS']._serialized_end=1132
-  _globals['_ROLLOUT']._serialized_start=1135
-  _globals['_ROLLOUT']._serialized_end=1299
-  _globals['_POLICY']._serialized_start=1302
-  _globals['_POLICY']._serialized_end=1566
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1568
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1605
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1607
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1666
-  _globals['_LISTPOLICYREVISIONSREQUEST']._serialized_start=1668
-  _globals['_LISTPOLICYREVISIONSREQUEST']._serialized_end=1731
-  _globals['_LISTPOLICYREVISIONSRESPONSE']._serialized_start=1733
-  _globals['_LISTPOLICYREVISIONSRESPONSE']._serialized_end=1800
-  _globals['_LISTPOLICYREPORTSREQUEST']._serialized_start=1802
-  _globals['_LISTPOLICYREPORTSREQUEST']._serialized_end=1863
-  _globals['_POLICYREPORT']._serialized_start=1866
-  _globals['_POLICYREPORT']._serialized_end=2079
-  _globals['_LISTPOLICYREPORTSRESPONSE']._serialized_start=2081
-  _globals['_LISTPOLICYREPORTSRESPONSE']._serialized_end=2150
-  _globals['_WATCHPOLICYREQUEST']._serialized_start=2152
-  _globals['_WATCHPOLICYREQUEST']._serialized_end=2207
-  _globals['_EXPLAINPOLICYREQUEST']._serialized_start=2209
-  _globals['_EXPLAINPOLICYREQUEST']._serialized_end=2259
-  _globals['_EXPLAINEDLAYER']._serialized_start=2261
-  _globals['_EXPLAINEDLAYER']._serialized_end=2342
-  _globals['_EXPLAINPOLICYRESPONSE']._serialized_start=2344
-  _globals['_EXPLAINPOLICYRESPONSE']._serialized_end=2410
-  _globals['_POLICYSERVICE']._serialized_start=2538
-  _globals['_POLICYSERVICE']._serialized_end=3334
+  _globals['_POLICYCOUNTS']._serialized_end=1151
+  _globals['_ROLLOUT']._serialized_start=1154
+  _globals['_ROLLOUT']._serialized_end=1318
+  _globals['_POLICY']._serialized_start=1321
+  _globals['_POLICY']._serialized_end=1585
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=1587
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1624
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1626
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1685
+  _globals['_LISTPOLICYREVISIONSREQUEST']._serialized_start=1687
+  _globals['_LISTPOLICYREVISIONSREQUEST']._serialized_end=1750
+  _globals['_LISTPOLICYREVISIONSRESPONSE']._serialized_start=1752
+  _globals['_LISTPOLICYREVISIONSRESPONSE']._serialized_end=1819
+  _globals['_LISTPOLICYREPORTSREQUEST']._serialized_start=1821
+  _globals['_LISTPOLICYREPORTSREQUEST']._serialized_end=1882
+  _globals['_POLICYREPORT']._serialized_start=1885
+  _globals['_POLICYREPORT']._serialized_end=2098
+  _globals['_LISTPOLICYREPORTSRESPONSE']._serialized_start=2100
+  _globals['_LISTPOLICYREPORTSRESPONSE']._serialized_end=2169
+  _globals['_WATCHPOLICYREQUEST']._serialized_start=2171
+  _globals['_WATCHPOLICYREQUEST']._serialized_end=2226
+  _globals['_EXPLAINPOLICYREQUEST']._serialized_start=2228
+  _globals['_EXPLAINPOLICYREQUEST']._serialized_end=2278
+  _globals['_EXPLAINEDLAYER']._serialized_start=2280
+  _globals['_EXPLAINEDLAYER']._serialized_end=2361
+  _globals['_EXPLAINPOLICYRESPONSE']._serialized_start=2363
+  _globals['_EXPLAINPOLICYRESPONSE']._serialized_end=2429
+  _globals['_POLICYSERVICE']._serialized_start=2557
+  _globals['_POLICYSERVICE']._serialized_end=3353
 # @@protoc_insertion_point(module_scope)

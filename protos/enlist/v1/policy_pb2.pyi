@@ -370,6 +370,7 @@ class PolicyCounts(_message.Message):
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
     UNREACHABLE_SINCE_FIELD_NUMBER: _builtins.int
+    NOT_BEGUN_FIELD_NUMBER: _builtins.int
     desired: _builtins.int
     """Servers it is for."""
     pending: _builtins.int
@@ -388,6 +389,8 @@ class PolicyCounts(_message.Message):
     """Not known: the link is down."""
     unsupported: _builtins.int
     """No handler for this kind."""
+    not_begun: _builtins.int
+    """Of the pending ones: those whose stage has not begun, so that nothing is to be heard of them."""
     @_builtins.property
     def unreachable_since(self) -> _timestamp_pb2.Timestamp:
         """Since when the first of the unreachable ones is so; absent if there is none, or it never was reached."""
@@ -405,10 +408,11 @@ class PolicyCounts(_message.Message):
         unreachable: _builtins.int = ...,
         unsupported: _builtins.int = ...,
         unreachable_since: _timestamp_pb2.Timestamp | None = ...,
+        not_begun: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["unreachable_since", b"unreachable_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "changed_locally", b"changed_locally", "desired", b"desired", "failed", b"failed", "pending", b"pending", "received", b"received", "rolled_back", b"rolled_back", "unreachable", b"unreachable", "unreachable_since", b"unreachable_since", "unsupported", b"unsupported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "changed_locally", b"changed_locally", "desired", b"desired", "failed", b"failed", "not_begun", b"not_begun", "pending", b"pending", "received", b"received", "rolled_back", b"rolled_back", "unreachable", b"unreachable", "unreachable_since", b"unreachable_since", "unsupported", b"unsupported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -389,7 +389,10 @@ def test_a_plan_of_very_many_names_a_few(run: Run, settings: str) -> None:
         (policy(rollout(), desired=3, applied=3), False),
         (policy(rollout(), desired=3, applied=1, pending=2), False),
         (policy(rollout(), desired=3, unreachable=3), True),
-        (policy(rollout("STOPPED"), desired=3, pending=3), True),
+        (policy(rollout("STOPPED"), desired=3, pending=3, not_begun=3), True),
+        (policy(rollout("STOPPED"), desired=3, failed=1, pending=2, not_begun=1), False),
+        (policy(rollout("STOPPED"), desired=3, failed=1, pending=1, not_begun=1, received=1), False),
+        (policy(rollout("STOPPED"), desired=3, failed=1, pending=1, not_begun=1, unreachable=1), True),
         (policy(rollout("DONE"), desired=3, applied=3), True),
     ],
 )
@@ -428,6 +431,58 @@ def test_a_rollout_that_stopped_is_no_success(run: Run, settings: str) -> None:
     ran = run("policy", "set", *WHERE, "--file", settings, "--watch", primary=watched(stopped))
     assert ran.status == 1
     assert ran.err.endswith("applied 3 of 3, stopped in stage 1 of 3 (1): 1 server failed in stage 1 of 3\n")
+
+
+def test_who_has_the_change_is_heard_out_when_a_rollout_stops(run: Run, settings: str) -> None:
+    why = "1 server failed in stage 1 of 3"
+    late = rollout("STOPPED", 1, why)
+    late.stage_time.GetCurrentTime()
+    first = policy(late, desired=3, failed=1, pending=2, not_begun=1)
+    then = policy(late, desired=3, failed=1, applied=1, pending=1, not_begun=1)
+    ran = run("policy", "set", *WHERE, "--file", settings, "--watch", primary=watched(first, then, policy()))
+    assert (ran.status, ran.out.splitlines()[-1]) == (
+        1,
+        f"Now: applied 1 of 3, 1 failed, 1 pending, stopped in stage 1 of 3 (1): {why}.",
+    )
+
+
+def test_who_says_nothing_in_the_time_of_its_stage_is_not_waited_for_once_the_rollout_stopped(run: Run, settings: str) -> None:
+    class Silent(Primary):
+        def unary_stream(self, method: str, *rest: object, **more: object) -> Any:
+            rpc = super().unary_stream(method, *rest, **more)
+
+            async def endless(request: Message) -> AsyncIterator[Message]:
+                async for message in rpc(request):
+                    yield message
+                await asyncio.Event().wait()
+
+            return endless
+
+    long_ago = rollout("STOPPED", 1)
+    long_ago.stage_time.seconds = 1
+    seen = policy(long_ago, desired=1, received=1)
+    answers = pb.ListPolicyReportsResponse(reports=[report("a", "RECEIVED")])
+    primary = Silent(SetPolicy=seen, WatchPolicy=[seen], ListPolicyReports=answers)
+    assert run("policy", "set", *WHERE, "--file", settings, "--watch", primary=primary).status == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("APPLIED", 0),
+        ("UNREACHABLE", 0),
+        ("UNSUPPORTED", 0),
+        ("CHANGED_LOCALLY", 0),
+        ("FAILED", 1),
+        ("ROLLED_BACK", 1),
+        ("RECEIVED", 1),
+        ("PENDING", 1),
+    ],
+)
+def test_the_exit_status_says_of_each_server_what_a_rollout_makes_of_it(run: Run, settings: str, state: str, status: int) -> None:
+    ran = run("policy", "set", *WHERE, "--file", settings, "--watch", primary=watched(policy(), reports=[report("a", state)]))
+    assert ran.status == status
+    assert ("a: " in ran.err) is (state not in ("APPLIED", "UNREACHABLE"))
 
 
 def test_another_revision_ends_the_watching(run: Run, settings: str) -> None:

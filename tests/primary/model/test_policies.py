@@ -107,4 +107,12 @@ def test_counts_remember_the_first_who_went_away() -> None:
     for since in (None, T, T - 7, T + 1):
         counts.add(Fares(Status.UNREACHABLE, since=since))
     counts.add(Fares(Status.APPLIED, since=T - 100))
-    assert (counts.desired, counts.by_status[Status.UNREACHABLE], counts.unreachable_since) == (5, 4, T - 7)
+    counts.add(Fares(Status.PENDING))
+    assert (counts.desired, counts.by_status[Status.UNREACHABLE], counts.unreachable_since) == (6, 4, T - 7)
+
+
+def test_counts_tell_of_the_pending_ones_those_whose_stage_has_not_begun() -> None:
+    counts = Counts()
+    for each in (Fares(Status.PENDING), Fares(Status.PENDING, message=NOT_YET), Fares(Status.FAILED, message=NOT_YET)):
+        counts.add(each)
+    assert (counts.by_status[Status.PENDING], counts.not_begun) == (2, 1)
