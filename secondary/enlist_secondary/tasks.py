@@ -252,7 +252,7 @@ class Tasks:
         run = replace(run, deadline=said.deadline)
         handler = self._handlers.get(run.kind)
         if handler is None:
-            return run, _failure("This server has no handler for it.")
+            return run, TaskOutcome("unsupported", NO_EXIT_CODE, b"", "This server has no handler for it.")
         return run, await self._in_turn(run, handler, said.args)
 
     async def _in_turn(self, run: Run, handler: TaskHandler, args: dict[str, Any]) -> TaskOutcome:

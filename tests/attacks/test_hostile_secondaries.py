@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from enlist import outputs
 from enlist.reasons import Reason
 from enlist.v1 import document_pb2, hierarchy_pb2, task_pb2
 from enlist_primary.model import reports
@@ -112,7 +113,7 @@ async def test_what_it_says_in_words_is_cut_and_made_printable(ground: Yard, tex
     for message in (policy["message"], result["message"]):
         assert message.isprintable()
         assert 0 < len(message) <= reports.MESSAGE_LIMIT
-    assert 0 < len(result["output"]) <= reports.OUTPUT_LIMIT
+    assert 0 < len(result["output"]) <= outputs.LIMIT
 
 
 async def run_at(ground: Yard) -> str:

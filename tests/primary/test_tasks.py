@@ -334,7 +334,8 @@ async def test_the_command_waits_and_prints_what_the_servers_said(yard: Yard) ->
     async with asyncio.timeout(20):
         out, err = await command.communicate()
     assert (command.returncode, err) == (0, b"")
-    assert json.loads(out) == [{"server": "one", "state": "succeeded", "exit_code": 0, "output": "fine\n"}]
+    said = {"server": "one", "state": "succeeded", "exit_code": 0, "output": "fine\n", "message": None}
+    assert json.loads(out) == [said]
 
 
 # --- The scheduler, under a clock that the test turns ---------------------------------------------------------------------------

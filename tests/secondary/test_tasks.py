@@ -292,13 +292,13 @@ async def test_deadlines_that_no_primary_sets_do_no_harm(machine: Machine, deadl
 # --- What cannot be done ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_kind_without_a_handler_has_failed_at_once(machine: Machine) -> None:
+async def test_a_kind_without_a_handler_is_unsupported_at_once(machine: Machine) -> None:
     """Also while every place is taken."""
     machine.at_once = 1
     machine.worker.gate.close()
     async with machine.running() as server:
         await server.send(machine.primary, run(ONE, 5), run(TWO, 6, kind="reboot"))
-        await soon(lambda: machine.worker.gate.waiting and server.of_run(TWO, "reboot") == "failed")
+        await soon(lambda: machine.worker.gate.waiting and server.of_run(TWO, "reboot") == "unsupported")
         assert server.outbox._last[documents.TASK + "reboot", TWO].message == "This server has no handler for it."
 
 

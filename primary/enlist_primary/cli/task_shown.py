@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from enlist.outputs import left_out
 from enlist_primary.cli import output
 from enlist_primary.cli.groups import shown, span
 
 if TYPE_CHECKING:
     from enlist.v1.task_pb2 import Task, TaskResult, TaskRun
 
-ENDED = frozenset({"succeeded", "failed", "timed_out", "interrupted"})
+ENDED = frozenset({"succeeded", "failed", "timed_out", "interrupted", "unsupported"})
 
 
 def progress_of(task: Task) -> str:
@@ -46,9 +47,17 @@ def ended(task: Task) -> int:
 
 
 def fares(task: Task) -> str:
-    """How the newest run fares, in words: `ended at 2 of 3: 2 succeeded, 1 running`. All its servers are in it."""
+    """How the newest run fares, in words: `under way at 1 of 3: 2 succeeded, 1 running`. All its servers are in it."""
     words = [f"{count} {state.replace('_', ' ')}" for state, count in counts(task).items()]
-    return f"ended at {ended(task)} of {task.run.servers}" + (f": {', '.join(words)}" if words else "")
+    servers, left = task.run.servers, task.run.servers - ended(task)
+    where = f"under way at {left} of {servers}" if left else f"ended at {servers} of {servers}"
+    return where + (f": {', '.join(words)}" if words else "")
+
+
+def went_well(results: Sequence[TaskResult]) -> bool:
+    """Whether it succeeded somewhere and failed nowhere: that a server has no handler is no failure, as in a rollout."""
+    states = {state_of(each) for each in results}
+    return "succeeded" in states and states <= {"succeeded", "unsupported"}
 
 
 def names(results: Sequence[TaskResult]) -> list[str]:
@@ -72,21 +81,28 @@ def text(result: TaskResult) -> str:
 
 
 def results_as_json(results: Sequence[TaskResult]) -> list[dict[str, object]]:
-    """What `task run --json` prints: the issue's keys, and no others."""
+    """What `task run --json` prints for each server."""
     return [
-        {"server": name, "state": state_of(each), "exit_code": exit_code(each), "output": text(each)}
+        {
+            "server": name,
+            "state": state_of(each),
+            "exit_code": exit_code(each),
+            "output": text(each),
+            "message": each.message or None,
+        }
         for name, each in zip(names(results), results, strict=True)
     ]
 
 
 def as_json(task: Task) -> dict[str, object]:
-    """A task as `task list --json` shows it. `server` is an id; what does not apply is null."""
+    """A task as `task list --json` shows it. `server` is its name; what does not apply is null."""
     return {
         "id": task.id,
         "account": task.account,
         "kind": task.kind,
         "group": task.target.group or None,
-        "server": task.target.server_id or None,
+        "server": task.target.server_name or None,
+        "server_id": task.target.server_id or None,
         "label": task.target.label or None,
         "state": progress_of(task),
         "deadline_seconds": task.deadline_seconds,
@@ -116,7 +132,7 @@ def _run_as_json(run: TaskRun, counted: dict[str, int]) -> dict[str, object]:
 def whole_as_json(task: Task, results: Sequence[TaskResult]) -> dict[str, object]:
     """A task with its arguments and how a run of it fares at each server."""
     rows = [
-        {"id": each.server.id, **row, "message": each.message or None, "since": output.time_of(each, "time")}
+        {"id": each.server.id, **row, "bytes_left_out": left_out(each.output), "since": output.time_of(each, "time")}
         for each, row in zip(results, results_as_json(results), strict=True)
     ]
     return as_json(task) | {"args": json.loads(task.args or b"{}"), "results": rows}
@@ -128,7 +144,7 @@ def whole_as_json(task: Task, results: Sequence[TaskResult]) -> dict[str, object
 def target(task: Task) -> str:
     """Whom a task is for."""
     if task.target.server_id:
-        return f"the server {task.target.server_id}"
+        return f"the server {task.target.server_name or task.target.server_id}"
     label = f", label {task.target.label}" if task.target.label else ""
     return shown(task.account, task.target.group) + label
 
@@ -160,8 +176,15 @@ def rows(results: Sequence[TaskResult]) -> list[tuple[str, ...]]:
 
 def outputs(results: Sequence[TaskResult]) -> str:
     """What each server wrote, below its name; empty if nobody wrote anything."""
-    said = [(name, text(each).expandtabs()) for name, each in zip(names(results), results, strict=True) if each.output]
-    return "\n".join(f"--- {name}\n{_plain(written)}" for name, written in said)
+    said = [
+        (f"{name}{_cut(each)}", text(each).expandtabs()) for name, each in zip(names(results), results, strict=True) if each.output
+    ]
+    return "\n".join(f"--- {heading}\n{_plain(written)}" for heading, written in said)
+
+
+def _cut(result: TaskResult) -> str:
+    count = left_out(result.output)
+    return f" (cut: {count} bytes are left out)" if count else ""
 
 
 def _plain(written: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from enlist import outputs
 from enlist.ancestry import LEVELS
 from enlist.certificates import Authority
 from enlist.v1 import document_pb2
@@ -15,7 +16,7 @@ from enlist_primary.links.hub import Hub
 from enlist_primary.links.observations import Observations
 from enlist_primary.links.reach import Reach
 from enlist_primary.model.levels import BelowServer
-from enlist_primary.model.reports import MESSAGE_LIMIT, OUTPUT_LIMIT, REVISIONS
+from enlist_primary.model.reports import MESSAGE_LIMIT, REVISIONS
 from enlist_primary.model.servers import LIVING, Server, State
 from enlist_primary.rpc import render
 from enlist_primary.store import accounts, servers
@@ -158,7 +159,7 @@ class Subtree:
 def _bounded(report: document_pb2.Report) -> document_pb2.Report:
     """A report as it may go up: a server below is bounded by what its own link carries, the way up is everybody's."""
     report.message = report.message[:MESSAGE_LIMIT]
-    report.output = report.output[:OUTPUT_LIMIT]
+    report.output = outputs.cut(report.output)
     for meant in (report.meant, report.running):
         del meant[LEVELS + 1 :]
         for each in meant:
@@ -173,7 +174,7 @@ def _fitting(reports: Iterable[document_pb2.Report]) -> list[document_pb2.Report
         if report.ByteSize() > left:
             short = document_pb2.Report()
             short.CopyFrom(report)
-            short.ClearField("output")
+            short.output = outputs.cut(report.output, 0)
             report = short
         if report.ByteSize() <= left:
             left -= report.ByteSize()

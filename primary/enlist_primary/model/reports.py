@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from enlist import documents
+from enlist import documents, outputs
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2 as pb
 
 MESSAGE_LIMIT = 1000
-OUTPUT_LIMIT = 64 * 1024
 REVISIONS = 64
 """Layers of one policy that an origin may have at a server, at most: more than a tree is deep."""
 _LATEST = 253402300799  # the last second of the year 9999
@@ -35,6 +34,7 @@ TASK_STATES = MappingProxyType(
         pb.TASK_STATE_FAILED: "failed",
         pb.TASK_STATE_TIMED_OUT: "timed_out",
         pb.TASK_STATE_INTERRUPTED: "interrupted",
+        pb.TASK_STATE_UNSUPPORTED: "unsupported",
     }
 )
 """What a server may say of a run."""
@@ -95,7 +95,7 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
         revisions=_own(report.meant, origin),
         running=_own(report.running, origin),
         exit_code=None if report.exit_code < 0 or not of_task else report.exit_code,
-        output=report.output[:OUTPUT_LIMIT],
+        output=outputs.cut(report.output),
     )
 
 

@@ -43,6 +43,7 @@ class TaskState(StrEnum):
     FAILED = "failed"
     TIMED_OUT = "timed_out"
     INTERRUPTED = "interrupted"
+    UNSUPPORTED = "unsupported"
 
 
 class Progress(StrEnum):
@@ -55,7 +56,7 @@ class Progress(StrEnum):
 
 
 STATES = MappingProxyType({state.value: state for state in TaskState})
-ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.INTERRUPTED})
+ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.INTERRUPTED, TaskState.UNSUPPORTED})
 OPEN = tuple(state for state in TaskState if state not in ENDED)
 
 TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = MappingProxyType(
@@ -67,6 +68,7 @@ TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = MappingProxyType(
         TaskState.FAILED: frozenset(),
         TaskState.TIMED_OUT: frozenset(),
         TaskState.INTERRUPTED: frozenset(),
+        TaskState.UNSUPPORTED: frozenset(),
     }
 )
 """Where a server's word leads from each state. A pair that is not listed changes nothing."""
@@ -107,7 +109,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Task:
-    """A task's row. `group` is the path; `args` canonical JSON; times are Unix seconds; `revision` is that of its last decision."""
+    """A task's row. `group` is a path, `server` a name; `args` canonical JSON; times are Unix seconds.
+
+    `revision` is that of its last decision.
+    """
 
     account: str
     id: str
@@ -125,6 +130,7 @@ class Task:
     state: Progress
     created_at: int
     revision: int
+    server: str = ""
 
     @property
     def over(self) -> bool:

@@ -28,6 +28,7 @@ _OUTCOMES = {
     TaskState.FAILED: Outcome.FAILED,
     TaskState.TIMED_OUT: Outcome.FAILED,
     TaskState.INTERRUPTED: Outcome.FAILED,
+    TaskState.UNSUPPORTED: Outcome.IN_FORCE,  # as for policies: that a server has no handler tells nothing of the change
 }
 
 

@@ -32,7 +32,7 @@ def task(fare: Fare, whole: bool = True) -> pb.Task:
         account=row.account,
         kind=row.kind,
         args=row.args.encode() if whole else b"",
-        target=pb.TaskTarget(group=row.group, server_id=row.server_id or "", label=row.label),
+        target=pb.TaskTarget(group=row.group, server_id=row.server_id or "", label=row.label, server_name=row.server),
         deadline_seconds=row.deadline_seconds,
         schedule=row.schedule,
         time_zone=row.zone,

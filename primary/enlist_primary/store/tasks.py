@@ -18,7 +18,24 @@ from enlist_primary.store import rollouts
 from enlist_primary.store.database import Row, Transaction
 from enlist_primary.store.groups import path_of
 
-_SELECT = f"SELECT task.*, {path_of('task')} AS group_path FROM task WHERE task.account = $1"
+
+def _name_of(table: str) -> str:
+    """The SQL expression for the name of the server that a table names, `middle / name` for one below; NULL if it is not there.
+
+    Ids have ten characters.
+    """
+    return f"""coalesce(
+        (SELECT name FROM server WHERE server.account = {table}.account AND server.id = {table}.server_id),
+        (
+            SELECT middle.name || ' / ' || below.name FROM below_server below
+                JOIN server middle ON middle.account = below.account AND middle.id = below.via
+            WHERE below.account = {table}.account AND below.via = substr({table}.server_id, 1, 10)
+                AND below.path = substr({table}.server_id, 12)
+        )
+    )"""
+
+
+_SELECT = f"SELECT task.*, {path_of('task')} AS group_path, {_name_of('task')} AS server FROM task WHERE task.account = $1"
 _AT_ONCE = 1000
 """Tasks and runs that the scheduler takes up in one look, at most."""
 
@@ -110,6 +127,7 @@ def _task(row: Row) -> Task:
         state=Progress(row["state"]),
         created_at=row["created_at"],
         revision=row["revision"],
+        server=row["server"] or "",
     )
 
 
@@ -259,13 +277,8 @@ def tally_ids(tx: Transaction, account: str, revision: int) -> dict[TaskState, l
 
 def results(tx: Transaction, account: str, run_id: str, after: str, limit: int) -> list[Result]:
     """How a run fares at its servers, those behind the id `after`."""
-    sql = """
-        SELECT result.*, coalesce(server.name, (
-            SELECT middle.name || ' / ' || below.name FROM below_server below
-                JOIN server middle ON middle.account = below.account AND middle.id = below.via
-            WHERE below.account = result.account AND below.via || '/' || below.path = result.server_id
-        )) AS name FROM task_result result
-            LEFT JOIN server ON server.account = result.account AND server.id = result.server_id
+    sql = f"""
+        SELECT result.*, {_name_of("result")} AS name FROM task_result result
         WHERE result.account = $1 AND result.run_id = $2 AND result.server_id > $3 ORDER BY result.server_id LIMIT $4
     """
     return [_result(row) for row in tx.rows(sql, account, run_id, after, limit)]

@@ -90,6 +90,8 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     """Did not begin, or did not end, before its deadline."""
     TASK_STATE_INTERRUPTED: _TaskState.ValueType  # 7
     """Was cancelled, or the server stopped in the middle of it. It is not begun again."""
+    TASK_STATE_UNSUPPORTED: _TaskState.ValueType  # 8
+    """The server's owner has configured no handler for this kind."""
 
 class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper):
     """How a task fares at a server."""
@@ -110,6 +112,8 @@ TASK_STATE_TIMED_OUT: TaskState.ValueType  # 6
 """Did not begin, or did not end, before its deadline."""
 TASK_STATE_INTERRUPTED: TaskState.ValueType  # 7
 """Was cancelled, or the server stopped in the middle of it. It is not begun again."""
+TASK_STATE_UNSUPPORTED: TaskState.ValueType  # 8
+"""The server's owner has configured no handler for this kind."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
 class _AncestorState:
@@ -347,7 +351,7 @@ class Report(_message.Message):
     exit_code: _builtins.int
     """A task's exit status; -1 where there is none."""
     output: _builtins.bytes
-    """What a task wrote, at most 64 KiB: its beginning and its end if there was more."""
+    """What a task wrote, at most 64 KiB: its beginning and its end if there was more, with a line `[N bytes left out]` between."""
     @_builtins.property
     def meant(self) -> _containers.RepeatedCompositeFieldContainer[Global___Meant]:
         """The revisions it is about."""

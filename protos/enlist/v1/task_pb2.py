@@ -27,43 +27,43 @@ from enlist.v1 import policy_pb2 as enlist_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65nlist/v1/task.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x16\x65nlist/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\nTaskTarget\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\"\xef\x01\n\x0eRunTaskRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x03 \x01(\x0c\x12%\n\x06target\x18\x04 \x01(\x0b\x32\x15.enlist.v1.TaskTarget\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x05 \x01(\x03\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08schedule\x18\x07 \x01(\t\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12!\n\x06stages\x18\t \x01(\x0b\x32\x11.enlist.v1.Stages\"\x94\x03\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x05 \x01(\x0c\x12%\n\x06target\x18\x06 \x01(\x0b\x32\x15.enlist.v1.TaskTarget\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x07 \x01(\x03\x12\x10\n\x08schedule\x18\x08 \x01(\t\x12\x11\n\ttime_zone\x18\t \x01(\t\x12!\n\x06stages\x18\n \x01(\x0b\x32\x11.enlist.v1.Stages\x12)\n\x08progress\x18\x0b \x01(\x0e\x32\x17.enlist.v1.TaskProgress\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnext_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x03run\x18\x0e \x01(\x0b\x32\x12.enlist.v1.TaskRun\x12\x10\n\x08revision\x18\x0f \x01(\x03\"\xe8\x01\n\x07TaskRun\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07servers\x18\x05 \x01(\x05\x12$\n\x06\x63ounts\x18\x06 \x03(\x0b\x32\x14.enlist.v1.TaskCount\x12\x0f\n\x07message\x18\x07 \x01(\t\"?\n\tTaskCount\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.enlist.v1.TaskState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\xca\x01\n\nTaskResult\x12&\n\x06server\x18\x01 \x01(\x0b\x32\x16.enlist.v1.ServerLabel\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.enlist.v1.TaskState\x12\x16\n\texit_code\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06output\x18\x04 \x01(\x0c\x12\x0f\n\x07message\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_exit_code\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x10ListTasksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"3\n\x11ListTasksResponse\x12\x1e\n\x05tasks\x18\x01 \x03(\x0b\x32\x0f.enlist.v1.Task\"!\n\x11\x43\x61ncelTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x16ListTaskResultsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"Z\n\x17ListTaskResultsResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.enlist.v1.TaskResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10WatchTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x11WatchTaskResponse\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.enlist.v1.Task*\x98\x01\n\x0cTaskProgress\x12\x1d\n\x19TASK_PROGRESS_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_PROGRESS_PLANNED\x10\x01\x12\x19\n\x15TASK_PROGRESS_RUNNING\x10\x02\x12\x16\n\x12TASK_PROGRESS_DONE\x10\x03\x12\x1b\n\x17TASK_PROGRESS_CANCELLED\x10\x04\x32\xa4\x03\n\x0bTaskService\x12\x35\n\x07RunTask\x12\x19.enlist.v1.RunTaskRequest\x1a\x0f.enlist.v1.Task\x12\x35\n\x07GetTask\x12\x19.enlist.v1.GetTaskRequest\x1a\x0f.enlist.v1.Task\x12\x46\n\tListTasks\x12\x1b.enlist.v1.ListTasksRequest\x1a\x1c.enlist.v1.ListTasksResponse\x12;\n\nCancelTask\x12\x1c.enlist.v1.CancelTaskRequest\x1a\x0f.enlist.v1.Task\x12X\n\x0fListTaskResults\x12!.enlist.v1.ListTaskResultsRequest\x1a\".enlist.v1.ListTaskResultsResponse\x12H\n\tWatchTask\x12\x1b.enlist.v1.WatchTaskRequest\x1a\x1c.enlist.v1.WatchTaskResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65nlist/v1/task.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x16\x65nlist/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\nTaskTarget\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0bserver_name\x18\x04 \x01(\t\"\xef\x01\n\x0eRunTaskRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x03 \x01(\x0c\x12%\n\x06target\x18\x04 \x01(\x0b\x32\x15.enlist.v1.TaskTarget\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x05 \x01(\x03\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08schedule\x18\x07 \x01(\t\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12!\n\x06stages\x18\t \x01(\x0b\x32\x11.enlist.v1.Stages\"\x94\x03\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x05 \x01(\x0c\x12%\n\x06target\x18\x06 \x01(\x0b\x32\x15.enlist.v1.TaskTarget\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x07 \x01(\x03\x12\x10\n\x08schedule\x18\x08 \x01(\t\x12\x11\n\ttime_zone\x18\t \x01(\t\x12!\n\x06stages\x18\n \x01(\x0b\x32\x11.enlist.v1.Stages\x12)\n\x08progress\x18\x0b \x01(\x0e\x32\x17.enlist.v1.TaskProgress\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnext_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x03run\x18\x0e \x01(\x0b\x32\x12.enlist.v1.TaskRun\x12\x10\n\x08revision\x18\x0f \x01(\x03\"\xe8\x01\n\x07TaskRun\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07servers\x18\x05 \x01(\x05\x12$\n\x06\x63ounts\x18\x06 \x03(\x0b\x32\x14.enlist.v1.TaskCount\x12\x0f\n\x07message\x18\x07 \x01(\t\"?\n\tTaskCount\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.enlist.v1.TaskState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\xca\x01\n\nTaskResult\x12&\n\x06server\x18\x01 \x01(\x0b\x32\x16.enlist.v1.ServerLabel\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.enlist.v1.TaskState\x12\x16\n\texit_code\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06output\x18\x04 \x01(\x0c\x12\x0f\n\x07message\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_exit_code\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x10ListTasksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"3\n\x11ListTasksResponse\x12\x1e\n\x05tasks\x18\x01 \x03(\x0b\x32\x0f.enlist.v1.Task\"!\n\x11\x43\x61ncelTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x16ListTaskResultsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"Z\n\x17ListTaskResultsResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.enlist.v1.TaskResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10WatchTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x11WatchTaskResponse\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.enlist.v1.Task*\x98\x01\n\x0cTaskProgress\x12\x1d\n\x19TASK_PROGRESS_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_PROGRESS_PLANNED\x10\x01\x12\x19\n\x15TASK_PROGRESS_RUNNING\x10\x02\x12\x16\n\x12TASK_PROGRESS_DONE\x10\x03\x12\x1b\n\x17TASK_PROGRESS_CANCELLED\x10\x04\x32\xa4\x03\n\x0bTaskService\x12\x35\n\x07RunTask\x12\x19.enlist.v1.RunTaskRequest\x1a\x0f.enlist.v1.Task\x12\x35\n\x07GetTask\x12\x19.enlist.v1.GetTaskRequest\x1a\x0f.enlist.v1.Task\x12\x46\n\tListTasks\x12\x1b.enlist.v1.ListTasksRequest\x1a\x1c.enlist.v1.ListTasksResponse\x12;\n\nCancelTask\x12\x1c.enlist.v1.CancelTaskRequest\x1a\x0f.enlist.v1.Task\x12X\n\x0fListTaskResults\x12!.enlist.v1.ListTaskResultsRequest\x1a\".enlist.v1.ListTaskResultsResponse\x12H\n\tWatchTask\x12\x1b.enlist.v1.WatchTaskRequest\x1a\x1c.enlist.v1.WatchTaskResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKPROGRESS']._serialized_start=1762
-  _globals['_TASKPROGRESS']._serialized_end=1914
+  _globals['_TASKPROGRESS']._serialized_start=1783
+  _globals['_TASKPROGRESS']._serialized_end=1935
   _globals['_TASKTARGET']._serialized_start=118
-  _globals['_TASKTARGET']._serialized_end=179
-  _globals['_RUNTASKREQUEST']._serialized_start=182
-  _globals['_RUNTASKREQUEST']._serialized_end=421
-  _globals['_TASK']._serialized_start=424
-  _globals['_TASK']._serialized_end=828
-  _globals['_TASKRUN']._serialized_start=831
-  _globals['_TASKRUN']._serialized_end=1063
-  _globals['_TASKCOUNT']._serialized_start=1065
-  _globals['_TASKCOUNT']._serialized_end=1128
-  _globals['_TASKRESULT']._serialized_start=1131
-  _globals['_TASKRESULT']._serialized_end=1333
-  _globals['_GETTASKREQUEST']._serialized_start=1335
-  _globals['_GETTASKREQUEST']._serialized_end=1365
-  _globals['_LISTTASKSREQUEST']._serialized_start=1367
-  _globals['_LISTTASKSREQUEST']._serialized_end=1401
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1403
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1454
-  _globals['_CANCELTASKREQUEST']._serialized_start=1456
-  _globals['_CANCELTASKREQUEST']._serialized_end=1489
-  _globals['_LISTTASKRESULTSREQUEST']._serialized_start=1491
-  _globals['_LISTTASKRESULTSREQUEST']._serialized_end=1581
-  _globals['_LISTTASKRESULTSRESPONSE']._serialized_start=1583
-  _globals['_LISTTASKRESULTSRESPONSE']._serialized_end=1673
-  _globals['_WATCHTASKREQUEST']._serialized_start=1675
-  _globals['_WATCHTASKREQUEST']._serialized_end=1707
-  _globals['_WATCHTASKRESPONSE']._serialized_start=1709
-  _globals['_WATCHTASKRESPONSE']._serialized_end=1759
-  _globals['_TASKSERVICE']._serialized_start=1917
-  _globals['_TASKSERVICE']._serialized_end=2337
+  _globals['_TASKTARGET']._serialized_end=200
+  _globals['_RUNTASKREQUEST']._serialized_start=203
+  _globals['_RUNTASKREQUEST']._serialized_end=442
+  _globals['_TASK']._serialized_start=445
+  _globals['_TASK']._serialized_end=849
+  _globals['_TASKRUN']._serialized_start=852
+  _globals['_TASKRUN']._serialized_end=1084
+  _globals['_TASKCOUNT']._serialized_start=1086
+  _globals['_TASKCOUNT']._serialized_end=1149
+  _globals['_TASKRESULT']._serialized_start=1152
+  _globals['_TASKRESULT']._serialized_end=1354
+  _globals['_GETTASKREQUEST']._serialized_start=1356
+  _globals['_GETTASKREQUEST']._serialized_end=1386
+  _globals['_LISTTASKSREQUEST']._serialized_start=1388
+  _globals['_LISTTASKSREQUEST']._serialized_end=1422
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1424
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1475
+  _globals['_CANCELTASKREQUEST']._serialized_start=1477
+  _globals['_CANCELTASKREQUEST']._serialized_end=1510
+  _globals['_LISTTASKRESULTSREQUEST']._serialized_start=1512
+  _globals['_LISTTASKRESULTSREQUEST']._serialized_end=1602
+  _globals['_LISTTASKRESULTSRESPONSE']._serialized_start=1604
+  _globals['_LISTTASKRESULTSRESPONSE']._serialized_end=1694
+  _globals['_WATCHTASKREQUEST']._serialized_start=1696
+  _globals['_WATCHTASKREQUEST']._serialized_end=1728
+  _globals['_WATCHTASKRESPONSE']._serialized_start=1730
+  _globals['_WATCHTASKRESPONSE']._serialized_end=1780
+  _globals['_TASKSERVICE']._serialized_start=1938
+  _globals['_TASKSERVICE']._serialized_end=2358
 # @@protoc_insertion_point(module_scope)

@@ -63,22 +63,26 @@ class TaskTarget(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     SERVER_ID_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Path of a group, with all below it; `/` for the root group. Not with `server_id`."""
     server_id: _builtins.str
     """A server's id; of one below a middle server the ids on the way down to it, joined by slashes."""
     label: _builtins.str
     """Only servers that bear this label; empty for all."""
+    server_name: _builtins.str
+    """That server's name; only in answers."""
     def __init__(
         self,
         *,
         group: _builtins.str = ...,
         server_id: _builtins.str = ...,
         label: _builtins.str = ...,
+        server_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "label", b"label", "server_id", b"server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "label", b"label", "server_id", b"server_id", "server_name", b"server_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,7 +329,7 @@ class TaskResult(_message.Message):
     exit_code: _builtins.int
     """The exit status; absent where there is none."""
     output: _builtins.bytes
-    """What it wrote, at most 64 KiB."""
+    """What it wrote, at most 64 KiB; where some is left out, a line `[N bytes left out]` says so."""
     message: _builtins.str
     """What went wrong; may be empty."""
     @_builtins.property

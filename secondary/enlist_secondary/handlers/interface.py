@@ -56,7 +56,7 @@ class PolicyHandler(Protocol):
 class TaskOutcome:
     """How a run of a task ended here."""
 
-    state: Literal["succeeded", "failed", "timed_out"]
+    state: Literal["succeeded", "failed", "timed_out", "unsupported"]
     exit_code: int
     """NO_EXIT_CODE where there is none."""
     output: bytes

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-LIMIT = 64 * 1024
-"""Bytes that are kept at most, with the line that says how many are not."""
+from enlist.outputs import LIMIT, MARK_LIMIT, mark
 
 _HEAD = LIMIT // 2
-_LINE = 64  # bytes, more than the line between ever takes
 _LAST_LINES = 5
 
 
@@ -31,9 +29,8 @@ class Output:
         """All of it, or its beginning and its end with a line between that says how many bytes were left out."""
         if self._total <= LIMIT:
             return bytes(self._head + self._tail)
-        tail = self._tail[-(LIMIT - _HEAD - _LINE) :]
-        between = f"\n[{self._total - _HEAD - len(tail)} bytes left out]\n"
-        return bytes(self._head + between.encode() + tail)
+        tail = self._tail[-(LIMIT - _HEAD - MARK_LIMIT) :]
+        return bytes(self._head + mark(self._total - _HEAD - len(tail)) + tail)
 
 
 def bounded(data: bytes) -> bytes:

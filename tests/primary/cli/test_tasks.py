@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from enlist import outputs
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, task_pb2
 from enlist_primary.cli import task_shown
 from tests.primary.cli.conftest import Run
@@ -199,15 +200,15 @@ RESULTS = (
 )
 
 
-def test_json_has_the_issue_s_keys_and_no_others_per_server(run: Run) -> None:
+def test_json_has_the_issue_s_keys_and_what_went_wrong_per_server(run: Run) -> None:
     ran = run("task", "run", "acme.example", "--kind", "restart", "--json", primary=primary(results=RESULTS))
     assert ran.status == 0
     assert json.loads(ran.out) == [
-        {"server": "(sssssssss5)", "state": "running", "exit_code": None, "output": ""},
-        {"server": "paris", "state": "succeeded", "exit_code": 0, "output": "fine\n"},
-        {"server": "rome", "state": "failed", "exit_code": 3, "output": "a\ufffdb\n"},
-        {"server": "twin (sssssssss3)", "state": "queued", "exit_code": None, "output": ""},
-        {"server": "twin (sssssssss4)", "state": "timed_out", "exit_code": None, "output": ""},
+        {"server": "(sssssssss5)", "state": "running", "exit_code": None, "output": "", "message": None},
+        {"server": "paris", "state": "succeeded", "exit_code": 0, "output": "fine\n", "message": None},
+        {"server": "rome", "state": "failed", "exit_code": 3, "output": "a\ufffdb\n", "message": "no such unit"},
+        {"server": "twin (sssssssss3)", "state": "queued", "exit_code": None, "output": "", "message": None},
+        {"server": "twin (sssssssss4)", "state": "timed_out", "exit_code": None, "output": "", "message": None},
     ]
 
 
@@ -221,11 +222,16 @@ WAITED = [
     (("succeeded", "failed"), 1),
     (("timed_out", "succeeded"), 1),
     (("interrupted", "interrupted"), 1),
+    (("succeeded", "unsupported"), 0),
+    (("unsupported", "unsupported"), 1),
+    (("failed", "unsupported"), 1),
 ]
 
 
 @pytest.mark.parametrize(("states", "status"), WAITED)
-def test_waiting_ends_with_0_only_if_all_succeeded(run: Run, states: tuple[str, str], status: int) -> None:
+def test_waiting_ends_with_0_only_if_it_succeeded_somewhere_and_failed_nowhere(
+    run: Run, states: tuple[str, str], status: int
+) -> None:
     results = tuple(result(f"sssssssss{n}", f"n{n}", state) for n, state in enumerate(states))
     over = task("done", count("succeeded", states.count("succeeded")), count("failed", 2 - states.count("succeeded")))
     fake = primary(results=results, watched=(task("running", count("sent", 2)), over))
@@ -254,7 +260,7 @@ def test_on_a_terminal_the_waiting_shows_how_far_it_is(run: Run, monkeypatch: py
     lines = drawn.getvalue().removesuffix("\n").split("\r\x1b[K")[1:]
     assert lines == [
         "[........................] waits for its time",
-        "[############............] ended at 1 of 2: 1 running, 1 succeeded",
+        "[############............] under way at 1 of 2: 1 running, 1 succeeded",
         "[########################] ended at 2 of 2: 2 succeeded",
     ]
     assert "--- paris\nfine\n" in ran.out
@@ -281,6 +287,7 @@ def test_a_list_and_its_json(run: Run) -> None:
         "kind": "restart",
         "group": "Sites",
         "server": None,
+        "server_id": None,
         "label": "printer",
         "state": "done",
         "deadline_seconds": 600,
@@ -321,6 +328,7 @@ def test_one_task_is_shown_with_its_results(run: Run) -> None:
         "exit_code": 3,
         "output": "a\ufffdb\n",
         "message": "no such unit",
+        "bytes_left_out": 0,
         "since": SHOWN,
     }
     text = run("task", "show", ID, "--run", "rrrrrrrrrr", primary=fake).out
@@ -328,6 +336,26 @@ def test_one_task_is_shown_with_its_results(run: Run) -> None:
         part in text for part in ('{"unit":"nginx"}', "timed out", "no such unit", "--- rome\na\ufffdb\n", "twin (sssssssss3)")
     )
     assert [r.run for name, r in fake.asked if name == "ListTaskResults"] == ["", "rrrrrrrrrr"]  # type: ignore[attr-defined]  # Message
+
+
+def test_a_task_for_one_server_is_listed_with_the_server_s_name(run: Run) -> None:
+    for name, row_says in (("paris", "the server paris"), ("", "the server sssssssss2")):
+        made = task("running", count("running", 1), target=task_pb2.TaskTarget(server_id="sssssssss2", server_name=name))
+        row = run("task", "list", primary=primary(made)).out.splitlines()[1]
+        assert row_says in row
+        assert row.endswith("under way at 1 of 1: 1 running")
+        (listed,) = json.loads(run("task", "list", "--json", primary=primary(made)).out)
+        assert (listed["server"], listed["server_id"]) == (name or None, "sssssssss2")
+
+
+def test_output_that_was_cut_is_marked_as_cut(run: Run) -> None:
+    results = (result("sssssssss1", "rome", output=outputs.cut(b"x" * 70_000)), result("sssssssss2", "paris", output=b"whole"))
+    fake = primary(task("done", count("succeeded", 2)), results=results)
+    text = run("task", "show", ID, primary=fake).out
+    assert "--- rome (cut: 4528 bytes are left out)\n" in text
+    assert "--- paris\n" in text
+    shown = json.loads(run("task", "show", ID, "--json", primary=fake).out)["results"]
+    assert [(each["server"], each["bytes_left_out"]) for each in shown] == [("paris", 0), ("rome", 4528)]
 
 
 def test_a_cancelled_task_is_named(run: Run) -> None:

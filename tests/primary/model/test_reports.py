@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from enlist import outputs
 from enlist.v1 import document_pb2 as pb
 from enlist_primary.model import reports
-from enlist_primary.model.reports import MESSAGE_LIMIT, OUTPUT_LIMIT, REVISIONS, Asked, Word
+from enlist_primary.model.reports import MESSAGE_LIMIT, REVISIONS, Asked, Word
 
 NOW, OWN, RUN = 1_800_000_000, "f" * 64, "run1234567"
 
@@ -28,7 +29,7 @@ def test_what_is_said_is_bounded_and_printable() -> None:
     """Attacks rows 37 and 41."""
     word = read(failed(message="\x1b[2J\u202e" + "x" * 5000, output=b"\xff" * 200_000))
     assert word.message.startswith("\\x1b[2J\\u202exxx")
-    assert (len(word.message), word.output) == (MESSAGE_LIMIT, b"\xff" * OUTPUT_LIMIT)
+    assert (len(word.message), word.output) == (MESSAGE_LIMIT, outputs.cut(b"\xff" * 200_000))
     meant = [pb.Meant(origin=OWN, revisions=range(1000))]
     applied = pb.Report(kind="policy/chrony", state=pb.DOCUMENT_STATE_APPLIED, meant=meant)
     assert read(applied).revisions == tuple(range(REVISIONS))

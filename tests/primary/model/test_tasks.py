@@ -20,17 +20,18 @@ from tests.primary.refusals import refused
 NOW = 1_800_000_000
 DAY = 86400
 
-# state           sent running succeeded failed timed_out interrupted: what a server's word leads to, `.` for nothing
+# state           sent running succeeded failed timed_out interrupted unsupported: what a server's word leads to, `.` for nothing
 _LINES = """
-queued            x    x       x         x      x         x
-sent              .    x       x         x      x         x
-running           .    .       x         x      x         x
-succeeded         .    .       .         .      .         .
-failed            .    .       .         .      .         .
-timed_out         .    .       .         .      .         .
-interrupted       .    .       .         .      .         .
+queued            x    x       x         x      x         x           x
+sent              .    x       x         x      x         x           x
+running           .    .       x         x      x         x           x
+succeeded         .    .       .         .      .         .           .
+failed            .    .       .         .      .         .           .
+timed_out         .    .       .         .      .         .           .
+interrupted       .    .       .         .      .         .           .
+unsupported       .    .       .         .      .         .           .
 """
-WORDS = [TaskState(word) for word in ["sent", "running", "succeeded", "failed", "timed_out", "interrupted"]]
+WORDS = [TaskState(word) for word in ["sent", "running", "succeeded", "failed", "timed_out", "interrupted", "unsupported"]]
 CELLS = {
     (TaskState(line.split()[0]), word): cell == "x"
     for line in _LINES.strip().splitlines()

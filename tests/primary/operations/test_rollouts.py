@@ -260,6 +260,13 @@ def test_a_run_of_a_task_stops_where_it_did_not(desk: Desk, state: str) -> None:
     assert staged.advance() is RolloutState.STOPPED
 
 
+def test_a_server_without_a_handler_stops_no_run_of_a_task(desk: Desk) -> None:
+    """As of a policy: that tells nothing of the change."""
+    staged = StagedRun(desk)
+    staged.board.say(staged.servers[0], staged.run, "unsupported")
+    assert staged.advance() is RolloutState.RUNNING
+
+
 def test_a_run_of_a_task_has_until_its_deadline(desk: Desk) -> None:
     staged = StagedRun(desk)
     desk.now = staged.run.deadline_at - 1

@@ -132,7 +132,9 @@ def test_a_server_that_is_not_trusted_runs_nothing(desk: Desk, board: Board, sta
 def test_a_server_below_gets_a_task_of_its_own_with_what_its_middle_server_gets(desk: Desk, board: Board) -> None:
     below = board.below(board.paris, "bbbbbbbbbb/cccccccccc", "deep")
     board.below(board.paris, "bbbbbbbbbb", "host")
-    run = board.newest(board.run(group="", server_id=below.id))
+    task = board.run(group="", server_id=below.id)
+    run = board.newest(task)
+    assert board.task(task).server == "paris / deep"
     assert board.states(run) == {"paris / deep": "queued"}
     assert (board.body(run)["only"], board.body(run)["below"]) == (below.id, False)
     wanted = desired_rows.layout(board.tx, ACME)
@@ -154,6 +156,11 @@ def test_a_server_below_runs_nothing_unless_it_and_the_middle_server_are_trusted
     desk.decide(board.lyon, Event.SUSPEND)
     with desk.refuses(Reason.STATE_FORBIDS):
         board.run(group="", server_id=other.id)
+
+
+def test_a_task_for_a_server_bears_its_name(board: Board) -> None:
+    assert board.task(board.run(group="", server_id=board.rome.id)).server == "rome"
+    assert board.task(board.run("Sites/Rome")).server == ""
 
 
 def test_a_server_of_another_account_is_not_there(desk: Desk, board: Board) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from enlist.outputs import LIMIT
 from enlist_secondary.handlers import output, process
 from enlist_secondary.handlers.interface import HandlerFailed
 from tests.secondary.handlers.programs import alive, number_in, python, script
@@ -109,7 +110,7 @@ async def test_ten_megabytes_are_drained_and_their_beginning_and_end_are_kept() 
     text = "import sys; w = sys.stdout.buffer.write; w(b'begin'); w(b'x' * 10_000_000); w(b'end')"
     ended = await process.run(python(text), b"", LONG)
     assert ended.status == 0
-    assert len(ended.output) <= output.LIMIT
+    assert len(ended.output) <= LIMIT
     head, line, tail = ended.output.split(b"\n")
     assert (head[:6], len(head), tail[-4:]) == (b"beginx", 32 * 1024, b"xend")
     assert line == f"[{10_000_008 - len(head) - len(tail)} bytes left out]".encode()
@@ -202,9 +203,9 @@ async def test_the_loop_goes_on_while_a_program_runs(tmp_path: Path) -> None:
 
 
 def test_output_within_the_limit_is_kept_as_it_is() -> None:
-    assert output.bounded(b"x" * output.LIMIT) == b"x" * output.LIMIT
-    cut = output.bounded(b"a" + b"x" * output.LIMIT)
-    assert len(cut) <= output.LIMIT
+    assert output.bounded(b"x" * LIMIT) == b"x" * LIMIT
+    cut = output.bounded(b"a" + b"x" * LIMIT)
+    assert len(cut) <= LIMIT
     assert b"bytes left out" in cut
 
 
