@@ -215,12 +215,15 @@ def _windows(tree: Mapping[str, Group], paths: Mapping[str, str]) -> Iterator[tu
 _BELOW = """
     SELECT below.via || '/' || below.path AS id, middle.name || ' / ' || below.name AS name, middle.group_id
     FROM below_server below JOIN server middle ON middle.account = below.account AND middle.id = below.via
-    WHERE below.account = $1 AND below.state = 'trusted' AND middle.state = 'trusted'
+    WHERE below.account = $1 AND below.state = 'trusted' AND middle.state IN ('trusted', 'suspended')
 """
 
 
 def targets(tx: Transaction, account: str, group_ids: Collection[str] | None = None) -> list[Target]:
-    """The trusted servers of an account, or those that stand in these groups; and all below the middle servers among them."""
+    """The trusted servers of an account, or those that stand in these groups; and all trusted ones below middle servers there.
+
+    Those below one that is suspended are for their own primary to trust: they keep what they have, and cannot be reached.
+    """
     rows = tx.rows("SELECT id, name, group_id FROM server WHERE account = $1 AND state = 'trusted'", account)
     rows += tx.rows(_BELOW, account)
     return [Target(r["id"], r["name"] or "", r["group_id"]) for r in rows if group_ids is None or r["group_id"] in group_ids]

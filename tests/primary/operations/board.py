@@ -13,7 +13,7 @@ from enlist_primary.model.rollouts import RolloutState, Stages
 from enlist_primary.model.servers import Server, State
 from enlist_primary.model.tasks import OPEN, Progress, Result, Run, Task, TaskState, Wanted, checked
 from enlist_primary.operations import tasks
-from enlist_primary.store import levels, rollouts
+from enlist_primary.store import rollouts
 from enlist_primary.store import tasks as rows
 from tests.primary.operations.desk import ACME, ANN, Desk
 
@@ -42,9 +42,7 @@ class Board:
 
     def below(self, middle: Server, path: str, name: str, state: State = State.TRUSTED) -> BelowServer:
         """A server below a middle server, as that says."""
-        self.tx.run("UPDATE server SET may_have_secondaries = 1 WHERE id = $1", middle.id)
-        below = BelowServer(middle.account, middle.id, path, name, "low.example", state, True, self.desk.now, None, "", ())
-        levels.save_below(self.tx, [below])
+        below = self.desk.below(middle, path, name, state)
         self.said[below.id] = HAS
         return below
 

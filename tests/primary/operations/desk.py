@@ -17,6 +17,7 @@ from enlist_primary.model import api_keys as keys
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry
+from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.servers import Event, Server, State
 from enlist_primary.model.users import Actor, Role, User
 from enlist_primary.operations import accounts, api_keys, enrolment, groups, servers
@@ -25,7 +26,7 @@ from enlist_primary.operations.enrolment import Asked, Caps, Place
 from enlist_primary.store import accounts as account_rows
 from enlist_primary.store import api_keys as key_rows
 from enlist_primary.store import groups as group_rows
-from enlist_primary.store import journal
+from enlist_primary.store import journal, levels
 from enlist_primary.store import servers as server_rows
 from enlist_primary.store.database import Row, Transaction
 from enlist_primary.store.groups import Group
@@ -100,6 +101,13 @@ class Desk:
     ) -> Account:
         """Changes an account."""
         return self.do(accounts.update, domain, contact, default_api_key, ANN, self.now, landing_group)
+
+    def below(self, middle: Server, path: str, name: str, state: State = State.TRUSTED) -> BelowServer:
+        """A server below a middle server, as that says."""
+        self.tx.run("UPDATE server SET may_have_secondaries = 1 WHERE id = $1", middle.id)
+        below = BelowServer(middle.account, middle.id, path, name, "low.example", state, True, self.now, None, "", ())
+        levels.save_below(self.tx, [below])
+        return below
 
     def add_group(self, path: str, account: str = ACME) -> Group:
         """Makes a group."""

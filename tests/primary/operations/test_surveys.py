@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from enlist import layers
 from enlist.layers import Layer
 from enlist.reasons import Reason
-from enlist_primary.model.rollouts import Stages
-from enlist_primary.model.servers import Server
+from enlist_primary.model.policies import Status
+from enlist_primary.model.rollouts import Presence, Stages
+from enlist_primary.model.servers import Event, Server, State
 from enlist_primary.store import groups, surveys
 from tests.primary.operations.desk import ACME, Desk
 from tests.primary.operations.fleet import KIND, Fleet
@@ -41,6 +42,28 @@ def planned(fleet: Fleet, path: str, settings: dict[str, Any] | None, *locks: st
 
 def _read(text: bytes) -> Any:
     return json.loads(text) if text else None
+
+
+# --- Below middle servers -----------------------------------------------------------------------------------------------------
+
+
+def test_who_stands_below_a_suspended_middle_server_is_counted_as_unreachable(desk: Desk, fleet: Fleet) -> None:
+    """It keeps what it has, and its own primary trusts it: the counts are complete."""
+    middle, other = fleet.server("middle", "Sites/Paris"), fleet.server("other", "Sites/Paris")
+    below = desk.below(middle, "bbbbbbbbbb", "b1")
+    desk.below(middle, "cccccccccc", "new", State.PENDING)
+    fleet.set("Sites", {"a": 1})
+    assert set(fleet.fares("Sites")) == {"middle", "other", "middle / b1"}
+    desk.decide(middle, Event.SUSPEND)
+    for id in (middle.id, below.id):
+        fleet.links[id] = Presence(connected=False, since=desk.now)
+    fleet.say(other)
+    counts = fleet.counts("Sites")
+    assert counts.by_status == {Status.APPLIED: 1, Status.UNREACHABLE: 1}
+    assert (counts.desired, counts.unreachable_since) == (2, desk.now)
+    assert set(fleet.fares("Sites")) == {"other", "middle / b1"}
+    desk.decide(middle, Event.REVOKE)
+    assert set(fleet.fares("Sites")) == {"other"}
 
 
 # --- What a server gets -------------------------------------------------------------------------------------------------------
