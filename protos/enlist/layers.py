@@ -91,7 +91,11 @@ def parse(text: bytes) -> dict[str, Any]:
 def encode(layer: Layer) -> bytes:
     """The body that travels and is hashed; `DOCUMENT_TOO_LARGE` above `MAX_BODY`."""
     body = dumps({"locks": layer.locks, "put_back": layer.put_back, "settings": dict(layer.settings)})
-    _check_size(body)
+    if len(body) > MAX_BODY:
+        settings = len(dumps(dict(layer.settings)))
+        room = MAX_BODY - (len(body) - settings)
+        sentence = f"With these locks, the settings have at most {room} bytes, written without spaces; these have {settings}."
+        raise Refused(Reason.DOCUMENT_TOO_LARGE, sentence)
     return body
 
 
@@ -142,7 +146,7 @@ def _load(text: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise _invalid(f"This is not JSON (line {error.lineno}, column {error.colno}: {error.msg}).") from error
     except RecursionError:  # without its cause: a thousand frames
-        raise _invalid(f"Objects and arrays stand more than {MAX_DEPTH} deep here.") from None
+        raise _too_deep(pointers.too_deep(text.decode("utf-8"), MAX_DEPTH)) from None
 
 
 def _integer(digits: str) -> int | _Bad:
@@ -183,7 +187,7 @@ def _check_value(value: Any, pointer: str, depth: int) -> None:
     if isinstance(value, str) and not pointers.writable(value):
         raise _misplaced("a name or text with a NUL character or half a surrogate pair", pointer)
     if isinstance(value, dict | list) and depth == MAX_DEPTH:
-        raise _misplaced(f"an object or array within {MAX_DEPTH} others", pointer)
+        raise _too_deep(pointer)
     if isinstance(value, dict):
         for name, member in value.items():
             below = pointers.child(pointer, name)
@@ -197,6 +201,10 @@ def _check_value(value: Any, pointer: str, depth: int) -> None:
 def _check_size(body: bytes) -> None:
     if len(body) > MAX_BODY:
         raise Refused(Reason.DOCUMENT_TOO_LARGE, f"A policy has at most {MAX_BODY} bytes; this one has {len(body)}.")
+
+
+def _too_deep(pointer: str) -> Refused:
+    return _misplaced(f"an object or array within {MAX_DEPTH} others", pointer)
 
 
 def _misplaced(what: str, pointer: str) -> Refused:

@@ -5,6 +5,7 @@ In Enlist a pointer's tokens name members of objects only: an array is one value
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -18,6 +19,8 @@ MISSING: Any = object()
 
 _FORM = re.compile(r"(/([^~/]|~[01])*)*")  # RFC 6901, section 3
 _SHOWN = 200
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOKEN = re.compile(rf"({_STRING})\s*:|{_STRING}|[{{}}\[\],]", re.DOTALL)
 
 
 def tokens(pointer: str) -> list[str]:
@@ -42,6 +45,27 @@ def find(value: Any, pointer: str) -> Any:
             return MISSING
         value = value[token]
     return value
+
+
+def too_deep(text: str, depth: int) -> str:
+    """The pointer to the first object or array within `depth` others, in JSON that is right as far as there; `""` if there is none.
+
+    For what is too deep to be read: nothing here takes more of the stack, however deep it is.
+    """
+    way: list[str | int] = []
+    for token in _TOKEN.finditer(text):
+        word, name = token[0], token[1]
+        if word in ("{", "[") and len(way) == depth:
+            return "".join(child("", str(step)) for step in way)
+        if word in ("{", "["):
+            way.append("" if word == "{" else 0)
+        elif word in ("}", "]"):
+            way.pop()
+        elif name:
+            way[-1] = json.loads(name)
+        elif word == "," and isinstance(step := way[-1], int):
+            way[-1] = step + 1
+    return ""
 
 
 def shown(pointer: str) -> str:

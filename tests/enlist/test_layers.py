@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enlist import layers, pointers
 from enlist.layers import Layer, Origin
@@ -178,10 +181,47 @@ def test_the_depth_of_a_body_is_the_depth_of_its_settings() -> None:
     assert f'"{"/a" * 32}"' in refused(Reason.POLICY_INVALID, layers.decode, (body % nested(33)).encode())
 
 
-def test_a_layer_that_grows_too_large_for_travelling_is_refused() -> None:
+@pytest.mark.parametrize("locks", [(), ("/a",), ("/a", "/b")])
+def test_a_layer_that_grows_too_large_for_travelling_is_refused_with_the_room_there_is_for_settings(locks: tuple[str, ...]) -> None:
     """Its settings alone would pass."""
-    settings = layers.parse(b'{"a": "%s"}' % (b"x" * (layers.MAX_BODY - 20)))
-    refused(Reason.DOCUMENT_TOO_LARGE, layers.encode, Layer(settings))
+    written = b'{"a": "%s"}' % (b"x" * (layers.MAX_BODY - 20))
+    said = refused(Reason.DOCUMENT_TOO_LARGE, layers.encode, Layer(layers.parse(written), locks))
+    room, has = map(int, re.findall(r"[0-9]+", said))
+    assert has == len(written) - len(" ")
+    most = b'{"a":"%s"}' % (b"x" * (room - 8))
+    assert (len(most), len(layers.encode(Layer(layers.parse(most), locks)))) == (room, layers.MAX_BODY)
+
+
+DEEP = [
+    ("[" * 100_000, "/0" * 31),
+    ('{"a":' * 100_000, "/a" * 31),
+    ('{"a": 1, "b" : ["x:", "]{", "\\"[", {}, [], ' + '{"~/":[' * 50_000, "/b/5" + "/~0~1/0" * 14 + "/~0~1"),
+]
+
+
+@pytest.mark.parametrize(("opening", "inside"), DEEP, ids=["arrays", "objects", "both"])
+def test_what_is_too_deep_to_be_read_at_all_is_refused_with_the_pointer_where_it_stands(opening: str, inside: str) -> None:
+    said = refused(Reason.POLICY_INVALID, layers.parse, f'{{"top": {opening}'.encode())
+    assert said == f'At "{pointers.shown("/top" + inside)}" stands an object or array within 32 others.'
+
+
+@given(
+    st.integers(0, 40), st.recursive(st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)), st.data()
+)
+def test_the_scan_of_what_is_too_deep_finds_what_a_reader_would(depth: int, value: Any, data: st.DataObject) -> None:
+    for way in range(depth):
+        value = data.draw(st.sampled_from([[0, value], {"x": [], "": value}, {"a/b": "[", "~": value}]), label=str(way))
+    text = json.dumps(value, indent=data.draw(st.sampled_from([None, 1])))
+    assert pointers.too_deep(text, 5) == (_first_within(value, 5, "") or "")
+
+
+def _first_within(value: Any, depth: int, pointer: str) -> str | None:
+    if not isinstance(value, dict | list):
+        return None
+    if depth == 0:
+        return pointer
+    members = value.items() if isinstance(value, dict) else enumerate(value)
+    return next((at for name, each in members if (at := _first_within(each, depth - 1, pointers.child(pointer, str(name))))), None)
 
 
 def test_what_json_does_not_have_is_never_written() -> None:
