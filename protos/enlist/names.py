@@ -76,6 +76,8 @@ def printable(text: str) -> bool:
 
 def group_path(text: str) -> tuple[str, ...]:
     """The names on the way from the root group down; the root group itself, `/`, has none."""
+    if "//" in text:
+        raise _refuse("A group's path has a name between any two slashes, such as Sites/Paris.")
     inner = text.strip("/")
     if inner.count("/") >= GROUP_DEPTH:
         raise _refuse(f"A group stands at most {GROUP_DEPTH} levels deep.")

@@ -122,7 +122,7 @@ def test_a_group_path(text: str, path: tuple[str, ...]) -> None:
     assert names.group_path(names.show_group(path)) == path
 
 
-@pytest.mark.parametrize("text", ["a//b", "a/ b", "a/\x1b", "a/-b", "..", "../x", "a/./b"])
+@pytest.mark.parametrize("text", ["a//b", "//a", "a//", "//", "a/ b", "a/\x1b", "a/-b", "..", "../x", "a/./b"])
 def test_a_group_path_of_improper_names_is_refused(text: str) -> None:
     assert refuses(names.group_path, text)
 

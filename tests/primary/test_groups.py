@@ -87,6 +87,16 @@ async def test_refusals_come_with_their_reasons(running: Running) -> None:
     assert await head(running) == before
 
 
+async def test_of_an_account_that_is_not_there_nothing_is_listed(running: Running) -> None:
+    hierarchy, parent = running.admin.hierarchy, "accounts/nowhere.example"
+    for call in (
+        hierarchy.ListGroups(pb.ListGroupsRequest(parent=parent)),
+        hierarchy.ListServers(pb.ListServersRequest(parent=parent)),
+        hierarchy.ListBelow(pb.ListBelowRequest(parent=parent)).read(),
+    ):
+        assert (await refused_by(call)).reason is Reason.ACCOUNT_UNKNOWN
+
+
 async def test_a_server_is_authorized_into_a_group_in_one_decision(running: Running) -> None:
     await add(running, "Sites/Paris")
     _, name = await pending(running)

@@ -21,13 +21,13 @@ def group_of(text: str) -> tuple[str, str]:
     """The account and the path in `acme.example/Sites/Paris`; `acme.example` alone, or with a slash, is the root group, `/`."""
     from enlist import names
 
-    domain, _, path = text.partition("/")
+    domain, slash, path = text.partition("/")
     try:
         names.account_domain(domain)
     except Refused:
         sentence = f'"{text}" names no group: write {WHERE}, the domain in lower case, such as acme.example/Sites/Paris.'
         raise Refused(Reason.INVALID_ARGUMENT, sentence) from None
-    return domain, names.show_group(names.group_path(path))
+    return domain, names.show_group(names.group_path(slash + path))
 
 
 def shown(domain: str, path: str) -> str:

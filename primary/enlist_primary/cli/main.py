@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
@@ -32,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write to standard error past our logs
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(_values_joined(sys.argv[1:] if argv is None else argv))
     as_json = getattr(arguments, "json", False)
 
     def work() -> int:
@@ -41,6 +43,17 @@ def main(argv: list[str] | None = None) -> int:
         return status
 
     return commands.run(work, lambda refused: output.refused(refused, as_json))
+
+
+def _values_joined(argv: Sequence[str]) -> list[str]:
+    """The same with `--deadline -5s` as `--deadline=-5s`: argparse takes that value for a flag, and no flag of ours is a number."""
+    joined: list[str] = []
+    for word in argv:
+        if re.match(r"-\d", word) and joined and re.fullmatch(r"--[a-z-]*[a-z]", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _check_text(arguments: argparse.Namespace) -> None:

@@ -238,8 +238,8 @@ def _decide(arguments: argparse.Namespace) -> int:
             request.comparison_code, request.group = arguments.code, arguments.group
             if arguments.may_have_secondaries is not None:
                 request.may_have_secondaries = arguments.may_have_secondaries
-                if not arguments.may_have_secondaries:
-                    request.bequest = _bequest(server, arguments.below)
+            if arguments.below is not None or arguments.may_have_secondaries is False:
+                request.bequest = _bequest(server, arguments.below)
         decided: Server = await getattr(trust_pb2_grpc.TrustServiceStub(channel), f"{method}Server")(request)
         return decided
 

@@ -79,6 +79,9 @@ def authorize(
     `code_matches` is None where no comparison code was compared. One that is trusted already is only moved, and told whether a
     primary on its host may stand under this one (None: that stays as it is).
     """
+    if bequest is not None and may_have_secondaries is not False:
+        sentence = "What becomes of what was set below is said where it ends: --below goes with --no-may-have-secondaries."
+        raise Refused(Reason.INVALID_ARGUMENT, sentence)
     if code_matches is False:
         servers.load(tx, account, id)  # whoever asks about a server that is not there learns that first
         raise Refused(

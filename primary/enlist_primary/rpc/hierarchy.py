@@ -85,6 +85,7 @@ class Hierarchy(Groups):
         (parent,) = names.parse_resource(request.parent, "accounts")
         if parent != "-":
             domains = [who.require(accounts.from_resource(request.parent))]
+            await own.database.read(account_rows.load, domains[0])
         else:
             domains = [each.domain for each in await own.database.read(account_rows.listed) if who.sees(each.domain)]
         for domain in domains:

@@ -39,6 +39,9 @@ def test_a_group_is_named_by_its_account_and_its_path(text: str, domain: str, pa
         "acme.example./Sites",
         "./Sites",
         "acme.example/a//b",
+        "acme.example//a",
+        "acme.example//",
+        "acme.example/a//",
         "acme.example/-a",
     ],
 )

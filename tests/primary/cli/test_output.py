@@ -374,6 +374,7 @@ COMMANDS: dict[str, Case] = {
             ("--may-have-secondaries", True, trust.BEQUEST_UNSPECIFIED),
             ("--no-may-have-secondaries", False, trust.BEQUEST_UNSPECIFIED),
             ("--no-may-have-secondaries --below freeze", False, trust.BEQUEST_FREEZE),
+            ("--may-have-secondaries --below freeze", True, trust.BEQUEST_FREEZE),  # the primary refuses it
         )
     },
     **{

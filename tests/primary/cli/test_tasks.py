@@ -152,6 +152,7 @@ def test_arguments_are_read_from_a_file_or_from_standard_input(run: Run, tmp_pat
         ("acme.example --kind x --at 2026-11-22T02:00:00", "INVALID_ARGUMENT"),
         ("acme.example --kind x --deadline forever", "INVALID_ARGUMENT"),
         ("acme.example --kind x --deadline -1s", "INVALID_ARGUMENT"),
+        ("acme.example --kind x --deadline=-1s", "INVALID_ARGUMENT"),
         ("Acme/Sites --kind x", "INVALID_ARGUMENT"),
         ("acme.example/a --kind x --account beta.example", "INVALID_ARGUMENT"),
         ("nobody --kind x", "NOT_FOUND"),
@@ -165,7 +166,7 @@ def test_what_cannot_be_meant_is_refused_before_a_task_is_made(run: Run, words: 
     fake = primary()
     if "--account acme.example" in words:
         fake._answers["ListServers"] = hierarchy_pb2.ListServersResponse(servers=SERVERS[:1])
-    ran = run("task", "run", *words.replace("-1s", "=-1s").replace(" =", "=").split(), "--json", primary=fake)
+    ran = run("task", "run", *words.split(), "--json", primary=fake)
     assert (ran.status, json.loads(ran.out)["reason"]) == (1, reason)
     assert "RunTask" not in dict(fake.asked)
 

@@ -10,6 +10,7 @@ from enlist.reasons import Reason
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.api_keys import Kind
 from enlist_primary.model.journal import JournalEntry
+from enlist_primary.model.levels import Bequest
 from enlist_primary.model.servers import DECISIONS, Event, State
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import servers
@@ -148,6 +149,18 @@ def test_a_right_code_authorizes_only_who_waits(desk: Desk, state: State, code_m
     server = bring(desk, state)
     with desk.refuses(Reason.STATE_FORBIDS):
         desk.authorize(server, code_matches)
+
+
+# --- Secondaries of its own -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("may", [None, True])
+def test_what_stays_below_is_said_only_where_it_ends(desk: Desk, may: bool | None) -> None:
+    server = desk.ask()
+    with desk.refuses(Reason.INVALID_ARGUMENT) as no:
+        desk.do(servers.authorize, ACME, server.id, None, BOB, desk.now, "", may, Bequest.FREEZE)
+    assert "--no-may-have-secondaries" in no.value.message
+    desk.do(servers.authorize, ACME, server.id, None, BOB, desk.now, "", False, Bequest.FREEZE)
 
 
 # --- About whom -----------------------------------------------------------------------------------------------------------------
