@@ -201,9 +201,13 @@ async def _aim(channel: grpc.aio.Channel, request: RunTaskRequest, arguments: ar
 
 async def _below(channel: grpc.aio.Channel, wanted: str, account: str) -> ListedBelow | None:
     """The server below a middle server that a text with a slash names; None if it names a group."""
-    if await _is_account(channel, wanted.partition("/")[0]):
+    above, _, rest = wanted.partition("/")
+    if await _is_account(channel, above):
         return None
-    found = below.choose(await fetch(channel, account), await below.fetch(channel, account), wanted)
+    servers = await fetch(channel, account)
+    found = below.choose(servers, await below.fetch(channel, account), wanted)
+    if found is None and any(above in (server.id, server.display_name) for server in servers):
+        raise Refused(Reason.NOT_FOUND, f'No server "{rest}" stands below {above}. See: enlist-primary tree')
     return found.listed if found is not None else None
 
 

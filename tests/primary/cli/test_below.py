@@ -91,6 +91,11 @@ def test_a_task_is_run_there_by_the_ids_on_the_way(run: Run, target: str) -> Non
     assert (request.parent, request.target.server_id, request.target.group) == ("accounts/acme.example", id_of(DEEP), "")
 
 
+def test_nobody_below_a_server_is_not_taken_for_a_group(run: Run) -> None:
+    ran = run("task", "run", "m1/nobody", "--kind", "restart", primary=primary())
+    assert (ran.status, ran.err.startswith('NOT_FOUND: No server "nobody" stands below m1.')) == (1, True)
+
+
 def test_a_group_is_meant_where_an_account_s_domain_begins_the_name(run: Run) -> None:
     fake = primary()
     run("task", "run", "acme.example/host", "--kind", "restart", primary=fake)
