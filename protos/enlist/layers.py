@@ -6,28 +6,18 @@ of a server, from the top-most primary's top group down to its own group, are fo
     patch = admit(settings, locks); value = merge(value, patch); locks |= own locks
 
 `merge` is RFC 7396; `admit` leaves out what the locks of the layers above do not let through. JSON values are dict, list, str, int,
-float, bool and None, and those given here come from `parse` or `decode`: the limits below hold for them. No function changes what
-it is given, and nothing returned shares an object or array with it.
+float, bool and None, and those given here come from `values.parse` or `decode`: the limits there hold for them. No function changes
+what it is given, and nothing returned shares an object or array with it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from enlist import pointers
+from enlist import documents, pointers, values
 from enlist.reasons import Reason, Refused
-
-MAX_BODY = 1024 * 1024
-"""Bytes of settings as they are set, and of a layer as it travels."""
-
-MAX_DEPTH = 32
-"""Objects and arrays around a value, the outermost one included."""
-
-MAX_INTEGER = 2**53
-"""Beyond it a reader with double precision (RFC 8259, section 6) takes a neighbour for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class Layer:
         if not isinstance(other, Layer):
             return NotImplemented
         mine, theirs = (self.locks, self.put_back), (other.locks, other.put_back)
-        return mine == theirs and same(dict(self.settings), dict(other.settings))
+        return mine == theirs and values.same(dict(self.settings), dict(other.settings))
 
 
 @dataclass(frozen=True)
@@ -78,141 +68,26 @@ class Explanation:
 # Reading and writing
 
 
-def parse(text: bytes) -> dict[str, Any]:
-    """Settings as somebody set them: one JSON object in UTF-8 (rule 1).
-
-    Refused as `DOCUMENT_TOO_LARGE` above `MAX_BODY`, else as `POLICY_INVALID`: members named twice, NaN, infinities and numbers too
-    large for a double, integers beyond 2^53, depth above `MAX_DEPTH`, names and texts with lone surrogates (no UTF-8) or NUL,
-    values at a pointer longer than `pointers.MAX_POINTER`.
-    """
-    return _settings(_load(text))
-
-
 def encode(layer: Layer) -> bytes:
-    """The body that travels and is hashed; `DOCUMENT_TOO_LARGE` above `MAX_BODY`."""
-    body = dumps({"locks": layer.locks, "put_back": layer.put_back, "settings": dict(layer.settings)})
-    if len(body) > MAX_BODY:
-        settings = len(dumps(dict(layer.settings)))
-        room = MAX_BODY - (len(body) - settings)
+    """The body that travels and is hashed; `DOCUMENT_TOO_LARGE` above `documents.BODY_LIMIT`."""
+    body = values.dumps({"locks": layer.locks, "put_back": layer.put_back, "settings": dict(layer.settings)})
+    if len(body) > documents.BODY_LIMIT:
+        settings = len(values.dumps(dict(layer.settings)))
+        room = documents.BODY_LIMIT - (len(body) - settings)
         sentence = f"With these locks, the settings have at most {room} bytes, written without spaces; these have {settings}."
         raise Refused(Reason.DOCUMENT_TOO_LARGE, sentence)
     return body
 
 
 def decode(body: bytes) -> Layer:
-    """Reads what `encode` wrote, as strictly as `parse`."""
-    whole = _load(body)
+    """Reads what `encode` wrote, as strictly as `values.parse`."""
+    whole = values.load(body)
     if not isinstance(whole, dict) or whole.keys() != {"locks", "put_back", "settings"}:
         raise _invalid('The body of a policy is a JSON object with "locks", "put_back" and "settings".')
     locks, put_back = whole["locks"], whole["put_back"]
     if not isinstance(put_back, bool) or not isinstance(locks, list) or not all(isinstance(lock, str) for lock in locks):
         raise _invalid('In the body of a policy, "locks" are texts in an array, and "put_back" is true or false.')
-    return Layer(_settings(whole["settings"]), tuple(locks), put_back)
-
-
-def dumps(value: Any) -> bytes:
-    """Canonical JSON: members in the order of their code points, no spaces, UTF-8. Numbers stay as they are: 1 is not 1.0 here."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal (rule 10): `true` is not 1 as in Python, but 1 and 1.0 are the same number."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(member, b[name]) for name, member in a.items())
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a is b if isinstance(a, bool) or isinstance(b, bool) else bool(a == b)
-
-
-@dataclass(frozen=True)
-class _Bad:
-    """Stands in what was read for what is refused: the hooks that find it do not know where they are."""
-
-    what: str
-
-
-def _load(text: bytes) -> Any:
-    _check_size(text)
-    try:
-        return json.loads(
-            text.decode("utf-8"),
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=lambda name: _Bad(f"{name}, which is not JSON"),
-            object_pairs_hook=_members,
-        )
-    except UnicodeDecodeError as error:
-        raise _invalid(f"This is not UTF-8 (byte {error.start + 1}).") from error
-    except json.JSONDecodeError as error:
-        raise _invalid(f"This is not JSON (line {error.lineno}, column {error.colno}: {error.msg}).") from error
-    except RecursionError:  # without its cause: a thousand frames
-        raise _too_deep(pointers.too_deep(text.decode("utf-8"), MAX_DEPTH)) from None
-
-
-def _integer(digits: str) -> int | _Bad:
-    if len(digits) <= len(str(-MAX_INTEGER)) and abs(int(digits)) <= MAX_INTEGER:
-        return int(digits)
-    return _Bad("an integer beyond 2^53; write it as a text")
-
-
-def _float(digits: str) -> float | _Bad:
-    number = float(digits)
-    return number if abs(number) != float("inf") else _Bad("a number too large for double precision; write it as a text")
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                members[name] = _Bad("a member named twice")
-            seen.add(name)
-    return members
-
-
-def _settings(value: Any) -> dict[str, Any]:
-    _check_value(value, "", 0)
-    if not isinstance(value, dict):
-        raise _invalid("The settings are a JSON object.")
-    return value
-
-
-def _check_value(value: Any, pointer: str, depth: int) -> None:
-    """Refuses a value that may not stand at `pointer`, within `depth` objects and arrays."""
-    if isinstance(value, _Bad):
-        raise _misplaced(value.what, pointer)
-    if len(pointer) > pointers.MAX_POINTER:
-        raise _misplaced(f"something that takes more than {pointers.MAX_POINTER} characters to point to", pointer)
-    if isinstance(value, str) and not pointers.writable(value):
-        raise _misplaced("a name or text with a NUL character or half a surrogate pair", pointer)
-    if isinstance(value, dict | list) and depth == MAX_DEPTH:
-        raise _too_deep(pointer)
-    if isinstance(value, dict):
-        for name, member in value.items():
-            below = pointers.child(pointer, name)
-            _check_value(name, below, depth + 1)
-            _check_value(member, below, depth + 1)
-    elif isinstance(value, list):
-        for index, member in enumerate(value):
-            _check_value(member, f"{pointer}/{index}", depth + 1)
-
-
-def _check_size(body: bytes) -> None:
-    if len(body) > MAX_BODY:
-        raise Refused(Reason.DOCUMENT_TOO_LARGE, f"A policy has at most {MAX_BODY} bytes; this one has {len(body)}.")
-
-
-def _too_deep(pointer: str) -> Refused:
-    return _misplaced(f"an object or array within {MAX_DEPTH} others", pointer)
-
-
-def _misplaced(what: str, pointer: str) -> Refused:
-    return _invalid(f'At "{pointers.shown(pointer)}" stands {what}.')
-
-
-def _invalid(message: str) -> Refused:
-    return Refused(Reason.POLICY_INVALID, message)
+    return Layer(values.settings(whole["settings"]), tuple(locks), put_back)
 
 
 # Folding
@@ -386,3 +261,7 @@ def _leaves(
         else:
             frozen = below is not None and isinstance(member, list)  # by a lock at it, or (rule 5) by one beneath
             origin[here] = Origin(saying[-1][0], locked=frozen or below == {})
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(Reason.POLICY_INVALID, message)

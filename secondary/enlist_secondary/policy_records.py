@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from enlist import documents, layers
+from enlist import documents, layers, values
 from enlist.layers import Layer
 from enlist.reasons import Refused
 from enlist.runtime import schedules
@@ -151,7 +151,7 @@ def _new(want: Wanted, record: Record, window_open: bool) -> Step:
         return Step.SAY_UNREADABLE
     running = record.running.settings
     certain = not record.uncertain and not record.doubtful
-    if certain and running is not None and layers.same(running, want.settings):
+    if certain and running is not None and values.same(running, want.settings):
         return Step.ADOPT
     return Step.APPLY if window_open else Step.WAIT
 
@@ -208,7 +208,7 @@ def _folded(kind: str, found: Sequence[Document]) -> Wanted:
     except Refused as refused:
         problem = refused.message
     revisions = meant((document.origin, document.item) for document in found)
-    content = layers.dumps([[*revisions.items()], settings, problem])
+    content = values.dumps([[*revisions.items()], settings, problem])
     parts = {_part(document): document.item.confirm_seconds for document in found}
     return Wanted(
         kind=kind,

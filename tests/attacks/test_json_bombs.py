@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from enlist.layers import MAX_BODY
+from enlist.documents import BODY_LIMIT
 from enlist.reasons import Reason
 from enlist.v1 import hierarchy_pb2, policy_pb2, task_pb2
 from tests.attacks.world import World
@@ -19,7 +19,7 @@ from tests.support.inprocess import ACCOUNT, refused_by
 PARENT = f"accounts/{ACCOUNT}"
 CHEAP = 0.5
 """Seconds of this process's time, in which the primary runs too, that a refusal takes at most."""
-FULL = MAX_BODY - 1024
+FULL = BODY_LIMIT - 1024
 """Bytes that are few enough to be looked into, whatever they are for."""
 
 
@@ -50,9 +50,9 @@ BOMBS = {
     "no object": b"[1]",
 }
 TOO_LARGE = {
-    "a text of more than a mebibyte": json.dumps({"a": "x" * MAX_BODY}).encode(),
-    "a hundred thousand names": json.dumps({f"name-{n:08}": n for n in range(100_000)}).encode()[: 2 * MAX_BODY],
-    "hardly anything among a mebibyte of spaces": b'{"a": 1' + b" " * MAX_BODY + b"}",
+    "a text of more than a mebibyte": json.dumps({"a": "x" * BODY_LIMIT}).encode(),
+    "a hundred thousand names": json.dumps({f"name-{n:08}": n for n in range(100_000)}).encode()[: 2 * BODY_LIMIT],
+    "hardly anything among a mebibyte of spaces": b'{"a": 1' + b" " * BODY_LIMIT + b"}",
 }
 
 

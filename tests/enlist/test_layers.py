@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enlist import layers, pointers
+from enlist import documents, layers, pointers, values
 from enlist.layers import Layer, Origin
 from enlist.reasons import Reason, Refused
 
@@ -56,7 +56,7 @@ def nested(depth: int) -> str:
     ],
 )
 def test_what_is_refused_is_named_by_where_it_stands(text: str, pointer: str) -> None:
-    message = refused(Reason.POLICY_INVALID, layers.parse, text.encode())
+    message = refused(Reason.POLICY_INVALID, values.parse, text.encode())
     assert f'"{pointer}"' in message
     assert "\0" not in message.encode().decode()
 
@@ -83,14 +83,14 @@ def test_what_is_refused_is_named_by_where_it_stands(text: str, pointer: str) ->
     ],
 )
 def test_what_is_no_json_object_in_utf_8_is_refused(text: bytes) -> None:
-    refused(Reason.POLICY_INVALID, layers.parse, text)
+    refused(Reason.POLICY_INVALID, values.parse, text)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * layers.MAX_BODY,
-        '{"":' * (layers.MAX_BODY // 4),
+        "[" * documents.BODY_LIMIT,
+        '{"":' * (documents.BODY_LIMIT // 4),
         '{"a":' * 5000 + "1" + "}" * 5000,
         '{"a":' + "9" * 1_000_000 + "}",
         '{"a":-' + "9" * 1_000_000 + "}",
@@ -102,17 +102,17 @@ def test_what_is_no_json_object_in_utf_8_is_refused(text: bytes) -> None:
     ],
     ids=["arrays", "objects", "closed", "digits", "minus", "decimals", "exponent", "pointers", "pointer", "twice"],
 )
-@pytest.mark.parametrize("read", [layers.parse, layers.decode])
+@pytest.mark.parametrize("read", [values.parse, layers.decode])
 def test_a_bomb_is_refused_and_its_refusal_is_short(read: Callable[[bytes], object], text: str) -> None:
     """Attacks row 33: neither the depth of Python's stack nor its limit of digits shows, and long pointers do not multiply."""
     assert len(refused(Reason.POLICY_INVALID, read, text.encode())) < 400
 
 
-@pytest.mark.parametrize("read", [layers.parse, layers.decode])
+@pytest.mark.parametrize("read", [values.parse, layers.decode])
 def test_a_body_of_a_byte_too_many_is_too_large(read: Callable[[bytes], object]) -> None:
-    whole = b'{"a": ""' + b" " * (layers.MAX_BODY - 9) + b"}"
-    assert layers.parse(whole) == {"a": ""}
-    assert str(layers.MAX_BODY) in refused(Reason.DOCUMENT_TOO_LARGE, read, whole + b" ")
+    whole = b'{"a": ""' + b" " * (documents.BODY_LIMIT - 9) + b"}"
+    assert values.parse(whole) == {"a": ""}
+    assert str(documents.BODY_LIMIT) in refused(Reason.DOCUMENT_TOO_LARGE, read, whole + b" ")
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_a_body_of_a_byte_too_many_is_too_large(read: Callable[[bytes], object])
     ],
 )
 def test_what_is_within_the_limits_is_read_as_it_was_written(value: dict[str, Any]) -> None:
-    assert layers.dumps(layers.parse(json.dumps(value).encode())) == layers.dumps(value)
+    assert values.dumps(values.parse(json.dumps(value).encode())) == values.dumps(value)
     assert layers.decode(layers.encode(Layer(value))) == Layer(value)
 
 
 def test_a_path_longer_than_a_pointer_may_be_is_refused() -> None:
-    refused(Reason.POLICY_INVALID, layers.parse, json.dumps({"k" * pointers.MAX_POINTER: 1}).encode())
-    refused(Reason.POLICY_INVALID, layers.parse, json.dumps({"~" * (pointers.MAX_POINTER // 2): 1}).encode())
+    refused(Reason.POLICY_INVALID, values.parse, json.dumps({"k" * pointers.MAX_POINTER: 1}).encode())
+    refused(Reason.POLICY_INVALID, values.parse, json.dumps({"~" * (pointers.MAX_POINTER // 2): 1}).encode())
 
 
 # The body that travels
@@ -184,12 +184,12 @@ def test_the_depth_of_a_body_is_the_depth_of_its_settings() -> None:
 @pytest.mark.parametrize("locks", [(), ("/a",), ("/a", "/b")])
 def test_a_layer_that_grows_too_large_for_travelling_is_refused_with_the_room_there_is_for_settings(locks: tuple[str, ...]) -> None:
     """Its settings alone would pass."""
-    written = b'{"a": "%s"}' % (b"x" * (layers.MAX_BODY - 20))
-    said = refused(Reason.DOCUMENT_TOO_LARGE, layers.encode, Layer(layers.parse(written), locks))
+    written = b'{"a": "%s"}' % (b"x" * (documents.BODY_LIMIT - 20))
+    said = refused(Reason.DOCUMENT_TOO_LARGE, layers.encode, Layer(values.parse(written), locks))
     room, has = map(int, re.findall(r"[0-9]+", said))
     assert has == len(written) - len(" ")
     most = b'{"a":"%s"}' % (b"x" * (room - 8))
-    assert (len(most), len(layers.encode(Layer(layers.parse(most), locks)))) == (room, layers.MAX_BODY)
+    assert (len(most), len(layers.encode(Layer(values.parse(most), locks)))) == (room, documents.BODY_LIMIT)
 
 
 DEEP = [
@@ -201,7 +201,7 @@ DEEP = [
 
 @pytest.mark.parametrize(("opening", "inside"), DEEP, ids=["arrays", "objects", "both"])
 def test_what_is_too_deep_to_be_read_at_all_is_refused_with_the_pointer_where_it_stands(opening: str, inside: str) -> None:
-    said = refused(Reason.POLICY_INVALID, layers.parse, f'{{"top": {opening}'.encode())
+    said = refused(Reason.POLICY_INVALID, values.parse, f'{{"top": {opening}'.encode())
     assert said == f'At "{pointers.shown("/top" + inside)}" stands an object or array within 32 others.'
 
 
@@ -227,7 +227,7 @@ def _first_within(value: Any, depth: int, pointer: str) -> str | None:
 def test_what_json_does_not_have_is_never_written() -> None:
     """A value that did not come from `parse`: a fault of the program, not of its user."""
     with pytest.raises(ValueError, match="JSON"):
-        layers.dumps({"a": float("nan")})
+        values.dumps({"a": float("nan")})
 
 
 def test_layers_are_equal_by_json_type_and_their_locks_are_a_set() -> None:
@@ -263,8 +263,8 @@ def test_layers_are_equal_by_json_type_and_their_locks_are_a_set() -> None:
 )
 def test_values_are_compared_by_json_type(a: Any, b: Any, equal: bool) -> None:
     """Rule 10: Python says True == 1."""
-    assert layers.same(a, b) is equal
-    assert layers.same(b, a) is equal
+    assert values.same(a, b) is equal
+    assert values.same(b, a) is equal
 
 
 # Pointers
@@ -334,7 +334,7 @@ def test_a_pointer_finds_members_and_nothing_in_arrays() -> None:
 def test_the_table_of_the_rfc(original: Any, patch: Any, result: Any) -> None:
     """RFC 7396, appendix A; a member deep, because a layer is always an object."""
     merged = layers.effective([Layer({"x": original}), Layer({"x": patch})])
-    assert layers.same(merged, {} if result is ... else {"x": result})
+    assert values.same(merged, {} if result is ... else {"x": result})
 
 
 NTP = {"ntp": {"servers": ["a", "b"], "pool": {"size": 4}}, "log": "info"}
@@ -380,7 +380,7 @@ NTP = {"ntp": {"servers": ["a", "b"], "pool": {"size": 4}}, "log": "info"}
 def test_locks_hold_against_the_layer_below(upper: Any, locks: list[str], lower: Any, result: Any) -> None:
     """Rules 3 to 8, and set or not: what is already in force below a new lock is ignored in the same way."""
     merged = layers.effective([Layer(upper, tuple(locks)), Layer(lower)])
-    assert layers.same(merged, result)
+    assert values.same(merged, result)
 
 
 def test_a_layers_own_locks_bind_only_the_layers_below_it() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from enlist import layers, pointers
+from enlist import layers, pointers, values
 from enlist.layers import Layer
 from enlist.reasons import Refused
 from tests.enlist import layers_reference as reference
@@ -65,7 +65,7 @@ SMALL: st.SearchStrategy[Any] = (
 
 def exact(value: Any) -> bytes:
     """A value with its types, which Python's `==` does not look at; the order of members does not count."""
-    return layers.dumps(value)
+    return values.dumps(value)
 
 
 @settings(max_examples=600)
@@ -210,7 +210,7 @@ def test_a_layer_is_read_as_it_was_written(layer: Layer) -> None:
 def test_what_says_the_same_is_the_same_bytes(value: dict[str, Any], random: Any) -> None:
     """However it was spaced, escaped and ordered."""
     written = json.dumps(shuffled(value, random), indent=2, ensure_ascii=random.random() < 0.5).encode()
-    assert layers.encode(Layer(layers.parse(written))) == layers.encode(Layer(value))
+    assert layers.encode(Layer(values.parse(written))) == layers.encode(Layer(value))
 
 
 def shuffled(value: Any, random: Any) -> Any:
@@ -227,8 +227,8 @@ def shuffled(value: Any, random: Any) -> Any:
 @given(SMALL, SMALL)
 def test_same_is_equality_of_what_is_written(a: Any, b: Any) -> None:
     """Rule 10; numbers of the same value are written as one here, so that 1 and 1.0 meet."""
-    assert layers.same(a, b) == (_numbers_as_one(a) == _numbers_as_one(b))
-    assert layers.same(a, deepcopy(a))
+    assert values.same(a, b) == (_numbers_as_one(a) == _numbers_as_one(b))
+    assert values.same(a, deepcopy(a))
 
 
 def _numbers_as_one(value: Any) -> str:
@@ -248,7 +248,7 @@ HOSTILE = st.lists(
 
 @settings(max_examples=600)
 @given(st.binary(max_size=60) | HOSTILE.map(str.encode))
-@pytest.mark.parametrize("read", [layers.parse, layers.decode])
+@pytest.mark.parametrize("read", [values.parse, layers.decode])
 def test_whatever_is_read_nothing_but_a_refusal_comes_back(read: Any, text: bytes) -> None:
     """Attacks row 33."""
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from enlist import layers
+from enlist import documents
 from enlist.names import resource
 from enlist.reasons import Reason
 from enlist.v1 import document_pb2, hierarchy_pb2
@@ -133,7 +133,7 @@ DEEP = b'{"a":' * 33 + b"1" + b"}" * 33
         (b'{"a": 1}', ("/b",), Reason.POLICY_INVALID, '"/b"'),
         (b'{"a": [1]}', ("/a/0",), Reason.POLICY_INVALID, '"/a/0"'),
         (b'{"locked": 2}', (), Reason.SETTING_LOCKED, '"/locked"'),
-        (b'{"a": "' + b"x" * layers.MAX_BODY + b'"}', (), Reason.DOCUMENT_TOO_LARGE, ""),
+        (b'{"a": "' + b"x" * documents.BODY_LIMIT + b'"}', (), Reason.DOCUMENT_TOO_LARGE, ""),
     ],
 )
 async def test_bad_settings_are_refused_with_their_pointer_and_nothing_is_stored(

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from enlist import certificates, documents, layers
+from enlist import certificates, documents, layers, values
 from enlist.documents import Item, Origin, Stamp
 from enlist.layers import Layer
 from enlist.v1 import document_pb2 as pb
@@ -61,7 +61,7 @@ def policy(revision: int, settings: dict[str, Any], kind: str = "motd", confirm:
 
 def window(revision: int, start: str, seconds: int = 3600, zone: str = "") -> Wish:
     """A maintenance window."""
-    return wish(documents.WINDOW, "/", revision, layers.dumps({"start": start, "seconds": seconds, "zone": zone}))
+    return wish(documents.WINDOW, "/", revision, values.dumps({"start": start, "seconds": seconds, "zone": zone}))
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
 ) -> Wish:
     """A run of a task."""
     whom = {**({"below": True} if below else {}), **({"only": only} if only else {})}
-    body = layers.dumps({"run": id, "kind": kind, "args": args, "deadline": deadline, **whom})
+    body = values.dumps({"run": id, "kind": kind, "args": args, "deadline": deadline, **whom})
     return wish(documents.TASK + kind, id, revision, body)
 
 

@@ -166,20 +166,20 @@ def _layer(arguments: argparse.Namespace) -> Any:
 
 def read_settings(name: str) -> bytes:
     """What the file holds, or standard input for `-`; refused with DOCUMENT_TOO_LARGE before more is read than may be sent."""
-    from enlist.layers import MAX_BODY
+    from enlist.documents import BODY_LIMIT
 
     try:
         if name == "-":
-            text = sys.stdin.buffer.read(MAX_BODY + 1)
+            text = sys.stdin.buffer.read(BODY_LIMIT + 1)
         else:
             with open(name, "rb") as file:
-                text = file.read(MAX_BODY + 1)
+                text = file.read(BODY_LIMIT + 1)
     except FileNotFoundError:
         raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {name}.") from None
     except OSError as error:
         raise Refused(Reason.FILE_FAILED, f"{name} cannot be read: {error.strerror}.") from None
-    if len(text) > MAX_BODY:
-        raise Refused(Reason.DOCUMENT_TOO_LARGE, f"{name} holds more than {MAX_BODY} bytes: a policy has at most 1 MiB.")
+    if len(text) > BODY_LIMIT:
+        raise Refused(Reason.DOCUMENT_TOO_LARGE, f"{name} holds more than {BODY_LIMIT} bytes: a policy has at most 1 MiB.")
     return text
 
 

@@ -236,10 +236,10 @@ def _whose(layer: Any) -> tuple[str, str]:
 
 
 def _explained(response: ExplainPolicyResponse) -> Any:
-    from enlist import layers
+    from enlist import layers, values
 
     return layers.explain(
-        [layers.Layer(layers.parse(each.says.settings), tuple(each.says.locks), each.says.put_back) for each in response.layers]
+        [layers.Layer(values.parse(each.says.settings), tuple(each.says.locks), each.says.put_back) for each in response.layers]
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from enlist import documents, layers, names
+from enlist import documents, names, values
 from enlist.reasons import Reason, Refused
 from enlist.runtime import schedules
 from enlist_primary.model.rollouts import Rollout, RolloutState, Stages, place
@@ -214,7 +214,7 @@ def arguments(text: bytes) -> bytes:
     if len(text) > ARGUMENTS_LIMIT:
         raise _too_large()
     try:
-        canonical = layers.dumps(layers.parse(text or b"{}"))
+        canonical = values.dumps(values.parse(text or b"{}"))
     except Refused as no:
         sentence = no.message.replace("settings", "arguments")
         raise Refused(no.reason, f"The task's arguments were not taken: {sentence}") from None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
-from enlist import layers, names
+from enlist import layers, names, values
 from enlist.layers import Layer
 from enlist.v1 import policy_pb2 as pb
 from enlist.v1 import policy_pb2_grpc
@@ -124,7 +124,7 @@ def _key(key: pb.PolicyKey) -> Key:
 
 
 def _layer(given: pb.Layer) -> Layer:
-    return Layer(layers.parse(given.settings), tuple(given.locks), given.put_back)
+    return Layer(values.parse(given.settings), tuple(given.locks), given.put_back)
 
 
 def _stages(request: pb.SetPolicyRequest | pb.RollBackPolicyRequest) -> Stages | None:

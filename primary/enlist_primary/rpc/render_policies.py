@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from enlist import layers, names
+from enlist import names, values
 from enlist.layers import Layer
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
@@ -60,7 +60,7 @@ def past(row: Policy, layer: Layer | None, rollout: Rollout | None) -> pb.Policy
 
 
 def _settings(layer: Layer) -> bytes:
-    return layers.dumps(dict(layer.settings))
+    return values.dumps(dict(layer.settings))
 
 
 def _counts(counts: Counts) -> pb.PolicyCounts:

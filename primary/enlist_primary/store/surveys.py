@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from enlist import layers
+from enlist import layers, values
 from enlist.layers import Layer
 from enlist_primary.model.policies import Counts, Fares, Placed, Policy, Report, Way, fares, ways
 from enlist_primary.model.rollouts import Present
@@ -138,7 +138,7 @@ def planned(tx: Transaction, account: str, group_id: str, kind: str, layer: Laye
         below = [reader.layer(revision) for place, revision in has if _depth(scene, place) > depth]
         before = _effective([*from_above, *(reader.layer(revision) for _, revision in has)])
         after = _effective([*above, *here, *below])
-        if not layers.same(before, after):
+        if not values.same(before, after):
             changes[_shown(before), _shown(after)] += targets
     return [Change(before, after, targets) for (before, after), targets in changes.items()]
 
@@ -177,4 +177,4 @@ def _effective(of: Sequence[Layer]) -> dict[str, Any] | None:
 
 
 def _shown(settings: dict[str, Any] | None) -> bytes:
-    return b"" if settings is None else layers.dumps(settings)
+    return b"" if settings is None else values.dumps(settings)

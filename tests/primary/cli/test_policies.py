@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from enlist.layers import MAX_BODY
+from enlist.documents import BODY_LIMIT
 from enlist.v1 import document_pb2
 from enlist.v1 import policy_pb2 as pb
 from enlist.v1.hierarchy_pb2 import ListServersResponse
@@ -154,7 +154,7 @@ def test_a_hyphen_is_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("verb", ["set", "plan"])
 def test_what_is_too_large_is_not_even_sent(run: Run, tmp_path: Path, verb: str) -> None:
-    (tmp_path / "large").write_bytes(b" " * (MAX_BODY + 1))
+    (tmp_path / "large").write_bytes(b" " * (BODY_LIMIT + 1))
     primary = Primary()
     ran = run("policy", verb, *WHERE, "--file", str(tmp_path / "large"), primary=primary)
     assert (ran.status, ran.err.partition(":")[0], primary.asked) == (1, "DOCUMENT_TOO_LARGE", [])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enlist import documents, layers
+from enlist import documents, values
 from enlist.ancestry import LEVELS
 from enlist.reasons import Reason
 from enlist_primary.model import rollouts, tasks
@@ -164,7 +164,7 @@ def test_the_largest_arguments_make_a_document_that_may_be() -> None:
 def test_the_body_is_what_both_ends_agreed_on() -> None:
     body = tasks.body("aaaaaaaaaa", "restart", '{"unit":"nginx"}', NOW, True)
     assert body == b'{"args":{"unit":"nginx"},"below":true,"deadline":1800000000,"kind":"restart","only":"","run":"aaaaaaaaaa"}'
-    assert layers.dumps(json.loads(body)) == body
+    assert values.dumps(json.loads(body)) == body
 
 
 # --- When a run is over -------------------------------------------------------------------------------------------------------

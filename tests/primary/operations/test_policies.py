@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enlist import certificates, documents, layers
+from enlist import certificates, documents
 from enlist.documents import Item
 from enlist.layers import Layer
 from enlist.reasons import Reason, Refused
@@ -181,7 +181,7 @@ def test_locks_of_siblings_and_of_groups_below_bind_nobody_here(fleet: Fleet) ->
 
 def test_a_body_over_the_limit_is_refused(fleet: Fleet) -> None:
     with fleet.desk.refuses(Reason.DOCUMENT_TOO_LARGE):
-        fleet.set("Sites", {"x": "y" * layers.MAX_BODY})
+        fleet.set("Sites", {"x": "y" * documents.BODY_LIMIT})
 
 
 # --- Ended --------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enlist import layers
+from enlist import layers, values
 from enlist.layers import Layer
 from enlist.reasons import Reason
 from enlist_primary.model.policies import Status
@@ -172,7 +172,7 @@ def test_a_plan_says_what_then_happens(
         elif path in said:
             fleet.remove(path)
         after = _effective(fleet, everybody)
-        changed = {name for name in before if not layers.same(before[name], after[name])}
+        changed = {name for name in before if not values.same(before[name], after[name])}
         assert plan == {name: (before[name], after[name]) for name in changed}
     finally:
         desk.tx.run("ROLLBACK TO SAVEPOINT example")
