@@ -15,12 +15,17 @@ from tests.support.waiting import wait_for
 
 ACCOUNT = "acme.example"
 NAMES = ("a", "b", "c")
-# Refuses settings that name it as bad, and keeps what it last took.
-HANDLER = """
+# Refuses settings that name it as bad, takes its time for those that name it as slow, and keeps what it last took.
+HANDLER = '''
 [handlers.policy.prog]
 type = "exec"
-command = ["/bin/sh", "-c", "in=$(cat); case $in in *bad-{name}*) exit 1;; esac; echo \\"$in\\" > {folder}/in-force"]
-"""
+command = ["/bin/sh", "-c", """
+    in=$(cat)
+    case $in in *bad-{name}*) exit 1;; *slow-{name}*) sleep 3;; esac
+    echo "$in" > {folder}/new
+    mv {folder}/new {folder}/in-force
+"""]
+'''
 
 
 class Fleet:
@@ -90,9 +95,10 @@ def test_servers_of_a_stage_that_stopped_go_back_by_themselves(fleet: Fleet) -> 
 
 
 def test_a_server_goes_back_by_itself_though_the_primary_is_gone(fleet: Fleet) -> None:
-    """Faults row 9: the change may be what cut it off."""
-    fleet.set_policy({"v": 5}, "--stages", "2,100%", "--confirm", "4s")
-    wait_for(lambda: {"v": 5} in fleet.in_force() or "rolled_back" in fleet.states().values(), what="the first stage")
+    """Faults row 9: the change may be what cut it off. One that is slow keeps the stage from being confirmed before."""
+    settings = {"v": 5, "x": "slow-a"}
+    fleet.set_policy(settings, "--stages", "3,100%", "--confirm", "8s")
+    wait_for(lambda: settings in fleet.in_force(), what="the first stage")
     fleet.primary.end(9)
     wait_for(lambda: fleet.in_force() == [{"v": 2}] * 3, what="all to be as before, without a primary")
     fleet.primary.start()
