@@ -48,6 +48,7 @@ async def written(*words: Word) -> list[str]:
 async def test_of_words_on_the_same_thing_the_newest_is_written() -> None:
     assert await written(word("sent"), word("running"), word("succeeded")) == ["succeeded"]
     assert await written(word("running"), word("succeeded", "cccccccccc")) == ["running", "succeeded"]
+    assert await written(word("running"), word("failed"), word("succeeded"), word("running")) == ["failed"], "a run ends once"
     assert await written(word("failed", "", "policy/chrony"), word("applied", "", "policy/chrony")) == ["applied"]
 
 

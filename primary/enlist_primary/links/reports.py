@@ -39,13 +39,14 @@ class Reports:
         self._changes: dict[str, asyncio.Future[None]] = {}
 
     def take(self, account: str, word: Word) -> None:
-        """Puts a word in line; one that waits there on the same thing is replaced.
+        """Puts a word in line; one that waits there on the same thing is replaced, unless the newer one cannot follow it.
 
-        Only that a run was sent replaces nothing: a set that goes out while the server's word waits names the run once more.
+        That a run was sent replaces nothing: a set that goes out while the server's word waits names the run once more. And a run
+        ends once.
         """
         line, key = self._waiting[account], (word.server_id, word.kind, word.name)
         known = line.get(key)
-        if known is not None and word.state == "sent":
+        if known is not None and (word.state == "sent" or known.of_end):
             return
         if known is None and self._size > LINE_BYTES:
             self._passed_over += 1

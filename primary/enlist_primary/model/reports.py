@@ -63,6 +63,11 @@ class Word:
         """Whether it is about a run."""
         return self.kind.startswith(documents.TASK)
 
+    @property
+    def of_end(self) -> bool:
+        """Whether it says how a run ended."""
+        return self.of_task and self.state not in ("sent", "running")
+
 
 @dataclass(frozen=True)
 class Asked:
