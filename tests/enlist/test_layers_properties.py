@@ -200,6 +200,7 @@ def test_a_layer_that_may_be_set_is_not_ignored_in_anything(layer: Layer, above:
 def test_a_layer_is_read_as_it_was_written(layer: Layer) -> None:
     body = layers.encode(layer)
     again = layers.decode(body)
+    assert layers.reread(body) == again
     assert (exact(again.settings), again.locks, again.put_back) == (exact(layer.settings), layer.locks, layer.put_back)
     assert again == layer
     assert layers.encode(again) == body

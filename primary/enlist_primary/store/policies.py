@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from enlist import documents
-from enlist.layers import Layer, decode
+from enlist.layers import Layer, reread
 from enlist.reasons import Reason, Refused
 from enlist.runtime.schedules import Window
 from enlist_primary.model.policies import Placed, Policy, Report, Status, ways, ways_down
@@ -46,7 +46,7 @@ def layer(tx: Transaction, account: str, digest: str) -> Layer:
     """The layer whose body has this digest."""
     row = tx.row("SELECT body FROM body WHERE account = $1 AND digest = $2", account, digest)
     assert row is not None, "a body stays as long as a revision names it"
-    return decode(bytes(row["body"]))
+    return reread(bytes(row["body"]))
 
 
 def layers(tx: Transaction, account: str, digests: Iterable[str]) -> dict[str, Layer]:
