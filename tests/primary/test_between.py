@@ -12,8 +12,10 @@ from enlist.channel import PROTOCOL
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2
 from enlist_primary.model.reports import Asked
 from enlist_primary.rpc.context import Context
+from enlist_primary.store.desired import place
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+from tests.support.waiting import eventually
 
 PATH = "b" * 10
 ITEMS = frozenset({("policy/web", "")})
@@ -80,6 +82,8 @@ async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_t
     report = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED)
     own.below.take(ACCOUNT, middle, Asked(ITEMS), hierarchy_pb2.Below(servers=[below], whole=True), own.now())
     subtree = own.subtree
+    head = (await own.database.read(place, ACCOUNT)).head
+    await eventually(lambda: running.primary._feed._known.get(ACCOUNT) == head, what="the news of its enrolment")
     await subtree.whole()
     try:
         subtree.heard(ACCOUNT, middle, [report], ITEMS)
