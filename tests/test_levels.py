@@ -234,6 +234,16 @@ def test_what_lies_below_a_cut_reads_unknown_and_keeps_its_policy(levels: Levels
     levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four again")
 
 
+def test_what_lies_below_a_cut_further_down_reads_unknown_at_the_top(levels: Levels) -> None:
+    """The lowest primary is gone; the host it runs on is not."""
+    levels.low.end(9)
+    levels.until(lambda: levels.below()["k1"]["unknown_since"] is not None, "k1 to be unknown at the top")
+    levels.until(lambda: levels.policy(levels.top)["unreachable"] == 1, "one unreachable at the top")
+    assert levels.below()["m0"]["unknown_since"] is None
+    levels.low.start()
+    levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four again")
+
+
 def test_a_middle_primary_that_was_lost_for_a_while_loses_and_doubles_no_task(levels: Levels) -> None:
     """Faults rows 25 and 27: it is killed, the task begins above, and it comes back."""
     before = [place.runs for place in levels.all]

@@ -28,6 +28,8 @@ from enlist.v1 import document_pb2 as pb
 
 LEVELS = 16
 """Primaries above another one, at most."""
+REMEMBERED = 256
+"""Primaries of which the newest stamp is remembered, at most: whoever invents ways up shall not fill the disk."""
 LIFETIME = 10 * 365 * 86400
 """Seconds for which a cross-certificate is made out: as long as an authority's own. What ends it is the upper primary's word."""
 
@@ -64,11 +66,12 @@ class Memory:
         for above in found:
             if above.stamp < words.get(lower, above.stamp):
                 raise Refused(Reason.SET_STALE, f"An older word of {lower} on whom it stands under came again.")
+            words.pop(lower, None)  # the newest stand last
             words[lower] = above.stamp
             lower = above.authority.fingerprint
         there = {each.authority.fingerprint for each in found}
         gone = {origin: stamp for origin, stamp in held.items() if origin not in there}
-        return Memory(words, {**self.sets, **gone})
+        return Memory(_newest(words), _newest({**self.sets, **gone}))
 
     def check(self, new: DesiredSet) -> None:
         """Refuses with SET_STALE a set older than one that was held before its origin was gone for a while."""
@@ -77,7 +80,7 @@ class Memory:
 
     def to_json(self) -> str:
         """As it is kept."""
-        return json.dumps({"words": self.words, "sets": self.sets}, sort_keys=True)
+        return json.dumps({"words": self.words, "sets": self.sets})
 
     @classmethod
     def from_json(cls, text: str) -> Memory:
@@ -88,6 +91,10 @@ class Memory:
         except (AttributeError, TypeError) as error:
             raise ValueError(str(error)) from None
         return cls(words, sets)
+
+
+def _newest(stamps: Mapping[str, Stamp]) -> Mapping[str, Stamp]:
+    return dict(list(stamps.items())[-REMEMBERED:])
 
 
 # --- Made by primaries ------------------------------------------------------------------------------------------------------

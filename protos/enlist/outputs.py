@@ -19,8 +19,11 @@ def mark(count: int) -> bytes:
 
 def cut(output: bytes, limit: int = LIMIT) -> bytes:
     """All of it, or as much of its beginning as fits with the mark."""
-    kept = max(0, limit - MARK_LIMIT)
-    return output if len(output) <= limit else output[:kept] + mark(len(output) - kept)
+    if len(output) <= limit:
+        return output
+    kept, before = max(0, limit - MARK_LIMIT), left_out(output)
+    whole = _MARK.sub(b"", output, count=1)
+    return whole[:kept] + mark(len(whole) - kept + before)
 
 
 def left_out(output: bytes) -> int:

@@ -224,7 +224,7 @@ class Documents:
             return
         if len(body) > documents.BODY_LIMIT or not any(digest in each.digests for each in self._incoming.values()):
             _LOG.warning("a body came that nobody asked for", digest=digest.hex())
-        elif sum(map(len, self._loose.values())) + len(body) > documents.BODIES_LIMIT:
+        elif sum(map(len, self._loose.values())) + len(body) > len(self._incoming) * documents.BODIES_LIMIT:
             _LOG.warning("the bodies of a desired set are too much together", digest=digest.hex())
         else:
             self._loose[digest] = body

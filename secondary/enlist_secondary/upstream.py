@@ -221,6 +221,7 @@ class Upstream:
     def _begin_anew(self) -> None:
         """The local primary says everything again, and whatever it does not say is gone."""
         self._servers.clear()
+        self._say_servers.clear()  # or what is not said yet would count as gone
         self._whole = False
         self._say_whole = True
         self._unknown_since = None

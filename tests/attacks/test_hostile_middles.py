@@ -251,7 +251,7 @@ async def test_what_one_server_says_of_documents_from_above_fits_into_what_goes_
             await hostile.say(word)
         await hostile.through()
         subtree = middle.world.running.primary.context.subtree
-        said = await subtree.whole()
+        said = [each async for each in subtree.whole()]
         subtree.detached()
     assert {server.path for message in said for server in message.servers} >= {hostile.id}
     assert max(hierarchy_pb2.FromSecondary(below=message).ByteSize() for message in said) <= MESSAGE_LIMIT
@@ -267,7 +267,7 @@ async def test_a_server_that_forges_words_of_others_upward_is_not_heard(middle: 
         await hostile.say_below(below(honest.id, reports=[lie]), below(middle.world.victim_id, reports=[lie]), whole=True)
         await hostile.through()
         subtree = middle.world.running.primary.context.subtree
-        said = await subtree.whole()
+        said = [each async for each in subtree.whole()]
         subtree.detached()
     servers = {server.path: server for message in said for server in message.servers}
     assert all("/" not in path for path in servers)

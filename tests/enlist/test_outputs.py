@@ -22,3 +22,13 @@ def test_what_does_not_is_cut_and_says_so(limit: int) -> None:
 
 def test_a_mark_never_takes_more_than_its_room() -> None:
     assert len(mark(2**62)) <= MARK_LIMIT
+
+
+def test_what_is_cut_twice_still_says_how_much_is_left_out() -> None:
+    """Once at the server, once more on its way up."""
+    whole = 10_000_000
+    once = cut(b"x" * whole)
+    again = cut(once, 1000)
+    assert len(again) <= 1000
+    assert left_out(again) == whole - again.count(b"x")
+    assert left_out(cut(once, 0)) == whole

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from enlist import certificates
 from enlist.channel import PROTOCOL
-from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2
+from enlist.reasons import Reason, Refused
+from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
+from enlist_primary.model.levels import Bequest
 from enlist_primary.model.reports import Asked
+from enlist_primary.model.users import PRIMARY_ITSELF
+from enlist_primary.operations import levels
+from enlist_primary.rpc import lower, upstream
 from enlist_primary.rpc.context import Context
+from enlist_primary.store import policies
 from enlist_primary.store.desired import place
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
 
 PATH = "b" * 10
@@ -84,7 +96,7 @@ async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_t
     subtree = own.subtree
     head = (await own.database.read(place, ACCOUNT)).head
     await eventually(lambda: running.primary._feed._known.get(ACCOUNT) == head, what="the news of its enrolment")
-    await subtree.whole()
+    assert [each async for each in subtree.whole()][-1].whole
     try:
         subtree.heard(ACCOUNT, middle, [report], ITEMS)
         assert await said(own) == {middle: 1}
@@ -94,6 +106,138 @@ async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_t
         assert await said(own) == {middle: 1, f"{middle}/{PATH}": 1}
     finally:
         subtree.detached()
+
+
+async def middle_server(running: Running, own: Context) -> str:
+    """A server whose host may run a primary."""
+    _, id = await trusted(running)
+    await own.database.write(ACCOUNT, levels.allow, ACCOUNT, id, True, None, PRIMARY_ITSELF, own.now())
+    return id
+
+
+def named(*paths: str, reports: Sequence[document_pb2.Report] = (), **fields: Any) -> hierarchy_pb2.Below:
+    """What a middle server says of trusted servers below it."""
+    trusted = server_pb2.SERVER_STATE_TRUSTED
+    servers = [hierarchy_pb2.BelowServer(path=path, state=trusted, connected=True, reports=reports) for path in paths]
+    return hierarchy_pb2.Below(servers=servers, **fields)
+
+
+def take(own: Context, middle: str, message: hierarchy_pb2.Below) -> None:
+    """What the link does with such a message."""
+    changed = own.below.take(ACCOUNT, middle, Asked(ITEMS), message, own.now())
+    own.subtree.touch_below(ACCOUNT, middle, changed)
+    for server in message.servers:
+        own.subtree.heard(ACCOUNT, f"{middle}/{server.path}", server.reports, ITEMS)
+
+
+APPLIED = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED)
+
+
+async def test_that_nothing_is_known_below_a_middle_server_is_news_at_every_level(running: Running, own: Context) -> None:
+    """Else the primaries further up would show it as it was before the cut (design: unknown since, never green)."""
+    middle = await middle_server(running, own)
+    take(own, middle, named(PATH, whole=True))
+    await own.below.flush()
+    assert [each async for each in own.subtree.whole()][-1].whole
+    try:
+        watch = own.reports.changed(ACCOUNT)
+        take(own, middle, hierarchy_pb2.Below(unknown_since=Timestamp(seconds=own.now() - 5)))
+        async with asyncio.timeout(20):
+            await watch
+            while f"{middle}/{PATH}" not in (found := {s.path: s for m in await own.subtree.changes() for s in m.servers}):
+                pass
+        assert found[f"{middle}/{PATH}"].HasField("unknown_since")
+    finally:
+        own.subtree.detached()
+
+
+async def test_words_of_servers_that_are_gone_below_are_gone_too(running: Running, own: Context) -> None:
+    """Or a middle server that names others on and on fills memory and tables (attacks row 37)."""
+    middle = await middle_server(running, own)
+    for letter in "cdefgh":
+        take(own, middle, named(letter * 10, reports=[APPLIED]))
+        assert len(own.subtree._words) == 1
+        await own.below.flush()
+        await own.reports.flush()
+        assert len(await own.database.read(policies.reports, ACCOUNT, "web")) == 1
+        take(own, middle, hierarchy_pb2.Below(gone=[letter * 10]))
+        take(own, middle, named("zzzzzzzzzz", reports=[APPLIED], gone=["zzzzzzzzzz"]))
+        await own.below.flush()
+        await own.reports.flush()
+        assert await own.database.read(policies.reports, ACCOUNT, "web") == {}
+        assert own.subtree._words == {}
+
+
+async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    meant = [document_pb2.Meant(origin="x" * 1_000_000)]
+    fat = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED, meant=meant)
+    unknown = document_pb2.Report.FromString(fat.SerializeToString() + b"\xfa\x3f\x80\x80\x04" + b"y" * 65_536)
+    own.subtree.heard(ACCOUNT, middle, [unknown], ITEMS)
+    assert sum(each.ByteSize() for each in own.subtree._words[middle].values()) < 1000
+
+
+class Refusing:
+    """A database that refuses some operations a few times."""
+
+    def __init__(self, database: Any, name: str, times: int) -> None:
+        self._database = database
+        self._name = name
+        self.times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def write(self, account: str, operation: Any, *arguments: Any) -> Any:
+        """See `Database.write`."""
+        if operation.__name__ == self._name and self.times:
+            self.times -= 1
+            raise Refused(Reason.STORAGE_FULL, "Full.")
+        return await self._database.write(account, operation, *arguments)
+
+
+async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
+    own: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secondary on this host does not say it twice."""
+    monkeypatch.setattr(upstream, "RETRY_SECONDS", 0.01)
+    above = await stand_under(own)
+    refusing: Any = Refusing(own.upper._database, "hand_down", 3)
+    own.upper._database = refusing
+    item, body = policy("web", 5, {"n": 5})
+    messages = [upstream_pb2.FromDaemon(desired=above.set(5, item)), upstream_pb2.FromDaemon(bodies=[body]), grpc.aio.EOF]
+
+    class Stream:
+        async def read(self) -> Any:
+            return messages.pop(0)
+
+    stream: Any = Stream()
+    await upstream._Attached(own, stream).hear()
+    assert [kept.verified.stamp.number for kept in own.upper.sets] == [5]
+
+
+async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(
+    running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lower, "RETRY_SECONDS", 0.01)
+    middle = await middle_server(running, own)
+    database: Any = Refusing(own.database, "certify", 3)
+    signer = new_signer()
+    key, present = own.signer.authority.public_key, document_pb2.ANCESTOR_STATE_PRESENT
+    consent = document_pb2.Consent(upper_key=key, epoch=1, number=1, state=present).SerializeToString()
+    authority, signature = certificates.der(signer.authority.certificate), signer.sign_consent(consent)
+    said = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
+    theirs = lower.Lower(replace(own, database=database), ACCOUNT, middle, lambda: None)
+    theirs.take(said)
+    await eventually(lambda: theirs.certified)
+    database.times = 3
+    leave = (ACCOUNT, middle, False, Bequest.DELETE, PRIMARY_ITSELF, own.now())
+    theirs.reconsider()
+    await own.database.write(ACCOUNT, levels.allow, *leave)
+    await eventually(lambda: not theirs.certified)
+    assert theirs.answer is not None
+    assert theirs.answer.reason == Reason.NOT_ALLOWED
+    await theirs.close()
 
 
 async def said(own: Context) -> dict[str, int]:

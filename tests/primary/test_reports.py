@@ -97,3 +97,16 @@ async def test_the_line_is_bounded_while_the_storage_refuses(monkeypatch: pytest
     assert await reports.flush()
     assert 0 < len(kept.words) < 30
     assert kept.words[0].state == "succeeded"
+
+
+async def test_words_that_grow_keep_the_bound_and_one_account_fills_no_other_s_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small words first, each replaced by one with an output; another tenant is heard all the while."""
+    monkeypatch.setattr(lines, "LINE_BYTES", 100_000)
+    kept: Any = Kept()
+    reports = Reports(kept)
+    for state, output in (("running", b""), ("succeeded", bytes(50_000))):
+        for number in range(100):
+            reports.take(ACCOUNT, Word(f"{number:010}", "task/restart", "r" * 10, state, 1, output=output))
+    reports.take("beta.example", word("succeeded"))
+    assert sum(len(each.output) for each in reports._waiting[ACCOUNT].values()) <= 100_000
+    assert len(reports._waiting["beta.example"]) == 1

@@ -15,7 +15,7 @@ from enlist_primary.links.reports import Reports
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
 from enlist_primary.model.levels import SERVERS, BelowServer
-from enlist_primary.model.reports import Asked
+from enlist_primary.model.reports import Asked, Word
 from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database
@@ -23,6 +23,8 @@ from enlist_primary.store.database import Database
 GATHER_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 BATCH = 500
+SERVERS_AT_ONCE = 1000
+"""Servers that are taken of one message: twice as many as any primary puts into one."""
 
 log = Log("below")
 
@@ -38,6 +40,8 @@ class Branch:
     said: set[str] = field(default_factory=set)
     """Paths that were said since its link opened: once it has said all, the others are gone."""
     changed: dict[str, None] = field(default_factory=dict)
+    words: dict[tuple[str, str], Word] = field(default_factory=dict)
+    """Words on policies of servers that changed, by path and kind: nothing is written of a server before the server is."""
     gone: set[str] = field(default_factory=set)
     whole: bool = False
 
@@ -70,12 +74,13 @@ class Below:
 
     def of(self, account: str, via: str | None = None) -> Iterator[BelowServer]:
         """All servers below the middle servers of an account, or below one of them."""
-        for (domain, middle), branch in list(self._branches.items()):
-            if domain == account and via in (None, middle):
-                for path in list(branch.servers):
-                    found = self.find(account, middle, path)
-                    if found is not None:
-                        yield found
+        middles = [via] if via is not None else [middle for domain, middle in list(self._branches) if domain == account]
+        for middle in middles:
+            branch = self._branches.get((account, middle))
+            for path in list(branch.servers) if branch is not None else ():
+                found = self.find(account, middle, path)
+                if found is not None:
+                    yield found
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
@@ -87,8 +92,10 @@ class Below:
     def take(self, account: str, via: str, asked: Asked, said: pb.Below, now: int) -> list[str]:
         """Takes what a middle server says of those below it, and their words on what it was asked about; which paths changed."""
         branch = self._branches[account, via]
-        branch.unknown_since = min(max(said.unknown_since.seconds, 0), now) if said.HasField("unknown_since") else None
-        changed = [path for each in said.servers if (path := self._take_server(branch, account, via, asked, each, now))]
+        before, branch.unknown_since = branch.unknown_since, _unknown_since(said, now)
+        changed = list(branch.servers) if branch.unknown_since != before else []
+        named = said.servers[:SERVERS_AT_ONCE]
+        changed += [path for each in named if (path := self._take_server(branch, account, via, asked, each, now))]
         gone = [path for path in said.gone if path in branch.servers]
         if said.whole:
             gone += [path for path in branch.servers if path not in branch.said]
@@ -98,6 +105,8 @@ class Below:
             branch.servers.pop(path, None)
             branch.changed.pop(path, None)
             branch.gone.add(path)
+        if branch.unknown_since != before:
+            self._words.wake(account)
         self._news.set()
         return [*changed, *gone]
 
@@ -110,9 +119,10 @@ class Below:
         if branch.servers.get(server.path) != server:
             branch.servers[server.path] = server
             branch.changed[server.path] = None
-        for report in said.reports[: documents.ITEM_LIMIT]:
-            word = reports.read(report, server.id, self._origin, now)
-            if word is not None and asked.about(word):
+        for word in reports.heard(said.reports[: documents.ITEM_LIMIT], server.id, asked, self._origin, now):
+            if server.path in branch.changed and not word.of_task:
+                branch.words[server.path, word.kind] = word
+            else:
                 self._words.take(account, word)
         return server.path
 
@@ -154,11 +164,23 @@ class Below:
             for batch in _batches(servers):
                 await self._database.write(account, levels.record_below, account, via, batch, [], None)
             await self._database.write(account, levels.record_below, account, via, [], list(gone), keep)
+            self._say(account, branch)
         except Refused:  # as it was, but for what was said meanwhile
             branch.changed.update({path: None for path in changed if path in branch.servers})
             branch.gone |= gone - branch.servers.keys()
             branch.whole = branch.whole or whole
             raise
+
+    def _say(self, account: str, branch: Branch) -> None:
+        """Puts the words in line that waited for their servers to be written."""
+        for path, kind in [key for key in branch.words if key[0] not in branch.changed]:
+            word = branch.words.pop((path, kind))
+            if path in branch.servers:
+                self._words.take(account, word)
+
+
+def _unknown_since(said: pb.Below, now: int) -> int | None:
+    return min(max(said.unknown_since.seconds, 0), now) if said.HasField("unknown_since") else None
 
 
 def _batches(servers: Sequence[BelowServer]) -> Iterable[Sequence[BelowServer]]:

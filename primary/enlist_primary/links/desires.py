@@ -76,7 +76,7 @@ class Desires:
         self._news = asyncio.Event()
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
-        self._loading: dict[bytes, asyncio.Task[bytes | None]] = {}
+        self._loading: dict[tuple[str, bytes], asyncio.Task[bytes | None]] = {}
 
     async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
         """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
@@ -200,10 +200,10 @@ class Desires:
         if found is not None:
             self._bodies.move_to_end(digest)
             return found
-        loading = self._loading.get(digest)
+        loading = self._loading.get((account, digest))
         if loading is None:
-            loading = self._loading[digest] = asyncio.create_task(self._load(account, digest))
-            loading.add_done_callback(lambda _: self._loading.pop(digest))
+            loading = self._loading[account, digest] = asyncio.create_task(self._load(account, digest))
+            loading.add_done_callback(lambda _: self._loading.pop((account, digest)))
         return await asyncio.shield(loading)  # the link that asked first may end, the others still wait
 
     async def _load(self, account: str, digest: bytes) -> bytes | None:

@@ -21,7 +21,7 @@ GATHER_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 BATCH = 500
 LINE_BYTES = 64 * 1024 * 1024
-"""What waits to be written takes at most about this much; beyond that, words on what no word waits for are passed over."""
+"""What waits to be written of one account takes at most about this much; words that make it more are passed over."""
 _WORD_BYTES = 400
 
 log = Log("reports")
@@ -33,7 +33,7 @@ class Reports:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[str, _Line] = defaultdict(dict)
-        self._size = 0
+        self._sizes: dict[str, int] = defaultdict(int)
         self._passed_over = 0
         self._news = asyncio.Event()
         self._changes: dict[str, asyncio.Future[None]] = {}
@@ -48,10 +48,11 @@ class Reports:
         known = line.get(key)
         if known is not None and (word.state == "sent" or known.of_end):
             return
-        if known is None and self._size > LINE_BYTES:
+        grows = _size(word) - (_size(known) if known is not None else 0)
+        if grows > 0 and self._sizes[account] + grows > LINE_BYTES:
             self._passed_over += 1
             return
-        self._size += _size(word) - (_size(known) if known is not None else 0)
+        self._sizes[account] += grows
         line[key] = word
         self._news.set()
 
@@ -81,7 +82,7 @@ class Reports:
     async def flush(self) -> bool:
         """Writes what waits, and says whether all of it could be. What the storage refuses waits on, unless newer words came."""
         waiting, self._waiting = self._waiting, defaultdict(dict)
-        self._size = 0
+        self._sizes.clear()
         written = True
         for account, line in waiting.items():
             said = list(line.values())
@@ -101,7 +102,7 @@ class Reports:
     def _wait_on(self, account: str, said: Sequence[Word]) -> None:
         """Puts words back in line, before those that came since."""
         since = self._waiting.pop(account, {})
-        self._size -= sum(map(_size, since.values()))
+        self._sizes.pop(account, None)
         for word in (*said, *since.values()):
             self.take(account, word)
 

@@ -16,6 +16,7 @@ GATHER_SECONDS = 0.2
 """Seconds from one look to the next, at least: what is said in between is weighed together."""
 SHARE = 5
 """A look that took long is followed by a rest so many times as long: very many servers shall not keep the primary from all else."""
+LONGEST_REST = 2.0
 RETRY_SECONDS = 1.0
 LONGEST_WAIT = 3600.0
 """Seconds after which a clock that was set is noticed."""
@@ -43,12 +44,13 @@ class Rollouts:
                 log.warning("rollouts were not judged", reason=refused.reason)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            rest = max(GATHER_SECONDS, SHARE * (loop.time() - began))
+            rest = min(max(GATHER_SECONDS, SHARE * (loop.time() - began)), LONGEST_REST)
+            earliest = loop.time() + rest
             wait = None if due is None else min(max(due - self._clock(), 0.0), LONGEST_WAIT)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await changed
-            await asyncio.sleep(rest)
+            await asyncio.sleep(earliest - loop.time())
 
     async def _look(self) -> int | None:
         """One round; returns when time alone calls for the next one, Unix seconds."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from enlist import outputs
 from enlist.ancestry import LEVELS
@@ -26,6 +25,8 @@ PAGE = 500
 """Servers in one message, at most, and read at once."""
 PAGE_BYTES = 256 * 1024
 """Bytes after which a further message begins."""
+ORIGIN = 64
+"""Characters of a fingerprint."""
 
 Key = tuple[str, str]
 
@@ -45,7 +46,7 @@ class Subtree:
         self._below = below
         self._reach = reach
         self._authority = authority
-        self._words: dict[str, dict[tuple[str, str], document_pb2.Report]] = defaultdict(dict)
+        self._words: dict[str, dict[tuple[str, str], document_pb2.Report]] = {}
         self._dirty: dict[Key, None] = {}
         self._dirty_below: dict[tuple[str, str, str], None] = {}
         self._attached = False
@@ -63,21 +64,23 @@ class Subtree:
 
     def touch_below(self, account: str, via: str, paths: Iterable[str]) -> None:
         """Something about servers below a middle server changed."""
-        if self._attached:
-            self._dirty_below.update(((account, via, path), None) for path in paths)
-            self._news.set()
+        for path in paths:
+            if self._below.find(account, via, path) is None:
+                self._words.pop(f"{via}/{path}", None)
+            if self._attached:
+                self._dirty_below[account, via, path] = None
+        self._news.set()
 
     def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], items: frozenset[tuple[str, str]]) -> None:
         """A server, or one below (`via/path`), spoke of documents; what is about those from above is said upward."""
-        said = {(each.kind, each.name): _bounded(each) for each in reports if (each.kind, each.name) in items}
-        words = self._words[server]
-        for key in [key for key in words if key not in items]:
-            del words[key]
-        words.update(said)
         via, _, path = server.partition("/")
-        if said and path:
+        said = {(each.kind, each.name): _bounded(each) for each in reports if (each.kind, each.name) in items}
+        if not said or (path and self._below.find(account, via, path) is None):
+            return
+        self._words.setdefault(server, {}).update(said)
+        if path:
             self.touch_below(account, via, [path])
-        elif said and self._attached:  # nothing changed for those below it
+        elif self._attached:  # nothing changed for those below it
             self._dirty[account, via] = None
             self._news.set()
 
@@ -89,21 +92,20 @@ class Subtree:
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
-    async def whole(self) -> list[pb.Below]:
+    async def whole(self) -> AsyncIterator[pb.Below]:
         """Everything, in messages of a bounded size; the last one says that it is all."""
         self._attached = True
         self._dirty.clear()
         self._dirty_below.clear()
-        messages: list[pb.Below] = []
         for account in await self._database.read(accounts.listed):
             after = ""
             while page := await self._database.read(servers.page, account.domain, after, PAGE):
                 said = [self._server(row) for row in page if row.state in LIVING and row.state is not State.INVITED]
                 said += [self._server_below(each) for row in page for each in self._below.of(account.domain, row.id)]
-                messages += _messages(said)
+                for message in _messages(said):
+                    yield message
                 after = page[-1].id
-        messages.append(pb.Below(whole=True))
-        return messages
+        yield pb.Below(whole=True)
 
     async def changes(self) -> list[pb.Below]:
         """Waits for changes; what changed, in messages of a bounded size."""
@@ -146,25 +148,37 @@ class Subtree:
             connected_time=render.moment(changed or None),
             comparison_code=render.code(self._authority, row) if row.state is State.PENDING else "",
             kinds=(seen.kinds or "").split(),
-            reports=_fitting(self._words[row.id].values()),
+            reports=self._said(row.id),
         )
 
     def _server_below(self, each: BelowServer) -> pb.BelowServer:
         message = render.below(each, self._reach.cut_since(each.account, each))
         message.path = each.id
-        message.reports.extend(_fitting(self._words[each.id].values()))
+        message.reports.extend(self._said(each.id))
         return message
+
+    def _said(self, server: str) -> list[document_pb2.Report]:
+        return _fitting(self._words.get(server, {}).values())
 
 
 def _bounded(report: document_pb2.Report) -> document_pb2.Report:
-    """A report as it may go up: a server below is bounded by what its own link carries, the way up is everybody's."""
-    report.message = report.message[:MESSAGE_LIMIT]
-    report.output = outputs.cut(report.output)
-    for meant in (report.meant, report.running):
-        del meant[LEVELS + 1 :]
-        for each in meant:
-            del each.revisions[REVISIONS:]
-    return report
+    """A report as it may go up: one server is bounded by what its own link carries, the way up is everybody's."""
+    return document_pb2.Report(
+        kind=report.kind,
+        name=report.name,
+        state=report.state,
+        task_state=report.task_state,
+        message=report.message[:MESSAGE_LIMIT],
+        meant=_meant(report.meant),
+        running=_meant(report.running),
+        time=report.time if report.HasField("time") else None,
+        exit_code=report.exit_code,
+        output=outputs.cut(report.output),
+    )
+
+
+def _meant(said: Sequence[document_pb2.Meant]) -> list[document_pb2.Meant]:
+    return [document_pb2.Meant(origin=each.origin[:ORIGIN], revisions=each.revisions[:REVISIONS]) for each in said[: LEVELS + 1]]
 
 
 def _fitting(reports: Iterable[document_pb2.Report]) -> list[document_pb2.Report]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -76,9 +77,15 @@ class Asked:
     subjects: frozenset[tuple[str, str]]
     ended: frozenset[str] = frozenset()
 
-    def about(self, word: Word) -> bool:
-        """Whether a word is about that."""
-        return (word.kind, word.name) in self.subjects or (word.of_task and word.name in self.ended)
+    def about(self, kind: str, name: str) -> bool:
+        """Whether a report on this is about that."""
+        return (kind, name) in self.subjects or (kind.startswith(documents.TASK) and name in self.ended)
+
+
+def heard(said: Iterable[pb.Report], server_id: str, asked: Asked, origin: str, now: int) -> list[Word]:
+    """The words of one server in one message on what it was asked about, the last on each thing. Nothing else is read closer."""
+    last = {(report.kind, report.name): report for report in said if asked.about(report.kind, report.name)}
+    return [word for report in last.values() if (word := read(report, server_id, origin, now)) is not None]
 
 
 def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:
@@ -100,7 +107,7 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
         revisions=_own(report.meant, origin),
         running=_own(report.running, origin),
         exit_code=None if report.exit_code < 0 or not of_task else report.exit_code,
-        output=outputs.cut(report.output),
+        output=outputs.cut(report.output) if of_task else b"",
     )
 
 

@@ -148,8 +148,9 @@ def _change(
     about: dict[str, Detail] = {"group": group.path, "kind": place.kind, "digest": digest, "to_revision": to, **_words(stages)}
     number = record(tx, account, action, place.subject, by, now, "", **about)
     policy = Policy(account, group.id, group.path, place.kind, number, digest, now, by.who)
+    if digest is not None:
+        check_room(tx, account, group.id, (place.kind, policies.size(tx, account, digest)))
     policies.put(tx, policy)
-    check_room(tx, account, group.id)
     if standing is not None:
         _end_rollout(tx, standing, f"replaced by revision {number}" if digest else f"ended by revision {number}")
     if stages is not None:
@@ -159,10 +160,17 @@ def _change(
     return policy
 
 
-def check_room(tx: Transaction, account: str, group_id: str) -> None:
-    """Refuses what would be more than servers in this group or below it take; part of the decision that leads there."""
+def check_room(tx: Transaction, account: str, group_id: str, new: tuple[str, int] | None = None) -> None:
+    """Refuses, with DOCUMENT_TOO_LARGE, what would be more than servers in this group or below it take.
+
+    `new` is what the group is about to say: the kind, and the bytes of the body. Part of the decision that leads there.
+    """
     paths = {group.id: group.path for group in groups.listed(tx, account)}
     sizes = policies.sizes(tx, account)
+    if new is not None:
+        kept = [each for each in sizes.get(group_id, ()) if each[0] != new[0]]
+        before = max((size for kind, size in sizes.get(group_id, ()) if kind == new[0]), default=0)
+        sizes[group_id] = [*kept, (new[0], max(new[1], before))]
     for id, way in ways_down(paths).items():
         if group_id in way:
             desired.check_way(paths[id], [Size(kind, paths[step], size) for step in way for kind, size in sizes.get(step, ())])

@@ -107,8 +107,11 @@ def _policy(tx: Transaction, policy: Policy, rollout: Rollout) -> Subject:
     scene = policies.scene(tx, policy.account, policy.kind, policy.group_id)
     placed = Placed(policy, rollout)
     outcomes, windows = {}, {}
+    there = {target.id for target in scene.targets}
     for target in scene.targets:
         id, way = target.id, scene.ways[target.group_id]
+        if id.partition("/")[0] not in there:
+            continue  # its middle server is suspended: no more than that one it fails, for it is not asked
         outcomes[id] = policy_model.outcome(placed, way, id, scene.reports.get(id))
         if target.group_id in scene.windows:
             windows[id] = scene.windows[target.group_id]

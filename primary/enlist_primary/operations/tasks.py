@@ -119,7 +119,7 @@ def _check_trusted(tx: Transaction, account: str, id: str, now: int) -> None:
     if server.state is not State.TRUSTED:
         raise Refused(Reason.STATE_FORBIDS, f"The server {server.shown_name} is {server.state}: only trusted ones run tasks.")
     below = levels.find_below(tx, account, via, path) if path else None
-    if path and below is None:
+    if "/" in id and below is None:
         raise Refused(Reason.NOT_FOUND, f'No server "{path}" stands below {server.shown_name}. See: enlist-primary tree {account}')
     if below is not None and below.state is not State.TRUSTED:
         raise Refused(Reason.STATE_FORBIDS, f"The server {below.name} is {below.state} there: only trusted ones run tasks.")
@@ -280,7 +280,6 @@ def cancel(tx: Transaction, account: str, id: str, by: Actor, now: int) -> Task:
         number = _journal(tx, task, "task.cancel", by, now, kind=task.kind)
         cancelled = replace(cancelled, revision=number)
         tasks.update(tx, cancelled)
-        accounts.desires(tx, account, number)
         return cancelled
     rollout = rollouts.find(tx, account, newest.revision)
     if rollout is not None and rollout.state is RolloutState.RUNNING:

@@ -35,6 +35,8 @@ ALARMS = 16
 KINDS = 256
 PACE = 0.05
 """Seconds from one message of a secondary to the next that is heard: one that floods holds up itself alone."""
+SHARE = 5
+"""The same for one that took long to hear: so many times as long."""
 
 log = Log("link")
 
@@ -126,11 +128,13 @@ class _Body:
         try:
             await self._welcome()
             while (message := await self._stream.read()) is not grpc.aio.EOF:
-                if (early := earliest - loop.time()) > 0:  # one that says little, as most do, costs no timer
-                    await asyncio.sleep(early)
-                earliest = loop.time() + PACE
+                begun = loop.time()
+                if begun < earliest:  # one that says little, as most do, costs no timer
+                    await asyncio.sleep(earliest - begun)
+                    begun = loop.time()
                 if not self._link.ended.done():
                     self._hear(message)
+                earliest = loop.time() + max(PACE, SHARE * (loop.time() - begun))
         finally:
             self._link.deliver = self._link.look_up = self._link.reconsider = None
             await self._lower.close()
@@ -266,10 +270,8 @@ class _Body:
         own, now = self._own, self._own.now()
         asked = Asked(self._link.wanted.subjects, own.desires.ended(self._account))
         said = message.reports.reports[: documents.ITEM_LIMIT]
-        for report in said:
-            word = reports.read(report, self._id, own.signer.authority.fingerprint, now)
-            if word is not None and asked.about(word):
-                own.reports.take(self._account, word)
+        for word in reports.heard(said, self._id, asked, own.signer.authority.fingerprint, now):
+            own.reports.take(self._account, word)
         above = own.upper.items
         own.subtree.heard(self._account, self._id, said, above)
         if message.HasField("below") and self._lower.certified:

@@ -16,6 +16,8 @@ from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import levels as rows
 
+RETRY_SECONDS = 1.0
+
 log = Log("link")
 
 _LEFT = {
@@ -65,13 +67,18 @@ class Lower:
         try:
             while self._undecided and self._said is not None:
                 self._undecided = False
-                answer = await self._certify(self._said)
+                try:
+                    answer = await self._certify(self._said)
+                except Refused as refused:  # not about the request: it is decided when that can be written down again
+                    log.warning(
+                        "a primary below is not answered yet", account=self._account, server=self._id, reason=refused.reason
+                    )
+                    self._undecided = True
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
                 if answer != self._last:
                     self._last = self.answer = answer
                     self._answered()
-        except Refused as refused:  # not just now: it may be asked again
-            self._said = None
-            log.warning("a primary below was not answered", account=self._account, server=self._id, reason=refused.reason)
         except Exception as error:
             log.fault("a primary below was not answered", error, account=self._account, server=self._id)
         finally:
@@ -88,12 +95,11 @@ class Lower:
             above, fingerprint = own.upper.fingerprints, authority.fingerprint
             made = await own.database.write(account, levels.certify, account, id, fingerprint, above, make, own.now())
         except Refused as refused:
-            if TABLE[refused.reason].retry:  # not about the request: it may be asked again
-                self._said = None
-                return self._last or pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[None])
+            if TABLE[refused.reason].retry:
+                raise
             log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
             self.certified = False
-            own.below.forget(account, id)
+            own.subtree.touch_below(account, id, own.below.forget(account, id))
             left = await own.database.read(rows.bequest, account, id)
             return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
         self.certified = True

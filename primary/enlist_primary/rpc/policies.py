@@ -184,7 +184,7 @@ def _planned(tx: Transaction, key: Key, layer: Layer | None) -> list[Change]:
     """What is refused when it is set, is refused here."""
     place = _place(tx, key)
     if layer is not None:
-        layers.encode(layer)
+        policies.check_room(tx, key.account, place.group.id, (key.kind, len(layers.encode(layer))))
         layers.check(layer, policies.above(tx, place))
     elif rows.find(tx, key.account, place.group.id, key.kind) is None:
         raise rows.unknown(place.group.path, key.kind)

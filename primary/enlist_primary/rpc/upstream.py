@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 
 from enlist import documents
-from enlist.reasons import Refused
+from enlist.reasons import TABLE, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2, upstream_pb2_grpc
 from enlist.v1 import upstream_pb2 as pb
@@ -17,6 +17,7 @@ from enlist_primary.rpc.context import Context
 
 GATHER_SECONDS = 0.05
 """Seconds for which changes below are gathered before they are said upward."""
+RETRY_SECONDS = 1.0
 
 log = Log("upstream")
 
@@ -62,25 +63,27 @@ class _Attached:
         self._coming: dict[str, document_pb2.SignedSet] = {}
         self._bodies: dict[bytes, bytes] = {}
         self._writing = asyncio.Lock()
-        self._told: pb.ToDaemon | None = None
 
     async def hear(self) -> None:
         """Takes what the secondary says, until it goes."""
         while (message := await self._stream.read()) is not grpc.aio.EOF:
-            taking = asyncio.create_task(self._heed(message))
-            try:
-                await asyncio.shield(
-                    taking
-                )  # what is being written down shall also be known here, though the stream ends meanwhile
-            except asyncio.CancelledError:
-                await asyncio.wait([taking])
-                raise
+            while not await self._heed(message):
+                log.info("what came from above is tried again")
 
-    async def _heed(self, message: pb.FromDaemon) -> None:
+    async def _heed(self, message: pb.FromDaemon) -> bool:
+        """Takes a message. False, after a moment, if that is to be tried again: it will not be said twice."""
+        taking = asyncio.create_task(self._take(message))
         try:
-            await self._take(message)
+            await asyncio.shield(taking)  # what is being written down shall also be known here, though the stream ends meanwhile
+        except asyncio.CancelledError:
+            await asyncio.wait([taking])
+            raise
         except Refused as refused:
             log.warning("what came from above was refused", reason=refused.reason, problem=refused.message)
+            if TABLE[refused.reason].retry:
+                await asyncio.sleep(RETRY_SECONDS)
+                return False
+        return True
 
     async def _take(self, message: pb.FromDaemon) -> None:
         upper = self._own.upper
@@ -88,32 +91,41 @@ class _Attached:
             await self._joined(message.upper)
         if message.HasField("ancestry"):
             await upper.ascend(message.ancestry)
+        room = (len(self._coming) + 1) * documents.BODIES_LIMIT
         for body in message.bodies:
-            if len(body) <= documents.BODY_LIMIT and sum(map(len, self._bodies.values())) < documents.BODIES_LIMIT:
+            if len(body) <= documents.BODY_LIMIT and sum(map(len, self._bodies.values())) < room:
                 self._bodies[documents.digest(body)] = body
         if message.HasField("desired"):
             self._coming[message.desired.origin] = message.desired
         for signed in list(self._coming.values()):
             if await upper.complete(signed, self._bodies):
-                del self._coming[signed.origin]
-                await upper.take(signed, self._bodies)
+                await self._keep(signed)
         if not self._coming:
             self._bodies.clear()
+
+    async def _keep(self, signed: document_pb2.SignedSet) -> None:
+        """Takes a set that is complete; one that is no good waits for nothing more."""
+        try:
+            await self._own.upper.take(signed, self._bodies)
+        except Refused as refused:
+            if not TABLE[refused.reason].retry:
+                del self._coming[signed.origin]
+            raise
+        del self._coming[signed.origin]
 
     async def _joined(self, said: pb.Upper) -> None:
         own, now = self._own, self._own.now()
         state = _STATES.get(said.bequest, UpperState.GONE)
         own.upper.seen(said.connected, said.connected_time.seconds if said.HasField("connected_time") else None, said.refusal)
         lower = await own.upper.join(said.authority_certificate, said.primary_name, state, now)
-        if lower is not None and lower != (self._told.lower if self._told else None):
+        if lower is not None:
             lower.primary_name = own.config.name
-            self._told = pb.ToDaemon(lower=lower, held=own.upper.held())
-            await self._write(self._told)
+            await self._write(pb.ToDaemon(lower=lower, held=own.upper.held()))
         await self._write(pb.ToDaemon(heard=said))
 
     async def say(self) -> None:
         """Says what stands below: all of it, then what changes."""
-        for message in await self._own.subtree.whole():
+        async for message in self._own.subtree.whole():
             await self._write(pb.ToDaemon(below=message))
         while True:
             for message in await self._own.subtree.changes():

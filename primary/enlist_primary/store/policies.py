@@ -49,6 +49,11 @@ def layer(tx: Transaction, account: str, digest: str) -> Layer:
     return reread(bytes(row["body"]))
 
 
+def size(tx: Transaction, account: str, digest: str) -> int:
+    """Bytes of the body that has this digest."""
+    return int(tx.rows("SELECT length(body) AS size FROM body WHERE account = $1 AND digest = $2", account, digest)[0]["size"])
+
+
 def layers(tx: Transaction, account: str, digests: Iterable[str]) -> dict[str, Layer]:
     """The layers of these digests, each read once."""
     return {digest: layer(tx, account, digest) for digest in sorted(set(digests))}
@@ -235,18 +240,22 @@ def targets(tx: Transaction, account: str, group_ids: Collection[str] | None = N
 def save_report(tx: Transaction, account: str, word: Word) -> None:
     """Overwrites a server's last word on the policy of one kind; of one that is gone meanwhile nothing is kept.
 
-    One below a middle server is named by that one's id first: it may be written down before the server itself is.
+    One below a middle server is named by that one's id and its path from there.
     """
-    sql = """
+    via, _, path = word.server_id.partition("/")
+    there = (
+        "FROM below_server WHERE account = $1 AND via = $9 AND path = $10" if path else "FROM server WHERE account = $1 AND id = $9"
+    )
+    sql = f"""
         INSERT INTO policy_report (account, server_id, kind, revisions, running, state, message, at)
-        SELECT account, $2, $3, $4, $5, $6, $7, $8 FROM server WHERE account = $1 AND id = $9
+        SELECT account, $2, $3, $4, $5, $6, $7, $8 {there}
         ON CONFLICT (account, server_id, kind) DO UPDATE SET revisions = excluded.revisions, running = excluded.running,
             state = excluded.state, message = excluded.message, at = excluded.at
     """
     kind = word.kind.removeprefix(documents.POLICY)
     revisions, running = (",".join(map(str, each)) for each in (word.revisions, word.running))
-    direct = word.server_id.partition("/")[0]
-    tx.run(sql, account, word.server_id, kind, revisions, running, word.state, word.message, word.at, direct)
+    values = (account, word.server_id, kind, revisions, running, word.state, word.message, word.at, via)
+    tx.run(sql, *values, *([path] if path else []))
 
 
 def reports(tx: Transaction, account: str, kind: str) -> dict[str, Report]:

@@ -187,6 +187,7 @@ CREATE TABLE policy_revision (
     PRIMARY KEY (account, revision)
 );
 CREATE INDEX policy_history ON policy_revision (account, group_id, kind, revision);
+CREATE INDEX policy_revision_digest ON policy_revision (account, digest);  -- who else names a body that somebody lets go of
 
 -- A policy's revision, or a run of a task, on its way through its stages. Servers stand in an order that the subject's number and
 -- their ids give; those whose place is at most `started` have it, those at most `confirmed` for good.

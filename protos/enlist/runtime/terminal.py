@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _SHOWN_AS_CODE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -13,10 +14,13 @@ def escape(text: str) -> str:
     """Text from outside as it may be shown: controls, bidi overrides and the like become `\\x1b`, `\\u202e`."""
     if text.isascii() and text.isprintable():
         return text  # nearly all of it, and every line that is logged comes through here
-    return "".join(_code(c) if unicodedata.category(c) in _SHOWN_AS_CODE else c for c in text)
+    return "".join(map(_shown, text))
 
 
-def _code(character: str) -> str:
+@lru_cache(maxsize=4096)  # whoever fills a message with controls shall not take much time with it
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in _SHOWN_AS_CODE:
+        return character
     number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 

@@ -7,7 +7,7 @@ import pytest
 from enlist.runtime.schedules import Window
 from enlist_primary.model.policies import Policy
 from enlist_primary.model.rollouts import ALL, PATIENCE, Presence, RolloutState, Stages, place
-from enlist_primary.model.servers import Server
+from enlist_primary.model.servers import Event, Server
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import rollouts
 from enlist_primary.store import desired
@@ -282,3 +282,21 @@ def test_of_a_run_that_is_over_nothing_is_decided(desk: Desk) -> None:
     desk.tx.run("UPDATE task_run SET ended_at = $1 WHERE id = $2", desk.now, staged.run.id)
     with desk.unchanged():
         assert staged.advance() is None
+
+
+def test_who_stands_below_a_suspended_middle_server_fails_no_rollout(desk: Desk) -> None:
+    """No more than the middle server itself, which is not asked while it is suspended."""
+    fleet = Fleet(desk, "Sites/Paris")
+    middle, other = fleet.server("middle", "Sites/Paris"), fleet.server("other", "Sites/Paris")
+    below = desk.below(middle, "bbbbbbbbbb", "b1")
+    fleet.links[below.id] = Presence(connected=True, since=desk.now - 100)
+    policy = fleet.set("Sites", {"a": 2}, stages=Stages(("100%",)))
+    fleet.say(other)
+    desk.later(60)
+    desk.decide(middle, Event.SUSPEND)
+    for id in (middle.id, below.id):
+        fleet.links[id] = Presence(connected=False, since=desk.now)
+    desk.later(PATIENCE)
+    after = fleet.advance(policy.revision)
+    assert after is not None
+    assert (after.state, after.message) == (RolloutState.DONE, "")

@@ -152,6 +152,8 @@ def test_a_server_below_runs_nothing_unless_it_and_the_middle_server_are_trusted
         board.run(group="", server_id=below.id)
     with desk.refuses(Reason.NOT_FOUND):
         board.run(group="", server_id=f"{board.paris.id}/dddddddddd")
+    with desk.refuses(Reason.NOT_FOUND):
+        board.run(group="", server_id=f"{board.paris.id}/")
     other = board.below(board.lyon, "bbbbbbbbbb", "other")
     desk.decide(board.lyon, Event.SUSPEND)
     with desk.refuses(Reason.STATE_FORBIDS):
