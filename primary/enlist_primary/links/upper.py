@@ -71,7 +71,8 @@ class Upper:
             log.warning("the primaries above cannot be read; the secondary on this host tells them again", problem=str(error))
         for signed in sets.values():
             try:
-                self._verify(document_pb2.SignedSet.FromString(signed))
+                kept = document_pb2.SignedSet.FromString(signed)
+                self._keep(kept, self._verified(kept))
             except (Refused, DecodeError) as error:
                 log.warning("a set from above cannot be read", problem=str(error))
 
@@ -83,17 +84,17 @@ class Upper:
         self._sets = {origin: kept for origin, kept in self._sets.items() if origin in origins}
         self._subjects = None
 
-    def _verify(self, signed: document_pb2.SignedSet) -> Kept:
+    def _verified(self, signed: document_pb2.SignedSet) -> DesiredSet:
         origin = self.origins.get(signed.origin)
         if origin is None:
             raise Refused(Reason.SET_INVALID, "A set came of a primary that does not stand above this one.")
-        verified = documents.verify(signed, origin)
+        return documents.verify(signed, origin)
+
+    def _keep(self, signed: document_pb2.SignedSet, verified: DesiredSet) -> None:
         if (before := self._sets.get(signed.origin)) is not None:
             self._late |= dict.fromkeys(each for each in before.desired.subjects if each[0].startswith(documents.TASK))
             self._late = dict(list(self._late.items())[-LATE_RUNS:])
-        kept = Kept(signed, verified, Desired(verified.items))
-        self._sets[signed.origin], self._subjects = kept, None
-        return kept
+        self._sets[signed.origin], self._subjects = Kept(signed, verified, Desired(verified.items)), None
 
     # --- What is known ------------------------------------------------------------------------------------------------------------
 
@@ -200,10 +201,7 @@ class Upper:
     async def take(self, signed: document_pb2.SignedSet, bodies: Mapping[bytes, bytes]) -> None:
         """Takes a complete set of a primary above: bodies by their digests. Refused as `documents.verify` and `supersedes` do."""
         async with self._lock:
-            origin = self.origins.get(signed.origin)
-            if origin is None:
-                raise Refused(Reason.SET_INVALID, "A set came of a primary that does not stand above this one.")
-            verified = documents.verify(signed, origin)
+            verified = self._verified(signed)
             if self._row is not None:
                 self._row.memory.check(verified)
             known = self._sets.get(signed.origin)
@@ -211,7 +209,7 @@ class Upper:
                 return
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
             await self._database.write(PRIMARY, levels.hand_down, signed.origin, signed.SerializeToString(), wanted)
-            self._verify(signed)
+            self._keep(signed, verified)
             self._wake()
 
     # --- Who waits --------------------------------------------------------------------------------------------------------------
