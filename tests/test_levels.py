@@ -290,6 +290,17 @@ def test_whoever_is_killed_while_a_policy_comes_down_it_is_in_force_everywhere_i
         levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "four reports")
 
 
+def test_a_primary_that_left_and_comes_back_is_in_force_again_at_every_level(levels: Levels) -> None:
+    """What it set was deleted below; nobody counts as having it until it has it again."""
+    settings = {"a": 1, "b": 2, "c": 3, "n": 13}
+    assert levels.k1.settings == settings
+    levels.top.do("server", "authorize", "m1", "--no-may-have-secondaries", "--below", "delete")
+    levels.until(lambda: levels.k1.settings == {"b": 2, "c": 3}, "nothing of the top at the bottom")
+    levels.top.do("server", "authorize", "m1", "--may-have-secondaries")
+    levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four reports again")
+    assert levels.k1.settings == settings
+
+
 def test_removing_a_middle_server_asks_what_becomes_of_what_was_set_below(levels: Levels) -> None:
     refused = levels.middle.do("server", "remove", "m0", expect=1)
     assert "BEQUEST_REQUIRED" in refused.stderr

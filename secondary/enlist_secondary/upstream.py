@@ -265,7 +265,10 @@ class Upstream:
         return document_pb2.Ancestry(ancestors=[step, *self._above().ancestors])
 
     async def _hand_down(self, call: _Call) -> None:
-        for kept in await self._held.complete():
+        counting = await self._held.complete()
+        # Who does not stand above any more is forgotten there as well: should it come back, the local primary lacks its set.
+        self._has = {kept.held.origin: self._has[kept.held.origin] for kept in counting if kept.held.origin in self._has}
+        for kept in counting:
             has = self._has.get(kept.held.origin, document_pb2.Held())
             if (has.epoch, has.number, has.content) == (kept.held.epoch, kept.held.number, kept.held.content):
                 continue

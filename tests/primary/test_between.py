@@ -174,7 +174,7 @@ async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(r
     fat = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED, meant=meant)
     unknown = document_pb2.Report.FromString(fat.SerializeToString() + b"\xfa\x3f\x80\x80\x04" + b"y" * 65_536)
     own.subtree.heard(ACCOUNT, middle, [unknown], ITEMS)
-    assert sum(each.ByteSize() for each in own.subtree._words[middle].values()) < 1000
+    assert sum(each.ByteSize() for each in own.subtree._words[ACCOUNT, middle].values()) < 1000
 
 
 class Refusing:

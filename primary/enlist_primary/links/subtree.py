@@ -46,7 +46,7 @@ class Subtree:
         self._below = below
         self._reach = reach
         self._authority = authority
-        self._words: dict[str, dict[tuple[str, str], document_pb2.Report]] = {}
+        self._words: dict[Key, dict[tuple[str, str], document_pb2.Report]] = {}
         self._dirty: dict[Key, None] = {}
         self._dirty_below: dict[tuple[str, str, str], None] = {}
         self._attached = False
@@ -66,7 +66,7 @@ class Subtree:
         """Something about servers below a middle server changed."""
         for path in paths:
             if self._below.find(account, via, path) is None:
-                self._words.pop(f"{via}/{path}", None)
+                self._words.pop((account, f"{via}/{path}"), None)
             if self._attached:
                 self._dirty_below[account, via, path] = None
         self._news.set()
@@ -77,18 +77,29 @@ class Subtree:
         said = {(each.kind, each.name): _bounded(each) for each in reports if (each.kind, each.name) in items}
         if not said or (path and self._below.find(account, via, path) is None):
             return
-        self._words.setdefault(server, {}).update(said)
+        self._words.setdefault((account, server), {}).update(said)
+        self._say_again(account, server)
+
+    def _say_again(self, account: str, server: str) -> None:
+        """This server, and none below it, is said upward once more."""
+        via, _, path = server.partition("/")
         if path:
             self.touch_below(account, via, [path])
-        elif self._attached:  # nothing changed for those below it
+        elif self._attached:
             self._dirty[account, via] = None
             self._news.set()
 
     def prune(self, items: frozenset[tuple[str, str]]) -> None:
-        """Something above changed: words on what is not wanted from there any more count no more, should it be wanted again."""
-        for words in self._words.values():
-            for key in [key for key in words if key not in items]:
+        """Something above changed: words on what is not wanted from there any more count no more, should it be wanted again.
+
+        Whoever keeps them on the way up hears that: there, too, they could come to count again.
+        """
+        for (account, server), words in list(self._words.items()):
+            past = [key for key in words if key not in items]
+            for key in past:
                 del words[key]
+            if past:
+                self._say_again(account, server)
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
@@ -122,14 +133,14 @@ class Subtree:
                     said.append(self._server(row))
                 else:
                     gone.append(key[1])
-                    self._words.pop(key[1], None)
+                    self._words.pop(key, None)
         for account, via, path in below:
             found = self._below.find(account, via, path)
             if found is not None:
                 said.append(self._server_below(found))
             else:
                 gone.append(f"{via}/{path}")
-                self._words.pop(f"{via}/{path}", None)
+                self._words.pop((account, f"{via}/{path}"), None)
         return _messages(said, gone)
 
     def detached(self) -> None:
@@ -148,17 +159,17 @@ class Subtree:
             connected_time=render.moment(changed or None),
             comparison_code=render.code(self._authority, row) if row.state is State.PENDING else "",
             kinds=(seen.kinds or "").split(),
-            reports=self._said(row.id),
+            reports=self._said(row.account, row.id),
         )
 
     def _server_below(self, each: BelowServer) -> pb.BelowServer:
         message = render.below(each, self._reach.cut_since(each.account, each))
         message.path = each.id
-        message.reports.extend(self._said(each.id))
+        message.reports.extend(self._said(each.account, each.id))
         return message
 
-    def _said(self, server: str) -> list[document_pb2.Report]:
-        return _fitting(self._words.get(server, {}).values())
+    def _said(self, account: str, server: str) -> list[document_pb2.Report]:
+        return _fitting(self._words.get((account, server), {}).values())
 
 
 def _bounded(report: document_pb2.Report) -> document_pb2.Report:
