@@ -159,7 +159,7 @@ class Primary:
         """Serves while the context lasts; on the way out links are told, then RPCs get a few seconds, then all is written."""
         await self._feed.start()
         await self._directory.load()
-        await self.context.observations.load()
+        await self.context.observations.load(self.context.started)
         await self.context.upper.load()
         await self.context.below.load()
         async with AsyncExitStack() as stack:

@@ -144,7 +144,7 @@ def _leave(arguments: argparse.Namespace) -> int:
         raise Refused(
             Reason.BEQUEST_REQUIRED,
             "A primary on this host stands below. Say what becomes of what was set for its servers: --below keep (it stays, and "
-            "may be changed there), freeze (it stays, locked), or delete.",
+            "may be changed there), freeze (it stays, with its locks), or delete.",
         )
     _confirm(arguments, f"Leave the account {configured.account} at {configured.primary}?")
     state.change(configured.folder, lambda known: replace(known, bequest=arguments.below or ""), strict=True)

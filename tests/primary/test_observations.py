@@ -80,9 +80,27 @@ async def test_what_was_last_seen_of_a_server_survives_a_restart(running: Runnin
     own.disconnected(ACCOUNT, id, 200)
     await own.flush()
     after = Observations(database)
-    await after.load()
+    await after.load(300)
     assert after.seen(ACCOUNT, id) == Seen(100, 200, HERE, "0.1.0", "printer.acme.example", "policy/chrony task/reboot")
     assert after.seen(ACCOUNT, "nobody") == Seen()
+
+
+async def test_a_link_that_was_open_when_the_primary_was_killed_is_closed_since_it_is_back(
+    running: Running, database: Database
+) -> None:
+    """Not since it was opened: it was good until then (faults row 12)."""
+    async with running.stranger() as stub:
+        id = (await Asker(running).register(stub)).server_id
+    own = Observations(database)
+    own.connected(ACCOUNT, id, HERE, "0.1.0", 100)
+    await own.flush()
+    after = Observations(database)
+    await after.load(300)
+    assert (after.seen(ACCOUNT, id).connected_at, after.seen(ACCOUNT, id).disconnected_at) == (100, 300)
+    await after.flush()
+    again = Observations(database)
+    await again.load(400)
+    assert again.seen(ACCOUNT, id).disconnected_at == 300
 
 
 async def test_a_server_that_is_gone_meanwhile_is_passed_over(database: Database) -> None:

@@ -44,8 +44,6 @@ def nothing_below(database: Any = None) -> Below:
         (Seen(), True, Presence(True, T)),  # the link is there a moment before it is written down
         (Seen(connected_at=T + 5, disconnected_at=T + 7), False, Presence(False, T + 7)),
         (Seen(connected_at=T - 50, disconnected_at=T - 9), False, Presence(False, T - 9)),
-        (Seen(connected_at=T - 50), False, Presence(False, T)),  # open when the primary crashed: closed since it is back
-        (Seen(connected_at=T - 50, disconnected_at=T - 60), False, Presence(False, T)),
         (Seen(), False, Presence(False, None)),
     ],
 )

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from enlist_primary.cli import output
+from enlist_primary.cli.arguments import given
 
 if TYPE_CHECKING:
     from enlist.v1.account_pb2 import ApiKey
@@ -22,7 +23,7 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--expires", metavar="TIME", help="how long it is good: 30m, 12h, 7d (default: for ever)")
     add.add_argument("--network", action="append", default=[], metavar="CIDR", help="use it only from here; may be repeated")
     group = "group of the servers that use it, made if it is missing (default: the account's landing group)"
-    add.add_argument("--group", default="", metavar="PATH", help=group)
+    add.add_argument("--group", type=given, metavar="PATH", help=group)
     add.set_defaults(run=_add)
     listing = verbs.add_parser("list", help="list the API keys of an account, without their secrets")
     listing.add_argument("domain", metavar="DOMAIN")

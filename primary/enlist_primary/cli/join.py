@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.cli import output
+from enlist_primary.cli.arguments import given
 
 if TYPE_CHECKING:
     from enlist.v1.trust_pb2 import Invitation
@@ -24,7 +25,7 @@ def add_commands(commands: Any) -> None:
     join.add_argument("domain", metavar="DOMAIN")
     join.add_argument("--name", default="", help="the name the server shall bear (default: it names itself)")
     group = "its group, made if it is missing (default: the account's landing group)"
-    join.add_argument("--group", default="", metavar="PATH", help=group)
+    join.add_argument("--group", type=given, metavar="PATH", help=group)
     join.add_argument("--from", dest="csv", type=Path, metavar="CSV", help="invite every line of this file: name,group")
     join.add_argument("--out", type=Path, metavar="FOLDER", help="with --from: where to write one join file per server")
     output.add_json(join)
@@ -42,7 +43,7 @@ def _join(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
 
 
 def _one(arguments: argparse.Namespace) -> int:
-    (invitation,) = _invite(arguments, [(arguments.name, arguments.group)])
+    (invitation,) = _invite(arguments, [(arguments.name, arguments.group or "")])
     if arguments.json:
         output.print_json(_as_json(invitation) | {"join_line": invitation.join_line})
         return 0

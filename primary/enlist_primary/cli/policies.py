@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist_primary.cli import output, policy_shown
+from enlist_primary.cli.arguments import STAGES
 from enlist_primary.cli.groups import WHERE, group_of, shown
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def _add_layer(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_stages(parser: argparse.ArgumentParser) -> None:
-    stages = "how many servers have it after each stage, such as 1,10%%,100%% (default: all at once)"
-    parser.add_argument("--stages", metavar="SIZES", help=stages)
+    parser.add_argument("--stages", metavar="SIZES", help=STAGES)
     parser.add_argument("--stop-after", type=int, metavar="N", help="with --stages: stop when N servers failed (default: 1)")
     confirm = "with --stages: who is not confirmed within this time, such as 10m, goes back by itself"
     parser.add_argument("--confirm", metavar="TIME", help=confirm)

@@ -25,6 +25,10 @@ STATES = ("pending", "received", "applied", "failed", "rolled_back", "changed_lo
 EXPLAINED = ("POINTER", "VALUE", "LAYER", "REVISION", "")
 NAMED = 8
 """Servers that a plan names for people before it says how many more there are."""
+PARTIAL = (
+    "Of servers below a middle server this is what they get from here and from above: what their own primaries set besides, "
+    "plan there shows."
+)
 
 
 # --- How it fares -------------------------------------------------------------------------------------------------------------
@@ -254,15 +258,23 @@ def _value(settings: Any, pointer: str) -> str:
 
 
 def plan_as_json(changes: Sequence[PlanPolicyResponse]) -> list[dict[str, object]]:
-    """What would change at each server, by name; where several bear a name, the id stands behind it."""
+    """What would change at each server, by name; where several bear a name, the id stands behind it.
+
+    `partial`, true, is there for those below a middle server: what their own primaries say besides is known there alone.
+    """
     names = Counter(name_of(server) for change in changes for server in change.servers)
     found = [
-        {"server": _told_apart(server, names), "before": before, "after": after}
+        {"server": _told_apart(server, names), "before": before, "after": after, **({"partial": True} if _below(server) else {})}
         for change in changes
         for before, after in [(_parsed(change.before), _parsed(change.after))]  # once for all servers that would change alike
         for server in change.servers
     ]
     return sorted(found, key=lambda each: str(each["server"]))
+
+
+def _below(server: ServerLabel) -> bool:
+    """Whether it stands below a middle server."""
+    return "/" in server.id
 
 
 def _told_apart(server: ServerLabel, names: Counter[str]) -> str:
@@ -278,7 +290,10 @@ def plan_as_text(changes: Sequence[PlanPolicyResponse]) -> str:
     """The same for people: what changes, value by value, and at which servers."""
     if not changes:
         return "No server would change."
-    return "\n\n".join(_change_as_text(change) for change in changes)
+    said = [_change_as_text(change) for change in changes]
+    if any(_below(server) for change in changes for server in change.servers):
+        said.append(PARTIAL)
+    return "\n\n".join(said)
 
 
 def _change_as_text(change: PlanPolicyResponse) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist_primary.cli import below, output
+from enlist_primary.cli.arguments import given
 from enlist_primary.cli.groups import WHERE, group_of, shown
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _DECISIONS = {
 }
 _BEQUEATHING = frozenset({"remove", "revoke", "authorize"})
 """Decisions with which a primary below may come to stand there no more."""
-_BEQUESTS = {"keep": "stays, may be changed there", "freeze": "stays, locked", "delete": "ends"}
+_BEQUESTS = {"keep": "stays, may be changed there", "freeze": "stays as it is, with its locks", "delete": "ends"}
 _WITH_REASON = frozenset(_DECISIONS) - {"authorize", "resume"}
 
 
@@ -64,7 +65,7 @@ def add_commands(commands: Any) -> None:
         output.add_json(parser)
         if parser.get_default("verb") == "authorize":
             parser.add_argument("--code", default="", metavar="CODE", help="the comparison code read out at the server")
-            parser.add_argument("--group", default="", metavar="PATH", help="put it in this group, which must be there")
+            parser.add_argument("--group", type=given, metavar="PATH", help="put it in this group, which must be there")
             parser.add_argument(
                 "--may-have-secondaries",
                 action=argparse.BooleanOptionalAction,
@@ -235,7 +236,7 @@ def _decide(arguments: argparse.Namespace) -> int:
             if arguments.verb in _BEQUEATHING:
                 request.bequest = _bequest(server, arguments.below)
         elif arguments.verb == "authorize":
-            request.comparison_code, request.group = arguments.code, arguments.group
+            request.comparison_code, request.group = arguments.code, arguments.group or ""
             if arguments.may_have_secondaries is not None:
                 request.may_have_secondaries = arguments.may_have_secondaries
             if arguments.below is not None or arguments.may_have_secondaries is False:

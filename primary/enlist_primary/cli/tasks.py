@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist_primary.cli import below, output, task_shown
+from enlist_primary.cli.arguments import STAGES, given
 from enlist_primary.cli.groups import WHERE, group_of
 from enlist_primary.cli.servers import fetch, find
 
@@ -61,10 +62,10 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="a group with all below it, or a server by its name or id; one below a middle server as MIDDLE/NAME",
     )
     parser.add_argument("--account", default="-", metavar="DOMAIN", help="the server is one of this account")
-    parser.add_argument("--label", default="", metavar="LABEL", help="only servers of the group that bear this label")
+    parser.add_argument("--label", type=given, metavar="LABEL", help="only servers of the group that bear this label")
     parser.add_argument("--kind", required=True, metavar="KIND", help="the kind of task, as the servers' owners configured it")
     args = parser.add_mutually_exclusive_group()
-    args.add_argument("--args", metavar="JSON", help="the arguments, a JSON object (default: {})")
+    args.add_argument("--args", type=given, metavar="JSON", help="the arguments, a JSON object (default: {})")
     args.add_argument("--args-file", metavar="FILE", help="a file that holds them; - for standard input")
 
 
@@ -73,9 +74,9 @@ def _add_when(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", metavar="TIME", help=deadline)
     when = parser.add_mutually_exclusive_group()
     when.add_argument("--at", metavar="MOMENT", help="when to run it, such as 2026-11-22T02:00:00Z (default: now)")
-    when.add_argument("--schedule", default="", metavar="CRON", help='again and again: "0 2 * * sat" is Saturdays at 2')
-    parser.add_argument("--zone", default="", metavar="ZONE", help="by which clock, such as Europe/Paris (default: UTC)")
-    parser.add_argument("--stages", metavar="SIZES", help="how many servers have it after each stage, such as 1,10%%,100%%")
+    when.add_argument("--schedule", type=given, metavar="CRON", help='again and again: "0 2 * * sat" is Saturdays at 2')
+    parser.add_argument("--zone", type=given, metavar="ZONE", help="by which clock, such as Europe/Paris (default: UTC)")
+    parser.add_argument("--stages", metavar="SIZES", help=STAGES)
     parser.add_argument("--stop-after", type=int, metavar="N", help="with --stages: stop when N servers failed (default: 1)")
 
 
@@ -103,7 +104,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     finally:
         waiting.end()
     if arguments.json:
-        output.print_json(task_shown.results_as_json(results))
+        output.print_json([{**each, "task": task.id} for each in task_shown.results_as_json(results)])
     else:
         output.say(_outcome(task))
         if arguments.wait:
@@ -196,7 +197,7 @@ async def _aim(channel: grpc.aio.Channel, request: RunTaskRequest, arguments: ar
         server = await find(channel, wanted, account)
         domain, request.target.server_id = server.account, server.id
     request.parent = resource("accounts", domain)
-    request.target.label = arguments.label
+    request.target.label = arguments.label or ""
 
 
 async def _below(channel: grpc.aio.Channel, wanted: str, account: str) -> ListedBelow | None:

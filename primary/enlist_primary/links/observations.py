@@ -31,9 +31,12 @@ class Observations:
         self._refusals: dict[tuple[str, str], Refusals] = {}
         self._news = asyncio.Event()
 
-    async def load(self) -> None:
-        """Reads what was seen before; links that were open when the primary stopped are closed now."""
+    async def load(self, now: int) -> None:
+        """Reads what was seen before. Links that were open when the primary was killed are closed since now, for all we know."""
         self._seen = await self._database.read(rows.seen)
+        for (account, id), seen in list(self._seen.items()):
+            if (seen.connected_at or 0) > (seen.disconnected_at or 0):
+                self.disconnected(account, id, max(now, seen.connected_at or 0))
 
     def seen(self, account: str, id: str) -> Seen:
         """The last that was seen of a server."""

@@ -12,7 +12,7 @@ from enlist_primary.model.rollouts import Presence, Present
 
 
 class Reach:
-    """How the servers of an account are connected. What was open when the primary stopped is closed since it started again."""
+    """How the servers of an account are connected."""
 
     def __init__(self, hub: Hub, observations: Observations, below: Below, started: int) -> None:
         self._hub = hub
@@ -28,12 +28,9 @@ class Reach:
             if path:
                 return self._present_below(account, via, path, present(via))
             seen = self._observations.seen(account, id)
-            opened, closed = seen.connected_at, seen.disconnected_at
             if self._hub.connected(account, id):
-                return Presence(True, opened or self._started)  # the link is there a moment before it is written down
-            if opened is not None and opened > (closed or 0):
-                return Presence(False, max(opened, self._started))
-            return Presence(False, closed)
+                return Presence(True, seen.connected_at or self._started)  # the link is there a moment before it is written down
+            return Presence(False, seen.disconnected_at)
 
         return present
 

@@ -120,13 +120,13 @@ class Tally:
 
 def parse_stages(sizes: Sequence[str], stop_after: int, confirm_seconds: int) -> Stages:
     """Checks what somebody asked for; refused with INVALID_ARGUMENT. A `stop_after` of 0 counts as 1."""
-    if not sizes or sizes[-1] != "100%":
-        raise _refuse('The last stage is "100%": stages are given like 1,10%,100%.')
     if len(sizes) > MOST_STAGES:
         raise _refuse(f"A rollout has at most {MOST_STAGES} stages.")
     steps = [_step(size) for size in sizes]
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise _refuse("Each stage is larger than the one before it; numbers of servers come before percentages.")
+    if not sizes or sizes[-1] != "100%":
+        raise _refuse('The last stage is "100%": stages are given like 1,10%,100%.')
     if not 0 <= stop_after <= MOST_FAILURES:
         raise _refuse("A rollout stops after 1 or more servers failed.")
     if not 0 <= confirm_seconds <= LONGEST_CONFIRM:

@@ -144,7 +144,7 @@ def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None, re
         raise Refused(
             Reason.BEQUEST_REQUIRED,
             "A primary stands below this server. Say what becomes of what was set for the servers there: "
-            "--below keep (it stays, and may be changed there), freeze (it stays, locked), or delete.",
+            "--below keep (it stays, and may be changed there), freeze (it stays, with its locks), or delete.",
         )
     levels.bequeath(tx, account, id, bequest)
 

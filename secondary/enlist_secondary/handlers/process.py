@@ -28,6 +28,11 @@ _CHUNK = 64 * 1024
 _LAST_CHUNKS = 16  # more than a pipe holds; somebody outside the group may write into it for ever
 
 
+def _seconds(limit: float) -> str:
+    """For people: what is left of a deadline is seldom a round number."""
+    return f"{limit:.0f} s" if limit >= 10 else f"{limit:.1f} s".replace(".0 ", " ")
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a program ended."""
@@ -42,7 +47,7 @@ class Ended:
     def problem(self) -> str:
         """What went wrong, as a sentence; empty if nothing."""
         if self.status is None:
-            return f"{self.program} did not end within {self.limit:g} s and was stopped."
+            return f"{self.program} did not end within {_seconds(self.limit)} and was stopped."
         if self.status < 0:
             return f"{self.program} was killed by {_signal_name(-self.status)}."
         return f"{self.program} ended with status {self.status}." if self.status else ""

@@ -361,6 +361,15 @@ def test_a_plan_is_a_list_of_servers_with_before_and_after(run: Run, settings: s
     assert primary.asked == [("PlanPolicy", pb.PlanPolicyRequest(key=KEY, layer=layer))]
 
 
+def test_a_plan_says_of_which_servers_it_knows_not_all(run: Run, settings: str) -> None:
+    """What a primary further down sets for its own servers is known there alone."""
+    servers = [pb.ServerLabel(id="m" * 10, display_name="m1"), pb.ServerLabel(id="m" * 10 + "/" + "k" * 10, display_name="m1 / k1")]
+    primary = Primary(PlanPolicy=[pb.PlanPolicyResponse(before=b"", after=b"{}", servers=servers)])
+    shown = json.loads(run("policy", "plan", *WHERE, "--file", settings, "--json", primary=primary).out)
+    assert [(each["server"], each.get("partial", False)) for each in shown] == [("m1", False), ("m1 / k1", True)]
+    assert run("policy", "plan", *WHERE, "--file", settings, primary=primary).out.rstrip().endswith("plan there shows.")
+
+
 def test_a_plan_in_words_shows_each_value_that_changes(run: Run, settings: str) -> None:
     text = run("policy", "plan", *WHERE, "--file", settings, primary=Primary(PlanPolicy=PLAN)).out
     first, second = text.rstrip("\n").split("\n\n")

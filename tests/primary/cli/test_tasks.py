@@ -204,12 +204,13 @@ RESULTS = (
 def test_json_has_the_issue_s_keys_and_what_went_wrong_per_server(run: Run) -> None:
     ran = run("task", "run", "acme.example", "--kind", "restart", "--json", primary=primary(results=RESULTS))
     assert ran.status == 0
+    task = {"task": "aaaaaaaaaa"}
     assert json.loads(ran.out) == [
-        {"server": "(sssssssss5)", "state": "running", "exit_code": None, "output": "", "message": None},
-        {"server": "paris", "state": "succeeded", "exit_code": 0, "output": "fine\n", "message": None},
-        {"server": "rome", "state": "failed", "exit_code": 3, "output": "a\ufffdb\n", "message": "no such unit"},
-        {"server": "twin (sssssssss3)", "state": "queued", "exit_code": None, "output": "", "message": None},
-        {"server": "twin (sssssssss4)", "state": "timed_out", "exit_code": None, "output": "", "message": None},
+        {"server": "(sssssssss5)", "state": "running", "exit_code": None, "output": "", "message": None, **task},
+        {"server": "paris", "state": "succeeded", "exit_code": 0, "output": "fine\n", "message": None, **task},
+        {"server": "rome", "state": "failed", "exit_code": 3, "output": "a\ufffdb\n", "message": "no such unit", **task},
+        {"server": "twin (sssssssss3)", "state": "queued", "exit_code": None, "output": "", "message": None, **task},
+        {"server": "twin (sssssssss4)", "state": "timed_out", "exit_code": None, "output": "", "message": None, **task},
     ]
 
 
@@ -389,3 +390,11 @@ def test_what_servers_write_reaches_no_terminal_as_it_is(run: Run) -> None:
 def test_every_state_has_its_word() -> None:
     words = {task_shown._state(number) for number in document_pb2.TaskState.values() if number}
     assert words == {"queued", "sent", "running", *task_shown.ENDED}
+
+
+@pytest.mark.parametrize("option", ["--label", "--schedule", "--args", "--zone"])
+def test_an_empty_value_is_refused_and_never_taken_for_none(run: Run, option: str) -> None:
+    """It is most often a variable that was never set: the task would run at once, and everywhere."""
+    ran = run("task", "run", "acme.example", "--kind", "restart", option, "", primary=primary())
+    assert ran.status == 2
+    assert "it is empty" in ran.err
