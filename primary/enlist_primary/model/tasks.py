@@ -234,8 +234,16 @@ def body(run_id: str, kind: str, args: str, deadline_at: int, below: bool, only:
     return f"{{{said}}}".encode()
 
 
+def awaited(run: Run, now: int) -> tuple[TaskState, ...]:
+    """The states in which something is still to be heard of a run: once its time is up, nothing of servers it was never sent to."""
+    return OPEN if now < run.deadline_at else (TaskState.SENT, TaskState.RUNNING)
+
+
 def over(run: Run, open_ids: frozenset[str], rollout: Rollout | None, now: int) -> bool:
-    """Whether a run is to be ended: nobody it has reached is at it any more, and nobody else will get it; or its time is up."""
+    """Whether a run is to be ended: nobody it has reached is at it any more, and nobody else will get it; or its time is up.
+
+    `open_ids` are the servers at which it is `awaited`.
+    """
     if now >= run.deadline_at + GRACE:
         return True
     if rollout is not None and rollout.state is RolloutState.STOPPED:

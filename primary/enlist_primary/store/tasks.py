@@ -6,7 +6,7 @@ presumed so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from enlist.reasons import Reason, Refused
@@ -309,7 +309,7 @@ def agenda(tx: Transaction, now: int) -> Agenda:
     runs = open_runs(tx)
     end = [(run.account, run.id) for run in runs if over(tx, run, now)]
     upcoming = tx.row("SELECT min(next_at) AS at FROM task WHERE next_at IS NOT NULL AND next_at > $1", now)
-    times = [run.deadline_at + GRACE for run in runs if run.deadline_at + GRACE > now]
+    times = [time for run in runs for time in (run.deadline_at, run.deadline_at + GRACE) if time > now]
     if upcoming is not None and upcoming["at"] is not None:
         times.append(upcoming["at"])
     return Agenda(begin, end[:_AT_ONCE], min(times, default=None))
@@ -318,14 +318,14 @@ def agenda(tx: Transaction, now: int) -> Agenda:
 def over(tx: Transaction, run: Run, now: int) -> bool:
     """Whether a run is to be ended."""
     rollout = rollouts.find(tx, run.account, run.revision)
-    return model.over(run, _some_open(tx, run, rollout), rollout, now)
+    return model.over(run, _some_open(tx, run, rollout, model.awaited(run, now)), rollout, now)
 
 
-def _some_open(tx: Transaction, run: Run, rollout: Rollout | None) -> frozenset[str]:
-    """The servers at which a run is open; one of them is enough to know, unless it depends on which."""
+def _some_open(tx: Transaction, run: Run, rollout: Rollout | None, states: Collection[TaskState]) -> frozenset[str]:
+    """The servers at which a run is in one of these states; one of them is enough to know, unless it depends on which."""
     if rollout is not None:
-        return frozenset(open_results(tx, run.account, run.id))
-    sql = f"SELECT server_id FROM task_result WHERE account = $1 AND run_id = $2 AND state IN ({_words(OPEN)}) LIMIT 1"
+        return frozenset(id for id, state in open_results(tx, run.account, run.id).items() if state in states)
+    sql = f"SELECT server_id FROM task_result WHERE account = $1 AND run_id = $2 AND state IN ({_words(states)}) LIMIT 1"
     return frozenset(row["server_id"] for row in tx.rows(sql, run.account, run.id))
 
 

@@ -293,11 +293,12 @@ def test_where_nobody_is_left_nothing_begins(desk: Desk, board: Board, when: dic
 def test_the_agenda_says_when_time_alone_brings_more(desk: Desk, board: Board) -> None:
     assert rows.agenda(board.tx, desk.now) == rows.Agenda([], [], None)
     board.run(deadline_seconds=100)
-    assert rows.agenda(board.tx, desk.now).following == START + 100 + GRACE
+    assert rows.agenda(board.tx, desk.now).following == START + 100
     task = board.run(time=START + 60)
     assert rows.agenda(board.tx, desk.now).following == START + 60
     assert rows.agenda(board.tx, START + 60).begin == [(ACME, task.id)]
-    assert rows.agenda(board.tx, START + 60).following == START + 100 + GRACE
+    assert rows.agenda(board.tx, START + 60).following == START + 100
+    assert rows.agenda(board.tx, START + 100).following == START + 100 + GRACE
 
 
 # --- Ended ------------------------------------------------------------------------------------------------------------------
@@ -336,6 +337,16 @@ def test_when_its_time_is_up_what_has_not_ended_has_timed_out(desk: Desk, board:
     assert "not reached" in found["rome"].message
     assert desk.newest().detail == {"kind": "restart", "run": run.id, "succeeded": 1, "timed out": 2}
     assert board.turn() == 0
+
+
+def test_for_servers_that_it_was_never_sent_to_a_run_waits_no_longer_than_its_time(desk: Desk, board: Board) -> None:
+    run = board.newest(board.run(deadline_seconds=3))
+    board.say(board.paris, run, "succeeded", exit_code=0)
+    desk.later(2)
+    assert board.turn() == 0
+    desk.later(1)
+    assert board.turn() == 1
+    assert board.states(run) == {"paris": "succeeded", "lyon": "timed_out", "rome": "timed_out"}
 
 
 @pytest.mark.parametrize("word", WORDS)
