@@ -301,6 +301,25 @@ def test_a_primary_that_left_and_comes_back_is_in_force_again_at_every_level(lev
     assert levels.k1.settings == settings
 
 
+def test_what_is_kept_stays_free_to_change_though_the_secondary_in_between_starts_anew(levels: Levels) -> None:
+    """With the primary above gone for good, nobody would take its locks away again."""
+    levels.top.do("server", "authorize", "m1", "--no-may-have-secondaries", "--below", "keep")
+    levels.until(lambda: "leaves: kept" in levels.middle.do("journal", "show", ".").stdout, "the word to arrive below")
+    levels.set_policy(levels.middle, {"a": 2, "b": 2})
+    levels.top.end(9)
+    joined = levels.middle.do("journal", "show", ".").stdout.count("upper.join")
+    levels.m1.daemon.end()
+    levels.m1.daemon.start()
+    levels.until(lambda: levels.middle.do("journal", "show", ".").stdout.count("upper.join") > joined, "the secondary to ask anew")
+    levels.set_policy(levels.middle, {"a": 3, "b": 2})
+    levels.until(lambda: (levels.l1.settings or {}).get("a") == 3, "what may be changed")
+    levels.top.start()
+    levels.set_policy(levels.middle, {"b": 2}, "/b")
+    levels.top.do("server", "authorize", "m1", "--may-have-secondaries")
+    levels.until(lambda: (levels.l1.settings or {}).get("a") == 1, "the top's lock again")
+    levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four reports again")
+
+
 def test_removing_a_middle_server_asks_what_becomes_of_what_was_set_below(levels: Levels) -> None:
     refused = levels.middle.do("server", "remove", "m0", expect=1)
     assert "BEQUEST_REQUIRED" in refused.stderr
@@ -310,8 +329,10 @@ def test_removing_a_middle_server_asks_what_becomes_of_what_was_set_below(levels
 
 
 def test_what_is_frozen_stays_locked_after_the_primary_above_is_gone(levels: Levels) -> None:
-    levels.top.do("server", "remove", "m1", "--below", "freeze")
+    levels.top.do("server", "authorize", "m1", "--no-may-have-secondaries", "--below", "freeze")
     levels.until(lambda: "leaves: frozen" in levels.middle.do("journal", "show", ".").stdout, "the word to arrive below")
+    levels.top.do("server", "remove", "m1", "--below", "freeze")
+    levels.until(lambda: levels.m1.daemon.returncode is not None, "its secondary to end, though it has nothing new to tell below")
     assert levels.l1.settings == {"a": 1, "b": 2, "c": 1, "n": 13}
     assert "SETTING_LOCKED" in levels.set_policy(levels.middle, {"a": 9}, expect=1)
     levels.set_policy(levels.middle, {"b": 4})

@@ -67,6 +67,7 @@ class Upstream:
         self._authority_certificate = self._upper.authority_certificate
         self._wake = asyncio.Event()
         self._heard = asyncio.Event()
+        self._last_heard: upstream_pb2.Upper | None = None
         # What the local primary said.
         self._lower: pb.LowerPrimary | None = None
         self._has: dict[str, document_pb2.Held] = {}
@@ -204,8 +205,10 @@ class Upstream:
     async def _hear(self, call: _Call) -> None:
         first = True
         while isinstance(message := await call.read(), upstream_pb2.ToDaemon):
-            if message.heard == self._upper:
-                self._heard.set()
+            if message.HasField("heard"):
+                self._last_heard = message.heard
+                if message.heard == self._upper:
+                    self._heard.set()
             if message.HasField("lower"):
                 self._lower = message.lower
                 self._has = {held.origin: held for held in message.held}
@@ -287,6 +290,8 @@ class Upstream:
         nobody else could tell it later."""
         self._upper.bequest = state
         self._upper.connected = False
+        if self._last_heard == self._upper:  # it was left so before
+            return
         self._heard.clear()
         self._wake.set()
         with suppress(TimeoutError):

@@ -180,7 +180,13 @@ async def yard(world: World, group: str) -> AsyncIterator[Yard]:
         target = task_pb2.TaskTarget(server_id=sibling.id)
         task = await admin.tasks.RunTask(task_pb2.RunTaskRequest(parent=PARENT, kind="restart", target=target))
         await eventually(lambda: hostile.meant() and len(sibling.wanted()) == 2, what="both sets")
-        yield Yard(world, group, policy.revision, task.run.id, task.name, hostile, sibling)
+        found = Yard(world, group, policy.revision, task.run.id, task.name, hostile, sibling)
+
+        async def sent() -> bool:
+            return [row["state"] for row in await found.of("task_result", sibling.id)] == ["sent"]
+
+        await eventually(sent, what="the run to be noted as sent")
+        yield found
     await admin.tasks.CancelTask(task_pb2.CancelTaskRequest(name=task.name))
     await admin.policies.RemovePolicy(policy_pb2.RemovePolicyRequest(key=key))
 

@@ -45,7 +45,9 @@ def stand_under(
         consent = document_pb2.Consent(upper_key=key, state=ANCESTOR_STATES[state], **stamp).SerializeToString()
         signature = sign(consent)
     same = known is not None and known.authority == authority and state is not UpperState.GONE
-    ancestry = _renewed(known.ancestry, consent, signature) if same and known is not None else b""
+    ancestry = known.ancestry if same and known is not None else b""
+    if state is not UpperState.PRESENT:  # or it only asks anew: what was left holds until the primary above says who stands there
+        ancestry = _renewed(ancestry, consent, signature)
     memory = known.memory if known is not None else Memory()
     changed = Upper(authority, name, state, consent, signature, ancestry, _with_sets(tx, memory) if not ancestry else memory)
     levels.save_upper(tx, changed)

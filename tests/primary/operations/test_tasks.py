@@ -564,3 +564,15 @@ def test_of_tasks_that_are_over_the_newest_are_kept(board: Board, monkeypatch: p
         board.say(board.rome, board.newest(made[-1]), "failed")
         board.turn()
     assert {task.id for task in rows.listed(board.tx, ACME, 100)} == {planned.id, *(task.id for task in made[2:])}
+
+
+def test_who_came_below_a_middle_server_since_a_run_began_and_does_it_is_counted(board: Board) -> None:
+    """The document is for everybody there while the run is open; what it came to is not lost."""
+    first = board.below(board.paris, "bbbbbbbbbb", "first")
+    everybody, alone = board.newest(board.run()), board.newest(board.run(group="", server_id=first.id))
+    newcomer = board.below(board.paris, "cccccccccc", "newcomer")
+    assert board.say(newcomer, everybody, "succeeded", exit_code=0)
+    assert board.states(everybody)["paris / newcomer"] == "succeeded"
+    assert not board.say(newcomer, alone, "succeeded", exit_code=0)
+    stranger = Word(f"{board.paris.id}/dddddddddd", "task/restart", everybody.id, "succeeded", START)
+    assert board.desk.do(tasks.record, ACME, stranger.server_id, [stranger]) == []
