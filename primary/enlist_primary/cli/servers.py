@@ -52,38 +52,42 @@ def add_commands(commands: Any) -> None:
     label = verbs.add_parser("label", help="add labels, words to choose servers by, and take them away")
     label.set_defaults(run=lambda arguments: _label(label, arguments))
     parsers = [show, rename, move, label]
-    for verb, (_, explained, _) in _DECISIONS.items():
-        parser = verbs.add_parser(verb, help=explained)
-        parser.set_defaults(run=_decide, verb=verb)
-        if verb in _WITH_REASON:
-            parser.add_argument("--reason", default="", metavar="TEXT", help="told to the server, and kept in the journal")
-        parsers.append(parser)
+    parsers += [_add_decision(verbs, verb) for verb in _DECISIONS]
     for parser in parsers:
         parser.add_argument("server", metavar="NAME_OR_ID", help="the server's name, if only one bears it, or its id")
         if parser is not move:
             parser.add_argument("--account", default="-", metavar="DOMAIN", help="look in this account only")
         output.add_json(parser)
-        if parser.get_default("verb") == "authorize":
-            parser.add_argument("--code", default="", metavar="CODE", help="the comparison code read out at the server")
-            parser.add_argument("--group", type=given, metavar="PATH", help="put it in this group, which must be there")
-            parser.add_argument(
-                "--may-have-secondaries",
-                action=argparse.BooleanOptionalAction,
-                default=None,
-                help="whether a primary on its host may stand under this one (default: as it is; at first not)",
-            )
-        if parser.get_default("verb") in _BEQUEATHING:
-            parser.add_argument(
-                "--below",
-                choices=tuple(_BEQUESTS),
-                help="of a server whose host runs a primary, what becomes of what was set for the servers there: it stays and may "
-                "be changed there, it stays locked, or it ends",
-            )
     rename.add_argument("new_name", metavar="NEW_NAME")
     move.add_argument("group", metavar=WHERE, help="the group of its account, such as acme.example/Sites/Paris")
     label.add_argument("--add", action="append", default=[], metavar="LABEL", help="add this label; may be repeated")
     label.add_argument("--remove", action="append", default=[], metavar="LABEL", help="take this label away; may be repeated")
     output.add_json(listing)
+
+
+def _add_decision(verbs: Any, verb: str) -> argparse.ArgumentParser:
+    """The command for a decision, but for whom it is about."""
+    parser: argparse.ArgumentParser = verbs.add_parser(verb, help=_DECISIONS[verb][1])
+    parser.set_defaults(run=_decide, verb=verb)
+    if verb in _WITH_REASON:
+        parser.add_argument("--reason", default="", metavar="TEXT", help="told to the server, and kept in the journal")
+    if verb == "authorize":
+        parser.add_argument("--code", default="", metavar="CODE", help="the comparison code read out at the server")
+        parser.add_argument("--group", type=given, metavar="PATH", help="put it in this group, which must be there")
+        parser.add_argument(
+            "--may-have-secondaries",
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help="whether a primary on its host may stand under this one (default: as it is; at first not)",
+        )
+    if verb in _BEQUEATHING:
+        parser.add_argument(
+            "--below",
+            choices=tuple(_BEQUESTS),
+            help="of a server whose host runs a primary, what becomes of what was set for the servers there: it stays and may "
+            "be changed there (keep), it stays with its locks (freeze), or it ends (delete)",
+        )
+    return parser
 
 
 async def fetch(channel: grpc.aio.Channel, account: str = "-") -> list[Server]:
