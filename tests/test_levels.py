@@ -70,12 +70,16 @@ class Place:
 class Levels:
     """The whole tree."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, lifetime: str = "30d") -> None:
+        """`lifetime` is that of every certificate."""
         self.folder = folder
         folders = {name: folder / name for name in ("top", "middle", "low")}
         for path in folders.values():
             path.mkdir(mode=0o700)
         self.top, self.middle, self.low = (stack.enter_context(primary_process(path)) for path in folders.values())
+        if lifetime != "30d":
+            for primary in (self.top, self.middle, self.low):
+                primary.configure(f'\n[certificates]\nlifetime = "{lifetime}"\n')
         self.m1 = Place(folder, "m1", self.top, self.middle)
         self.l1 = Place(folder, "l1", self.middle)
         self.m0 = Place(folder, "m0", self.middle, self.low)

@@ -1,9 +1,11 @@
-"""A primary in the middle that stands still, and one that is lost for good with all its data; real processes, as in test_levels."""
+"""Primaries in between that stand still, are away for longer than a certificate lives, or are lost for good; real processes, as in
+test_levels."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,12 +16,15 @@ from tests.support.processes import primary_process
 from tests.support.waiting import wait_for
 from tests.test_levels import ACCOUNT, Levels, Place
 
+LIFETIME = 8
+"""Seconds for which a certificate is good where a test outlasts it."""
+
 
 @pytest.fixture
-def levels(tmp_path: Path) -> Iterator[Levels]:
-    """Three levels with a policy of the top in force."""
+def levels(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Levels]:
+    """Three levels with a policy of the top in force; a parameter is the lifetime of certificates."""
     with ExitStack() as stack:
-        levels = Levels(tmp_path, stack)
+        levels = Levels(tmp_path, stack, *([request.param] if hasattr(request, "param") else []))
         levels.set_policy(levels.top, {"a": 1})
         levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "four reports")
         yield levels
@@ -35,6 +40,19 @@ def test_a_middle_primary_that_stands_still_is_unknown_and_nobody_enrols_anew(le
     os.kill(levels.middle.pid, signal.SIGCONT)
     levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four again")
     assert levels.middle.json("journal", "show", ACCOUNT) == entries
+
+
+@pytest.mark.parametrize("levels", [f"{LIFETIME}s"], indirect=True)
+def test_a_middle_primary_that_was_away_for_longer_than_certificates_live_is_found_again(levels: Levels) -> None:
+    """Faults row 9, over levels: meanwhile the last policy stays in force, and another one waits."""
+    levels.middle.end(9)
+    expired = time.time() + 1.5 * LIFETIME
+    levels.set_policy(levels.top, {"a": 2})
+    levels.until(lambda: time.time() > expired, "every certificate that the middle primary issued to have ended")
+    assert [place.settings for place in levels.all] == [{"a": 2}, {"a": 1}, {"a": 1}, {"a": 1}]
+    levels.middle.start()
+    wait_for(lambda: levels.policy(levels.top)["applied"] == 4, 60, what="four reports")
+    assert [place.settings for place in levels.all] == [{"a": 2}] * 4
 
 
 def test_a_primary_that_is_replaced_loses_and_doubles_no_task(levels: Levels, tmp_path: Path) -> None:

@@ -234,12 +234,53 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     leave = (ACCOUNT, middle, False, Bequest.DELETE, PRIMARY_ITSELF, own.now())
     theirs.reconsider()
     await own.database.write(ACCOUNT, levels.allow, *leave)
-    await eventually(lambda: not theirs.certified)
-    assert theirs.answer is not None
-    assert theirs.answer.reason == Reason.NOT_ALLOWED
+    await eventually(lambda: theirs.answer is not None and theirs.answer.reason == Reason.NOT_ALLOWED, what="the refusal")
+    assert not theirs.certified
     await theirs.close()
 
 
 async def said(own: Context) -> dict[str, int]:
     """How many reports of which servers are said upward now."""
     return {server.path: len(server.reports) for message in await own.subtree.changes() for server in message.servers}
+
+
+class Holding:
+    """A database whose writes of one operation wait for leave."""
+
+    def __init__(self, database: Any, name: str) -> None:
+        self._database = database
+        self._name = name
+        self.asked, self.leave = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def write(self, account: str, operation: Any, *arguments: Any) -> Any:
+        """See `Database.write`."""
+        if operation.__name__ == self._name:
+            self.asked.set()
+            await self.leave.wait()
+        return await self._database.write(account, operation, *arguments)
+
+
+async def test_a_newer_word_is_never_overtaken_by_one_that_waited_for_its_server_to_be_written(
+    running: Running, own: Context
+) -> None:
+    """The server comes back saying "received", and "applied" while that is being written down: the last word counts."""
+    middle = await middle_server(running, own)
+    holding: Any = Holding(own.below._database, "record_below")
+    own.below._database = holding
+    received = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_RECEIVED)
+    take(own, middle, named(PATH, reports=[received], whole=True))
+    async with asyncio.timeout(20):
+        await holding.asked.wait()
+    take(own, middle, named(PATH, reports=[APPLIED]))
+    await own.reports.flush()
+    holding.leave.set()
+
+    async def states() -> list[str]:
+        return [word.state for word in (await own.database.read(policies.reports, ACCOUNT, "web")).values()]
+
+    await eventually(lambda: not own.below._branches[ACCOUNT, middle].words, what="the words to be in line")
+    await own.reports.flush()
+    assert await states() == ["applied"]

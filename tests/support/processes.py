@@ -117,6 +117,13 @@ class PrimaryProcess(Daemon):
         wait_for(lambda: self.log.count(" ready ") > before or self.returncode is not None, what="the primary's readiness")
         assert self.returncode is None, self.log
 
+    def configure(self, text: str) -> None:
+        """Adds to its configuration and starts it anew."""
+        with (self.data / "primary.toml").open("a") as config:
+            config.write(text)
+        self.end()
+        self.start()
+
     def do(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         """An `enlist-primary` command on this data folder."""
         return run("enlist-primary", "--data", str(self.data), *arguments, expect=expect)

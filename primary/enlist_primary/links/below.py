@@ -120,7 +120,9 @@ class Below:
             branch.servers[server.path] = server
             branch.changed[server.path] = None
         for word in reports.heard(said.reports[: documents.ITEM_LIMIT], server.id, asked, self._origin, now):
-            if server.path in branch.changed and not word.of_task:
+            # One that waits is replaced, also while its server is being written: else it would come last.
+            waits = server.path in branch.changed or (server.path, word.kind) in branch.words
+            if waits and not word.of_task:
                 branch.words[server.path, word.kind] = word
             else:
                 self._words.take(account, word)
