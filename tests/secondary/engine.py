@@ -248,6 +248,14 @@ class Machine:
         finally:
             assert await server.stop() == []
 
+    @asynccontextmanager
+    async def holding(self, *wishes: Wish) -> AsyncIterator[Server]:
+        """The daemon with these policies in force, the one of `motd` among them."""
+        async with self.running() as server:
+            await server.send(self.primary, *wishes)
+            await server.until("applied")
+            yield server
+
 
 async def refused(call: Coroutine[Any, Any, object]) -> Refused:
     """The refusal that comes of it."""

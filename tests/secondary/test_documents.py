@@ -27,11 +27,6 @@ def primary() -> Primary:
     return Primary()
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
-
-
 def loaded(folder: Path, *origins: Primary) -> Documents:
     """What a start makes of a folder."""
     held = Documents(folder / "documents", [each.origin for each in origins])

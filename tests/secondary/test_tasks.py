@@ -23,16 +23,6 @@ from tests.secondary.origins import SERVER, START, Primary, policy, run, run_id,
 ONE, TWO, THREE = run_id(1), run_id(2), run_id(3)
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "AGAIN_SECONDS", 0.01)
