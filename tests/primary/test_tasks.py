@@ -234,7 +234,7 @@ async def test_what_is_asked_for_is_told_back(yard: Yard) -> None:
     ("fields", "reason"),
     [
         ({"kind": "reboot"}, Reason.KIND_UNSUPPORTED),
-        ({"args": b"[]"}, Reason.POLICY_INVALID),
+        ({"args": b"[]"}, Reason.INVALID_ARGUMENT),
         ({"args": b'{"a":"' + b"x" * 1024 * 1024 + b'"}'}, Reason.DOCUMENT_TOO_LARGE),
         ({"schedule": "0 0 30 2 *"}, Reason.SCHEDULE_INVALID),
         ({"time": {"seconds": 1}}, Reason.INVALID_ARGUMENT),

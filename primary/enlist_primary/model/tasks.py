@@ -217,7 +217,7 @@ def arguments(text: bytes) -> bytes:
         canonical = values.dumps(values.parse(text or b"{}"))
     except Refused as no:
         sentence = no.message.replace("settings", "arguments")
-        raise Refused(no.reason, f"The task's arguments were not taken: {sentence}") from None
+        raise _refuse(f"The task's arguments were not taken: {sentence}") from None
     if len(canonical) > ARGUMENTS_LIMIT:  # 1e9 is 1000000000.0 in it
         raise _too_large()
     return canonical

@@ -138,7 +138,7 @@ def test_a_schedule_that_never_fires_is_refused(schedule: str, zone: str) -> Non
     ],
 )
 def test_arguments_that_are_no_plain_json_object_are_refused_with_the_place(args: bytes, part: str) -> None:
-    with refused(Reason.POLICY_INVALID) as no:
+    with refused(Reason.INVALID_ARGUMENT) as no:
         checked(wanted(args=args), NOW)
     assert part in no.value.message
     assert "arguments" in no.value.message

@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[Reason, dict[str, Any]]] = {
     "the primary's own account": (Reason.INVALID_ARGUMENT, {"account": PRIMARY}),
     "a kind nobody has": (Reason.KIND_UNSUPPORTED, {"kind": "reboot"}),
     "a policy's kind": (Reason.KIND_UNSUPPORTED, {"kind": "chrony"}),
-    "no arguments": (Reason.POLICY_INVALID, {"args": b"[]"}),
+    "no arguments": (Reason.INVALID_ARGUMENT, {"args": b"[]"}),
     "a past time": (Reason.INVALID_ARGUMENT, {"time": START - 1}),
     "a schedule that never fires": (Reason.SCHEDULE_INVALID, {"schedule": "0 0 30 2 *"}),
     "a deadline without end": (Reason.INVALID_ARGUMENT, {"deadline_seconds": 7 * DAY + 1}),
