@@ -146,7 +146,8 @@ async def test_a_decision_closes_the_link_and_says_why(running: Running, decisio
     request = getattr(trust_pb2, f"{decision}ServerRequest")(name=f"accounts/{A}/servers/{id}", reason="seen on the moon")
     async with asker.at_ssl_port() as stub:
         link = await opened(stub)
-        await getattr(running.admin.trust, f"{decision}Server")(request)
+        decided = await getattr(running.admin.trust, f"{decision}Server")(request)
+        assert not decided.connected
         ended = await refused_by(link.read())
         assert ended.reason is reason
         assert '"seen on the moon"' in ended.message

@@ -20,7 +20,7 @@ from enlist_primary.links.reports import Reports
 from enlist_primary.links.subtree import Subtree
 from enlist_primary.links.upper import Upper
 from enlist_primary.links.waiting import WaitingRoom
-from enlist_primary.model.servers import Server
+from enlist_primary.model.servers import Server, State
 from enlist_primary.rpc import render
 from enlist_primary.rpc.attempts import Attempts
 from enlist_primary.store.database import Database
@@ -78,4 +78,6 @@ class Context:
     def server(self, row: Server) -> server_pb2.Server:
         """A server's message with what is seen of it now."""
         seen = self.observations.seen(row.account, row.id)
-        return render.server(row, self.signer.authority, seen, self.hub.connected(row.account, row.id))
+        # Of a decision just made the links have yet to hear.
+        connected = row.state is State.TRUSTED and self.hub.connected(row.account, row.id)
+        return render.server(row, self.signer.authority, seen, connected)
