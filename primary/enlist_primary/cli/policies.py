@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist_primary.cli import output, policy_shown
-from enlist_primary.cli.arguments import STAGES
+from enlist_primary.cli.arguments import STAGES, read_document
 from enlist_primary.cli.groups import WHERE, group_of, shown
 
 if TYPE_CHECKING:
@@ -161,26 +161,9 @@ def _remove(arguments: argparse.Namespace) -> int:
 def _layer(arguments: argparse.Namespace) -> Any:
     from enlist.v1 import policy_pb2
 
-    return policy_pb2.Layer(settings=read_settings(arguments.file), locks=arguments.lock, put_back=arguments.put_back)
-
-
-def read_settings(name: str) -> bytes:
-    """What the file holds, or standard input for `-`; refused with DOCUMENT_TOO_LARGE before more is read than may be sent."""
-    from enlist.documents import BODY_LIMIT
-
-    try:
-        if name == "-":
-            text = sys.stdin.buffer.read(BODY_LIMIT + 1)
-        else:
-            with open(name, "rb") as file:
-                text = file.read(BODY_LIMIT + 1)
-    except FileNotFoundError:
-        raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {name}.") from None
-    except OSError as error:
-        raise Refused(Reason.FILE_FAILED, f"{name} cannot be read: {error.strerror}.") from None
-    if len(text) > BODY_LIMIT:
-        raise Refused(Reason.DOCUMENT_TOO_LARGE, f"{name} holds more than {BODY_LIMIT} bytes: a policy has at most 1 MiB.")
-    return text
+    return policy_pb2.Layer(
+        settings=read_document(arguments.file, "a policy has"), locks=arguments.lock, put_back=arguments.put_back
+    )
 
 
 def _stages(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Stages | None:

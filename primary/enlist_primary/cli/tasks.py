@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist_primary.cli import below, output, task_shown
-from enlist_primary.cli.arguments import STAGES, given
+from enlist_primary.cli.arguments import STAGES, given, read_document
 from enlist_primary.cli.groups import WHERE, group_of
 from enlist_primary.cli.servers import fetch, find
 
@@ -133,27 +133,10 @@ def _request(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
 
 
 def _args(arguments: argparse.Namespace) -> bytes:
-    """The arguments as they were given; no more is read than may be sent."""
-    from enlist.documents import BODY_LIMIT
-
-    name = arguments.args_file
-    if name is None:
+    """The arguments as they were given."""
+    if arguments.args_file is None:
         return (arguments.args or "").encode()
-    try:
-        if name == "-":
-            text = sys.stdin.buffer.read(BODY_LIMIT + 1)
-        else:
-            with open(name, "rb") as file:
-                text = file.read(BODY_LIMIT + 1)
-    except FileNotFoundError:
-        raise Refused(Reason.INVALID_ARGUMENT, f"There is no file {name}.") from None
-    except OSError as error:
-        raise Refused(Reason.FILE_FAILED, f"{name} cannot be read: {error.strerror}.") from None
-    if len(text) > BODY_LIMIT:
-        raise Refused(
-            Reason.DOCUMENT_TOO_LARGE, f"{name} holds more than {BODY_LIMIT} bytes: a task's arguments have at most 1 MiB."
-        )
-    return text
+    return read_document(arguments.args_file, "a task's arguments have")
 
 
 def _stages(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Stages | None:

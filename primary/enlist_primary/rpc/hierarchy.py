@@ -20,7 +20,7 @@ from enlist_primary.rpc.groups import Groups
 from enlist_primary.store import accounts as account_rows
 from enlist_primary.store import observations
 from enlist_primary.store import servers as rows
-from enlist_primary.store.database import Transaction
+from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.observations import Refusals
 
 PAGE = 1000
@@ -81,14 +81,8 @@ class Hierarchy(Groups):
         return pb.ListServersResponse(servers=[own.server(row.at(now)) for row in page], next_page_token=token)
 
     async def ListBelow(self, request: pb.ListBelowRequest, context: Any) -> AsyncIterator[pb.ListBelowResponse]:
-        own, who = self._context, caller()
-        (parent,) = names.parse_resource(request.parent, "accounts")
-        if parent != "-":
-            domains = [who.require(accounts.from_resource(request.parent))]
-            await own.database.read(account_rows.load, domains[0])
-        else:
-            domains = [each.domain for each in await own.database.read(account_rows.listed) if who.sees(each.domain)]
-        for domain in domains:
+        own = self._context
+        for domain in await domains_of(own.database, request.parent):
             found = sorted(own.below.of(domain), key=lambda each: (each.via, each.path))
             for begin in range(0, len(found), PAGE):
                 some = found[begin : begin + PAGE]
@@ -115,6 +109,18 @@ class Hierarchy(Groups):
         own, actor = self._context, caller().actor
         add, remove = list(request.add), list(request.remove)
         return own.server(await own.database.write(account, servers.label, account, id, add, remove, actor, own.now()))
+
+
+async def domains_of(database: Database, parent: str) -> list[str]:
+    """The accounts that the parent of a listing means: `accounts/DOMAIN`, or `accounts/-` for all that the caller sees.
+
+    Refused: NOT_FOUND."""
+    who = caller()
+    if names.parse_resource(parent, "accounts") == ("-",):
+        return [each.domain for each in await database.read(account_rows.listed) if who.sees(each.domain)]
+    domain = who.require(accounts.from_resource(parent))
+    await database.read(account_rows.load, domain)
+    return [domain]
 
 
 def _listed(row: BelowServer, cut_since: int | None) -> pb.ListedBelow:

@@ -19,7 +19,7 @@ from enlist_primary.operations.policies import HISTORY, Place
 from enlist_primary.rpc import render_policies as render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
-from enlist_primary.rpc.hierarchy import server_of
+from enlist_primary.rpc.hierarchy import domains_of, server_of
 from enlist_primary.store import accounts, levels, rollouts, surveys
 from enlist_primary.store import policies as rows
 from enlist_primary.store.database import Transaction
@@ -72,12 +72,8 @@ class Policies(policy_pb2_grpc.PolicyServiceServicer):
         return render.present(surveyed.placed, layer, surveyed.counts, whole)
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Any) -> pb.ListPoliciesResponse:
-        database, who = self._context.database, caller()
-        (parent,) = names.parse_resource(request.parent, "accounts")
-        if parent != "-":
-            domains = [who.require(model.from_resource(request.parent))]
-        else:
-            domains = [each.domain for each in await database.read(accounts.listed) if who.sees(each.domain)]
+        database = self._context.database
+        domains = await domains_of(database, request.parent)
         found = [each for domain in domains for each in await database.read(_listed, domain, self._reach.account(domain))]
         return pb.ListPoliciesResponse(
             policies=[render.present(each.placed, layer, each.counts, whole=False) for each, layer in found]

@@ -18,8 +18,8 @@ from enlist_primary.operations import tasks
 from enlist_primary.rpc import render_tasks as render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
+from enlist_primary.rpc.hierarchy import domains_of
 from enlist_primary.rpc.render_tasks import Fare
-from enlist_primary.store import accounts
 from enlist_primary.store import tasks as rows
 from enlist_primary.store.database import Transaction
 
@@ -66,12 +66,8 @@ class Tasks(task_pb2_grpc.TaskServiceServicer):
         return render.task(await self._context.database.read(_one, account, id), whole)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
-        database, who = self._context.database, caller()
-        (parent,) = names.parse_resource(request.parent, "accounts")
-        if parent != "-":
-            domains = [who.require(model.from_resource(request.parent))]
-        else:
-            domains = [each.domain for each in await database.read(accounts.listed) if who.sees(each.domain)]
+        database = self._context.database
+        domains = await domains_of(database, request.parent)
         found = [fare for domain in domains for fare in await database.read(_listed, domain)]
         found.sort(key=lambda fare: fare.task.created_at, reverse=True)
         return pb.ListTasksResponse(tasks=[render.task(fare, whole=False) for fare in found[:LISTED]])
@@ -152,7 +148,6 @@ def _one(tx: Transaction, account: str, id: str) -> Fare:
 
 
 def _listed(tx: Transaction, account: str) -> list[Fare]:
-    accounts.load(tx, account)
     return [_fare(tx, task) for task in rows.listed(tx, account, LISTED)]
 
 

@@ -169,7 +169,7 @@ async def test_an_interrupt_ends_the_watching_and_nothing_else(person: Terminal)
 
 
 def test_the_settings_of_an_example_are_read_from_a_file(tmp_path: Path) -> None:
-    from enlist_primary.cli.policies import read_settings
+    from enlist_primary.cli.arguments import read_document
 
     (tmp_path / "settings.json").write_text('{"a": 1}')
-    assert read_settings(str(tmp_path / "settings.json")) == b'{"a": 1}'
+    assert read_document(str(tmp_path / "settings.json"), "a policy has") == b'{"a": 1}'
