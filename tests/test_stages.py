@@ -33,6 +33,7 @@ class Fleet:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
+        self.daemons: dict[str, SecondaryProcess] = {}
         self.primary: PrimaryProcess = stack.enter_context(primary_process(folder))
         for name in NAMES:
             daemon = SecondaryProcess(folder, name)
@@ -44,6 +45,7 @@ class Fleet:
                 config.write(HANDLER.format(name=name, folder=folder / name))
             daemon.start()
             stack.callback(daemon.close)
+            self.daemons[name] = daemon
         wait_for(lambda: all(s["connected"] for s in self.primary.json("server", "list")), what="three links")
 
     def set_policy(self, settings: object, *more: str, expect: int = 0) -> str:
@@ -57,6 +59,11 @@ class Fleet:
         """How the policy fares, by server."""
         shown = self.primary.json("policy", "show", ACCOUNT, "--kind", "prog")
         return {each["name"]: each["state"] for each in shown["servers"]}
+
+    @property
+    def rollout(self) -> str:
+        """Whether its rollout runs, stopped, or is done."""
+        return str(self.primary.json("policy", "show", ACCOUNT, "--kind", "prog")["rollout"]["state"])
 
     def in_force(self) -> list[Any]:
         """What is in force at each server."""
@@ -103,3 +110,15 @@ def test_a_server_goes_back_by_itself_though_the_primary_is_gone(fleet: Fleet) -
     wait_for(lambda: fleet.in_force() == [{"v": 2}] * 3, what="all to be as before, without a primary")
     fleet.primary.start()
     wait_for(lambda: "rolled_back" in fleet.states().values(), what="the primary to hear of it")
+    wait_for(lambda: fleet.rollout == "stopped", what="the primary to stop it, whatever it heard before")
+
+
+def test_a_server_that_the_change_cut_off_stops_the_rollout_though_it_said_applied(fleet: Fleet) -> None:
+    """Faults row 9: nor does a primary that comes back believe what it heard before of those who had to go back meanwhile."""
+    wait_for(lambda: all(each["connected"] for each in fleet.primary.json("server", "list")), 60, what="three links")
+    fleet.set_policy({"v": 6, "x": "slow-a"}, "--stages", "3,100%", "--confirm", "10s")
+    wait_for(lambda: fleet.states() == {"a": "received", "b": "applied", "c": "applied"}, what="two to have it")
+    fleet.daemons["b"].end(9)
+    wait_for(lambda: fleet.rollout == "stopped", 40, what="the stop")
+    fleet.daemons["b"].start()
+    wait_for(lambda: fleet.in_force() == [{"v": 2}] * 3, 40, what="all to be as before")

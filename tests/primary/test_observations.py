@@ -103,6 +103,19 @@ async def test_a_link_that_was_open_when_the_primary_was_killed_is_closed_since_
     assert again.seen(ACCOUNT, id).disconnected_at == 300
 
 
+async def test_a_link_that_followed_another_within_a_second_was_open_too(running: Running, database: Database) -> None:
+    """A daemon that reads its configuration anew opens its link anew; closed since then, its server would not be waited for."""
+    async with running.stranger() as stub:
+        id = (await Asker(running).register(stub)).server_id
+    own = Observations(database)
+    own.disconnected(ACCOUNT, id, 100)
+    own.connected(ACCOUNT, id, HERE, "0.1.0", 100)
+    await own.flush()
+    after = Observations(database)
+    await after.load(300)
+    assert after.seen(ACCOUNT, id).disconnected_at == 300
+
+
 async def test_a_server_that_is_gone_meanwhile_is_passed_over(database: Database) -> None:
     own = Observations(database)
     own.connected(ACCOUNT, "aaaaaaaaaa", HERE, "0.1.0", 100)

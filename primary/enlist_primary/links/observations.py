@@ -35,7 +35,7 @@ class Observations:
         """Reads what was seen before. Links that were open when the primary was killed are closed since now, for all we know."""
         self._seen = await self._database.read(rows.seen)
         for (account, id), seen in list(self._seen.items()):
-            if (seen.connected_at or 0) > (seen.disconnected_at or 0):
+            if seen.open:
                 self.disconnected(account, id, max(now, seen.connected_at or 0))
 
     def seen(self, account: str, id: str) -> Seen:
@@ -47,8 +47,8 @@ class Observations:
     ) -> None:
         """The server's link opened: from this address, and this is what it said of itself."""
         seen = self.seen(account, id)
-        seen = replace(seen, connected_at=now, address=address, version=version, server_address=server_address, kinds=kinds)
-        self._note(account, id, seen)
+        seen = replace(seen, connected_at=now, disconnected_at=None, address=address, version=version)
+        self._note(account, id, replace(seen, server_address=server_address, kinds=kinds))
 
     def disconnected(self, account: str, id: str, now: int) -> None:
         """The server's link closed."""

@@ -41,7 +41,8 @@ class Reach:
             return Presence(False, None)
         if not above.connected or found.unknown_since is not None:
             return Presence(False, _earliest(found.unknown_since, None if above.connected else above.since))
-        return Presence(found.connected, found.connected_at)
+        since = max(found.connected_at or 0, above.since or 0) if found.connected else found.connected_at
+        return Presence(found.connected, since)
 
     def cut_since(self, account: str, server: BelowServer) -> int | None:
         """Since when nothing is known of a server below, Unix seconds, 0 if it never was; None if it is known how it fares."""

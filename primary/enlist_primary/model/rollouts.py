@@ -25,6 +25,8 @@ ALL = "g"
 
 PATIENCE = 10 * 60
 """Seconds after which a server that says nothing counts as failed, where no time to confirm was set."""
+HEARD = 2
+"""Seconds after a link's opening in which its server has said everything again."""
 LONGEST_CONFIRM = 7 * 86400
 MOST_STAGES = 20
 MOST_FAILURES = 1_000_000
@@ -92,10 +94,14 @@ class Outcome(Enum):
 
 
 class Presence(NamedTuple):
-    """Whether a server's link is open, and since when it is so, Unix seconds; None if there never was one."""
+    """Whether a server's link is open, and since when it is so, Unix seconds; None if there never was one.
+
+    `opens` is when the maintenance window opens that it waits for: its time counts from then.
+    """
 
     connected: bool
     since: int | None
+    opens: int | None = None
 
 
 Present = Callable[[str], Presence]
@@ -217,7 +223,8 @@ def count(
 
     Who was not reachable since then is not counted. The stage waits for those it brought the change to, for `patience` seconds (if
     not given, those of the stages); then who has said nothing final counts as failed. Who comes late, or left when its stage was
-    over, holds nobody up, but has no more time than that either.
+    over, holds nobody up, but has no more time than that either. That a change is in force which is yet to be confirmed counts while
+    the server is there to say so: the change may be what cut it off, and it may have gone back since.
     """
     patience = rollout.stages.patience if patience is None else patience
     stage_over = rollout.stage_at + patience
@@ -226,9 +233,14 @@ def count(
         where = place(rollout.revision, server_id)
         if where > rollout.started:
             continue
+        new = where > rollout.confirmed
+        if outcome is Outcome.IN_FORCE and new and rollout.stages.confirm_seconds:
+            presence = present(server_id)
+            if not _lasts(rollout, presence, now):
+                outcome = Outcome.WAITING
+                dues += [presence.since + HEARD] if presence.connected and presence.since is not None else []
         in_force += outcome is Outcome.IN_FORCE
         failed += outcome is Outcome.FAILED
-        new = where > rollout.confirmed
         due = _due(rollout, begun, new, present(server_id), patience) if outcome is Outcome.WAITING else None
         if due is not None and due <= now:
             failed += 1
@@ -239,12 +251,19 @@ def count(
     return Tally(in_force, failed, waiting, min(dues, default=None))
 
 
+def _lasts(rollout: Rollout, presence: Presence, now: int) -> bool:
+    """Whether a server's word on a change that is yet to be confirmed is still its word: with a new link it is said again."""
+    if not presence.connected or presence.since is None:
+        return False
+    return presence.since <= rollout.stage_at or now >= presence.since + HEARD
+
+
 def _due(rollout: Rollout, begun: int, new: bool, presence: Presence, patience: int) -> int | None:
     """Until when a server that has said nothing final may take; None for one that could not have said anything."""
     if presence.since is None or not (presence.connected or presence.since >= begun):
         return None
     if presence.connected:
-        return max(rollout.stage_at, presence.since) + patience
+        return (max(rollout.stage_at, presence.since) if presence.opens is None else presence.opens) + patience
     return (rollout.stage_at if new else presence.since) + patience
 
 

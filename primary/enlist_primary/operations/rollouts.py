@@ -90,7 +90,7 @@ def _judged(rollout: Rollout, subject: Subject, present: Present, now: int) -> t
         presence, window = present(id), subject.windows.get(id)
         if window is None or not presence.connected:
             return presence
-        return Presence(True, opens(window, max(rollout.stage_at, presence.since or 0)))
+        return presence._replace(opens=opens(window, max(rollout.stage_at, presence.since or 0)))
 
     tally = model.count(rollout, subject.begun, subject.outcomes, patiently, now, subject.patience)
     ids = list(subject.outcomes)

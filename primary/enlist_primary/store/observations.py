@@ -21,6 +21,11 @@ class Seen:
     kinds: str | None = None
     """What it has handlers for, `policy/{kind}` and `task/{kind}` separated by spaces, as it said when the link opened; or None."""
 
+    @property
+    def open(self) -> bool:
+        """Whether the link was open when this was written: `disconnected_at` is taken back when the next one opens."""
+        return self.connected_at is not None and (self.disconnected_at is None or self.disconnected_at < self.connected_at)
+
 
 @dataclass(frozen=True)
 class Refusals:

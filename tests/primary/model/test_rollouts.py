@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from enlist.reasons import Reason
 from enlist_primary.model.rollouts import (
     ALL,
+    HEARD,
     NONE,
     PATIENCE,
     Outcome,
@@ -214,6 +215,40 @@ def test_who_waits_how_long(presence: Presence, confirmed: bool, later: int, exp
     assert count(rollout, T, {first: Outcome.WAITING}, lambda _: presence, T + later) == expected
 
 
+@pytest.mark.parametrize(
+    ("presence", "later", "expected"),
+    [
+        (Presence(True, T - 100), 1, Tally(1, 0, 0)),
+        (Presence(True, T), 1, Tally(1, 0, 0)),
+        (Presence(False, T + 5), 6, Tally(0, 0, 1, T + 60)),  # the change may be what cut it off
+        (Presence(False, T + 5), 60, Tally(0, 1, 0)),
+        (Presence(True, T + 5), 6, Tally(0, 0, 1, T + 5 + HEARD)),  # it may have gone back, and has yet to say so
+        (Presence(True, T + 5), 5 + HEARD, Tally(1, 0, 0)),
+        (Presence(False, T + 70), 75, Tally(0, 1, 0)),  # the primary was away for longer than the change could wait
+        (Presence(True, T + 70), 71, Tally(0, 0, 0, T + 70 + HEARD)),
+        (Presence(True, T + 70), 70 + HEARD, Tally(1, 0, 0)),
+    ],
+)
+def test_what_is_yet_to_be_confirmed_counts_while_its_server_is_there_to_say_so(
+    presence: Presence, later: int, expected: Tally
+) -> None:
+    """Faults row 9: it goes back by itself, and nobody hears of it before the next link has told everything."""
+    first = ordered()[0]
+    rollout = begin(ACME, 7, 0, replace(STAGES, confirm_seconds=80), IDS, T)
+    assert count(rollout, T, {first: Outcome.IN_FORCE}, lambda _: presence, T + later) == expected
+    for final in (replace(rollout, confirmed=place(7, first)), begin(ACME, 7, 0, STAGES, IDS, T)):
+        assert count(final, T, {first: Outcome.IN_FORCE}, lambda _: presence, T + later) == Tally(1, 0, 0)
+
+
+def test_a_window_that_opens_later_keeps_nobody_s_word_from_counting() -> None:
+    """What was in force already needs no window."""
+    rollout = begin(ACME, 7, 0, replace(STAGES, confirm_seconds=80), IDS, T)
+    waits = Presence(connected=True, since=T - 100, opens=T + 7 * 86400)
+    first = ordered()[0]
+    assert count(rollout, T, {first: Outcome.IN_FORCE}, lambda _: waits, T + 1) == Tally(1, 0, 0)
+    assert count(rollout, T, {first: Outcome.WAITING}, lambda _: waits, T + 1) == Tally(0, 0, 1, T + 60)
+
+
 def test_a_run_of_a_task_has_the_time_that_the_task_gives_it() -> None:
     first = ordered()[0]
     rollout = begin(ACME, 7, 0, STAGES, IDS, T)
@@ -360,6 +395,7 @@ class Fleet(RuleBasedStateMachine):
         before = self.rollout
         failed = sum(word is Outcome.FAILED for word in self.words.values())
         self.links = {id: Presence(connected=True, since=self.now) for id in self.ids}
+        self.now += HEARD
         for _ in self.stages.sizes * 2:
             for id in holders(self.rollout, self.ids):
                 self.words[id] = self.words[id] if self.words[id] is Outcome.FAILED else Outcome.IN_FORCE
@@ -390,6 +426,8 @@ class Fleet(RuleBasedStateMachine):
         over = self.now >= rollout.stage_at + self.stages.patience
         tried = {id for id in has if self.words[id] is not Outcome.WAITING}
         silent = {id for id in new - tried if self.links[id].connected}
+        if rollout.stages.confirm_seconds:
+            silent |= {id for id in new if self.words[id] is Outcome.IN_FORCE and not self.links[id].connected}
         return (over or not silent) and bool(tried or over)
 
     @invariant()
