@@ -209,10 +209,17 @@ class _Body:
             log.fault("a set was not sent", error, account=self._account, server=self._id)
         if error is not None:  # the server shall open a new link, and say there what it holds
             self._link.end(Refused(Reason.INTERNAL, "The primary could not send this server its documents. Open a new link."))
+        elif self._unwritten:  # it came once the writer had looked for the last time
+            self._begin_writing()
+
+    @property
+    def _unwritten(self) -> bool:
+        """Whether there is something to write."""
+        return self._next is not None or self._lower.answer is not None or self._upper_version != self._own.upper.version
 
     async def _write(self) -> None:
         own = self._own
-        while self._next is not None or self._lower.answer is not None or self._upper_version != own.upper.version:
+        while self._unwritten:
             if (answer := self._lower.answer) is not None:
                 self._lower.answer = None
                 await self._stream.write(pb.FromPrimary(lower_answer=answer))

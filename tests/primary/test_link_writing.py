@@ -1,0 +1,67 @@
+"""What a link writes while other things are decided: the moments in which one of them could be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enlist.documents import Stamp
+from enlist.v1 import document_pb2, hierarchy_pb2
+from enlist_primary.model.desired import NOTHING
+from enlist_primary.rpc.context import Context
+from enlist_primary.rpc.link import _Body
+from tests.support.inprocess import ACCOUNT, running_primary
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Context]:
+    async with running_primary(tmp_path) as running:
+        yield running.primary.context
+
+
+class Stream:
+    """Takes what is written. `before` and `after` are called once, with the first message, before or after it is taken."""
+
+    def __init__(self, before: Callable[[], Any] | None = None, after: Callable[[], Any] | None = None) -> None:
+        self.written: list[hierarchy_pb2.FromPrimary] = []
+        self._before, self._after = before, after
+
+    async def write(self, message: Any) -> None:
+        """As that of gRPC, which takes bytes too."""
+        before, self._before = self._before, None
+        if before is not None:
+            await before()
+        whole = message if isinstance(message, bytes) else message.SerializeToString()
+        self.written.append(hierarchy_pb2.FromPrimary.FromString(whole))
+        after, self._after = self._after, None
+        if after is not None:
+            after()
+
+    def numbers(self) -> list[int]:
+        """The stamps of the sets that were written."""
+        sets = [each.desired.desired_set for each in self.written if each.HasField("desired")]
+        return [document_pb2.DesiredSet.FromString(each).number for each in sets]
+
+
+def welcomed(own: Context, stream: Any) -> _Body:
+    """A link behind its welcome, to which nothing was written yet."""
+    link = own.hub.open(ACCOUNT, "s" * 10, own.now() + 3600)
+    who: Any = None
+    body = _Body(own, stream, link, hierarchy_pb2.Hello(), who)
+    link.deliver, link.look_up = body._deliver, body._begin_writing
+    body._upper_version, body._welcomed = own.upper.version, True
+    return body
+
+
+async def test_a_set_that_comes_in_the_moment_in_which_the_writer_ends_is_sent(own: Context) -> None:
+    """The writer has nothing more to write, and is not known to have ended: one loop's round lies between the two."""
+    loop = asyncio.get_running_loop()
+    stream = Stream(after=lambda: loop.call_soon(body._deliver, NOTHING, Stamp(1, 2)))
+    body = welcomed(own, stream)
+    body._deliver(NOTHING, Stamp(1, 1))
+    await eventually(lambda: stream.numbers() == [1, 2], 5, "both sets to be sent")
