@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from enlist import certificates
 from enlist.documents import Stamp
 from enlist.v1 import document_pb2, hierarchy_pb2
 from enlist_primary.model.desired import NOTHING
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.link import _Body
+from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.support.inprocess import ACCOUNT, running_primary
 from tests.support.waiting import eventually
 
@@ -65,3 +67,28 @@ async def test_a_set_that_comes_in_the_moment_in_which_the_writer_ends_is_sent(o
     body = welcomed(own, stream)
     body._deliver(NOTHING, Stamp(1, 1))
     await eventually(lambda: stream.numbers() == [1, 2], 5, "both sets to be sent")
+
+
+async def test_no_set_from_above_goes_out_before_the_server_was_told_of_its_origin(own: Context) -> None:
+    """While a link is told who stands above, another primary comes to stand there, and its set with it: the server would refuse
+    that, and it counted as sent."""
+    above = await stand_under(own)
+    top = Above(above.signer, "top", "holding.example", "t" * 10)
+
+    async def meanwhile() -> None:
+        (near,) = own.upper.message.ancestors
+        await own.upper.ascend(way_up(near, top.step()))
+        item, content = policy("web", 9, {"number": 9})
+        await own.upper.take(top.set(9, item), {item.digest: content})
+
+    stream = Stream(before=meanwhile)
+    body = welcomed(own, stream)
+    body._upper_version = -1
+    body._begin_writing()
+    await eventually(lambda: stream.numbers() == [9], 5, "the set")
+    known: set[str] = set()
+    for message in stream.written:
+        if message.HasField("desired"):
+            assert message.desired.origin in known
+        certified = [each.authority_certificate for each in message.ancestry.ancestors]
+        known |= {certificates.read_authority(each).fingerprint for each in certified}

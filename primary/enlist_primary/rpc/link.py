@@ -235,7 +235,7 @@ class _Body:
     async def _hand_down(self) -> None:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
         upper = self._own.upper
-        self._upper_version = upper.version
+        self._upper_version, sets = upper.version, upper.sets  # of one moment: while this is written, others may come
         gone = self._held.keys() - upper.origins.keys() - {self._own.signer.authority.fingerprint}
         for origin in gone:  # the server forgets the sets and bodies of whoever does not stand above any more
             self._held.pop(origin)
@@ -243,7 +243,7 @@ class _Body:
         if upper.message != self._ancestry or gone:
             self._ancestry = upper.message
             await self._stream.write(pb.FromPrimary(ancestry=self._ancestry))
-        for kept in upper.sets:
+        for kept in sets:
             origin = kept.signed.origin
             stamp = kept.verified.stamp
             said = (stamp.epoch, stamp.number, kept.verified.content)  # one made out for another server has another stamp
