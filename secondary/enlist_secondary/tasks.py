@@ -192,9 +192,10 @@ class Tasks:
     async def _remember(self, there: Mapping[str, tuple[str, Item]]) -> bool:
         """Tells of the runs that are wanted; lets go of the others, by and by. Whether some of that is still to be done."""
         undone = False
-        for run in list(self._runs.values()):
-            if run.id in there:
-                self._note(_recognized(run, *there[run.id]) if run.damaged else run)
+        for id in list(self._runs):
+            run = self._runs[id]  # only now: it may have ended while another one's record was written
+            if id in there:
+                self._note(_recognized(run, *there[id]) if run.damaged else run)
                 continue
             self._outbox.forget(documents.TASK + run.kind, run.id)
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,36 @@ async def test_hundreds_of_runs_are_each_begun_once_and_read_once(machine: Machi
         await soon(lambda: not server.tasks._going)
     assert sorted(args["number"] for args, _ in machine.worker.calls) == list(range(300))
     assert len([path for path in reads if path.parent.name == "bodies"]) <= 300
+
+
+async def test_a_run_that_ends_while_another_ones_record_is_written_stays_ended(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server knew of it before that must not be told again: the primary would wait until its deadline for an end."""
+    written, leave = threading.Event(), threading.Event()
+    write = files.write
+
+    def slow(path: Path, content: bytes, *rest: Any) -> None:
+        if path.stem == ONE and not json.loads(content)["output"]:
+            written.set()
+            leave.wait(20)
+        write(path, content, *rest)
+
+    async with machine.running() as server:
+        await server.send(machine.primary, run(ONE, 5))
+        await until(server, ONE, "succeeded")
+        machine.worker.gate.close()
+        await server.send(machine.primary, run(ONE, 5), run(TWO, 6))
+        await soon(lambda: machine.worker.gate.waiting)
+        await server.settled()
+        monkeypatch.setattr(files, "write", slow)
+        await server.send(machine.primary, run(TWO, 6))
+        await soon(written.is_set)
+        machine.worker.gate.open()
+        await soon(lambda: '"succeeded"' in kept(machine, TWO))
+        leave.set()
+        await server.settled()
+        assert server.of_run(TWO) == "succeeded"
 
 
 # --- Cancelled ------------------------------------------------------------------------------------------------------------------
