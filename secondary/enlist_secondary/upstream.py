@@ -7,7 +7,7 @@ that itself, and so does every server below it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2, upstream_pb2, upstream_pb2_grpc
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary.checks import Clock
-from enlist_secondary.documents import Documents
+from enlist_secondary.documents import Documents, Kept
 
 AGAIN_SECONDS = 2.0
 """Seconds between two attempts to reach the local primary."""
@@ -248,12 +248,14 @@ class Upstream:
                 told = upstream_pb2.Upper()
                 told.CopyFrom(self._upper)
                 await call.write(upstream_pb2.FromDaemon(upper=told))
+            # First the sets, then who stands above: so whoever signed one of them is told of before it.
+            counting = await self._held.complete() if self._cross_certificate else []
             if self._cross_certificate and self._lower is not None:
                 ancestry = self._ancestry(self._lower)
                 if ancestry.SerializeToString() != given:
                     given = ancestry.SerializeToString()
                     await call.write(upstream_pb2.FromDaemon(ancestry=ancestry))
-                await self._hand_down(call)
+                await self._hand_down(call, counting)
             await self._wake.wait()
 
     def _ancestry(self, lower: pb.LowerPrimary) -> document_pb2.Ancestry:
@@ -267,8 +269,7 @@ class Upstream:
         )
         return document_pb2.Ancestry(ancestors=[step, *self._above().ancestors])
 
-    async def _hand_down(self, call: _Call) -> None:
-        counting = await self._held.complete()
+    async def _hand_down(self, call: _Call, counting: Sequence[Kept]) -> None:
         # Who does not stand above any more is forgotten there as well: should it come back, the local primary lacks its set.
         self._has = {kept.held.origin: self._has[kept.held.origin] for kept in counting if kept.held.origin in self._has}
         for kept in counting:

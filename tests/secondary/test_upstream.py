@@ -1,0 +1,98 @@
+"""What a secondary tells the primary on its host, while other things come down the link and out of that primary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enlist.v1 import document_pb2, hierarchy_pb2, upstream_pb2
+from enlist_secondary.documents import Documents
+from enlist_secondary.upstream import Upstream
+from tests.secondary.engine import soon
+from tests.secondary.origins import START, Primary, Wish, bodies, policy
+from tests.support.pretender import new_signer
+
+CERTIFIED = hierarchy_pb2.LowerAnswer(cross_certificate=b"certificate")
+
+
+class Call:
+    """The stream to the primary on this host. `meanwhile` is awaited once, while the first message with `during` is written."""
+
+    def __init__(self, during: Any = "upper", meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.told: list[upstream_pb2.FromDaemon] = []
+        self.says: asyncio.Queue[Any] = asyncio.Queue()
+        self._during, self._meanwhile = during, meanwhile
+
+    async def read(self) -> Any:
+        """See grpc.aio."""
+        return await self.says.get()
+
+    async def write(self, message: upstream_pb2.FromDaemon) -> None:
+        """See grpc.aio."""
+        if self._meanwhile is not None and message.HasField(self._during):
+            meanwhile, self._meanwhile = self._meanwhile, None
+            await meanwhile()
+        self.told.append(message)
+
+    def sets(self) -> list[tuple[str, int]]:
+        """Origins and stamps of the sets that were told."""
+        said = [each.desired for each in self.told if each.HasField("desired")]
+        return [(each.origin, document_pb2.DesiredSet.FromString(each.desired_set).number) for each in said]
+
+
+class Host:
+    """A secondary with a primary on its host, that may stand under the one above."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary, self.top = Primary(), Primary()
+        self.held = Documents(folder / "documents", [self.primary.origin])
+        self.held.load()
+        self.above = document_pb2.Ancestry()
+        authority = new_signer().authority
+        self.upstream = Upstream(
+            folder / "upstream.sock", self.held, authority, "upper", lambda: self.above, lambda: START, lambda: None
+        )
+        self.upstream.linked("upper")
+
+    async def send(self, primary: Primary, *wishes: Wish) -> None:
+        """A set comes down the link."""
+        self.held.receive(primary.sign(wishes), bodies(wishes))
+        await self.held.save()
+        self.upstream.changed()
+
+    @asynccontextmanager
+    async def attached(self, call: Any) -> AsyncIterator[asyncio.Task[None]]:
+        """While the primary on this host is attached: it has said who it is, and is certified."""
+        call.says.put_nowait(upstream_pb2.ToDaemon(lower=hierarchy_pb2.LowerPrimary(consent=b"one")))
+        self.upstream.answered(CERTIFIED)
+        conversing = asyncio.create_task(self.upstream._converse(call))
+        try:
+            yield conversing
+        finally:
+            conversing.cancel()
+            await asyncio.wait({conversing})
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+async def test_no_set_is_handed_down_before_the_local_primary_was_told_of_its_origin(host: Host) -> None:
+    """It would refuse that as a stranger's, and it counted as handed down."""
+
+    async def meanwhile() -> None:
+        host.held.stand([host.top.origin, host.primary.origin])
+        host.above = document_pb2.Ancestry(ancestors=[document_pb2.Ancestor(primary_name="top")])
+        await host.send(host.top, policy(9, {"a": 1}))
+
+    call = Call("ancestry", meanwhile)
+    async with host.attached(call):
+        await soon(lambda: call.sets() == [(host.top.name, 1)], "the set of the top", 5)
+    ways = [(len(each.ancestry.ancestors), each.HasField("desired")) for each in call.told if not each.HasField("upper")]
+    assert ways[:3] == [(1, False), (2, False), (0, True)]
