@@ -271,16 +271,17 @@ class Upstream:
 
     async def _hand_down(self, call: _Call, counting: Sequence[Kept]) -> None:
         # Who does not stand above any more is forgotten there as well: should it come back, the local primary lacks its set.
-        self._has = {kept.held.origin: self._has[kept.held.origin] for kept in counting if kept.held.origin in self._has}
+        # What it says meanwhile that it holds comes in place of all this: a set on its way to it may be refused.
+        known = self._has = {kept.held.origin: self._has[kept.held.origin] for kept in counting if kept.held.origin in self._has}
         for kept in counting:
-            has = self._has.get(kept.held.origin, document_pb2.Held())
+            has = known.get(kept.held.origin, document_pb2.Held())
             if (has.epoch, has.number, has.content) == (kept.held.epoch, kept.held.number, kept.held.content):
                 continue
             await call.write(upstream_pb2.FromDaemon(desired=kept.signed))
             for digest in kept.held.digests:
                 if digest not in has.digests:
                     await call.write(upstream_pb2.FromDaemon(bodies=[await self._held.body(digest)]))
-            self._has[kept.held.origin] = kept.held
+            known[kept.held.origin] = kept.held
 
     def left(self, state: document_pb2.AncestorState.ValueType) -> None:
         """The primary above stood there no more when this server was last told; `state` says what of it stays."""

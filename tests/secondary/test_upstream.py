@@ -96,3 +96,18 @@ async def test_no_set_is_handed_down_before_the_local_primary_was_told_of_its_or
         await soon(lambda: call.sets() == [(host.top.name, 1)], "the set of the top", 5)
     ways = [(len(each.ancestry.ancestors), each.HasField("desired")) for each in call.told if not each.HasField("upper")]
     assert ways[:3] == [(1, False), (2, False), (0, True)]
+
+
+async def test_what_the_local_primary_says_it_holds_counts_also_while_a_set_is_on_its_way(host: Host) -> None:
+    """It has taken the place of another one, and refused the set: it had yet to be certified itself."""
+    anew = upstream_pb2.ToDaemon(lower=hierarchy_pb2.LowerPrimary(consent=b"two"))
+
+    async def meanwhile() -> None:
+        call.says.put_nowait(anew)
+        await soon(lambda: host.upstream._lower == anew.lower)
+
+    await host.send(host.primary, policy(5, {"a": 1}))
+    call = Call("desired", meanwhile)
+    async with host.attached(call):
+        await soon(lambda: len(call.sets()) == 2, "the set to be handed down again", 5)
+    assert [each.ancestry.ancestors[0].consent for each in call.told if each.HasField("ancestry")] == [b"one", b"two"]
