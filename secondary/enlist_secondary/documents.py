@@ -187,9 +187,11 @@ class Documents:
     def _signed(self, origin: str) -> pb.SignedSet:
         return pb.SignedSet.FromString(files.read(self._path(origin)))
 
-    async def body(self, digest: bytes) -> bytes:
-        """A body of a set that counts. Refused with FILE_FAILED if it is gone."""
+    async def body(self, digest: bytes) -> bytes | None:
+        """A body of a set that counts; None once no set names it. Refused with FILE_FAILED if it is gone all the same."""
         async with self._lock:
+            if not any(digest in _digests(kept) for kept in self._sets.values()):
+                return None
             return await to_the_end(self._read_body, digest)
 
     # --- What comes -----------------------------------------------------------------------------------------------------------

@@ -280,7 +280,10 @@ class Upstream:
             await call.write(upstream_pb2.FromDaemon(desired=kept.signed))
             for digest in kept.held.digests:
                 if digest not in has.digests:
-                    await call.write(upstream_pb2.FromDaemon(bodies=[await self._held.body(digest)]))
+                    body = await self._held.body(digest)
+                    if body is None:  # other sets hold by now, and follow
+                        return
+                    await call.write(upstream_pb2.FromDaemon(bodies=[body]))
             known[kept.held.origin] = kept.held
 
     def left(self, state: document_pb2.AncestorState.ValueType) -> None:

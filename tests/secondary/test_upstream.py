@@ -111,3 +111,17 @@ async def test_what_the_local_primary_says_it_holds_counts_also_while_a_set_is_o
     async with host.attached(call):
         await soon(lambda: len(call.sets()) == 2, "the set to be handed down again", 5)
     assert [each.ancestry.ancestors[0].consent for each in call.told if each.HasField("ancestry")] == [b"one", b"two"]
+
+
+async def test_a_set_that_is_replaced_while_it_is_handed_down_costs_nothing_but_its_bodies(host: Host) -> None:
+    """The stream goes on: were it begun anew, all below would be unknown for seconds, at every level above."""
+
+    async def meanwhile() -> None:
+        await host.send(host.primary, policy(6, {"a": 2}))
+
+    await host.send(host.primary, policy(5, {"a": 1}))
+    call = Call("desired", meanwhile)
+    async with host.attached(call) as conversing:
+        await soon(lambda: conversing.done() or call.sets() == [(host.primary.name, 1), (host.primary.name, 2)], "both sets", 5)
+        await soon(lambda: conversing.done() or bodies([policy(6, {"a": 2})]) in [list(each.bodies) for each in call.told])
+        assert not conversing.done()
