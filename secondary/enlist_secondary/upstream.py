@@ -73,6 +73,7 @@ class Upstream:
         self._has: dict[str, document_pb2.Held] = {}
         self._servers: dict[str, pb.BelowServer] = {}
         self._whole = False
+        self._before: set[str] = set()  # servers that it named before it began anew, until it has named all
         self._unknown_since: int | None = int(now())
         # What the primary above said.
         self._cross_certificate = b""
@@ -223,6 +224,7 @@ class Upstream:
 
     def _begin_anew(self) -> None:
         """The local primary says everything again, and whatever it does not say is gone."""
+        self._before |= self._servers.keys() | self._say_servers.keys()
         self._servers.clear()
         self._say_servers.clear()  # or what is not said yet would count as gone
         self._whole = False
@@ -237,6 +239,9 @@ class Upstream:
             self._servers.pop(path, None)
             self._say_servers[path] = None
         self._whole = self._whole or said.whole
+        if said.whole:  # above, that it was named earlier over the same link would speak for what went meanwhile
+            self._say_servers.update(dict.fromkeys(self._before - self._servers.keys()))
+            self._before.clear()
 
     async def _tell(self, call: _Call) -> None:
         """Says who stands above, and hands down their sets: what the local primary lacks."""

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from enlist.v1 import document_pb2, hierarchy_pb2, upstream_pb2
+from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
+from enlist_primary.links.below import Below
+from enlist_primary.links.reports import Reports
+from enlist_primary.model.reports import Asked
 from enlist_secondary.documents import Documents
 from enlist_secondary.upstream import Upstream
 from tests.secondary.engine import soon
-from tests.secondary.origins import START, Primary, Wish, bodies, policy
+from tests.secondary.origins import ACCOUNT, START, Primary, Wish, bodies, policy
 from tests.support.pretender import new_signer
 
 CERTIFIED = hierarchy_pb2.LowerAnswer(cross_certificate=b"certificate")
@@ -125,3 +128,30 @@ async def test_a_set_that_is_replaced_while_it_is_handed_down_costs_nothing_but_
         await soon(lambda: conversing.done() or call.sets() == [(host.primary.name, 1), (host.primary.name, 2)], "both sets", 5)
         await soon(lambda: conversing.done() or bodies([policy(6, {"a": 2})]) in [list(each.bodies) for each in call.told])
         assert not conversing.done()
+
+
+async def test_a_server_that_went_while_the_local_primary_was_not_attached_is_gone_above_too(host: Host) -> None:
+    """Also if it was last spoken of after everything had been said: the link above stands all the while."""
+    database: Any = None
+    above = Below(database, Reports(database), "f" * 64)
+    one, two = "a" * 10, "b" * 10
+
+    def named(*paths: str, **more: Any) -> upstream_pb2.ToDaemon:
+        servers = [hierarchy_pb2.BelowServer(path=path, state=server_pb2.SERVER_STATE_TRUSTED) for path in paths]
+        return upstream_pb2.ToDaemon(below=hierarchy_pb2.Below(servers=servers, **more))
+
+    async def says(*said: upstream_pb2.ToDaemon) -> list[str]:
+        call = Call()
+        async with host.attached(call):
+            for message in said:
+                call.says.put_nowait(message)
+                await soon(call.says.empty)
+                for each in host.upstream.take():
+                    if each.HasField("below"):
+                        above.take(ACCOUNT, "m" * 10, Asked(frozenset()), each.below, START)
+        return sorted(server.path for server in above.of(ACCOUNT))
+
+    above.opened(ACCOUNT, "m" * 10)
+    assert await says(named(one, two), named(whole=True)) == [one, two]
+    assert await says(named(one, two), named(whole=True), named(two)) == [one, two]
+    assert await says(named(one), named(whole=True)) == [one]
