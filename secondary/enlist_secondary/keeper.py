@@ -136,9 +136,8 @@ class Keeper:
         try:
             while True:
                 mine = await self._until_renewed(link, mine)
-                successor = await dialling.connect(self._config, mine, self._now, self._work)
-                await link.close()
-                link = successor
+                before, link = link, await dialling.connect(self._config, mine, self._now, self._work)
+                await before.close()
         finally:
             state.change(self._config.folder, lambda known: known.unlinked(int(self._now())))
             self._work.unlinked()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from enlist.runtime import files
 from enlist.v1 import account_pb2, server_pb2, trust_pb2
 from enlist_primary import config as primary_config
 from enlist_secondary import api_key, backoff, dialling, keeper, state
+from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.keeper import Keeper
 from enlist_secondary.link import Link
 from tests.support.inprocess import ACCOUNT, Running, running_primary, serving
 from tests.support.ports import free_port
@@ -336,3 +339,41 @@ def test_renewal_is_due_around_half_the_life() -> None:
     certificate = certificates.load(der)
     due = [keeper.renewal_due(certificate, chance) - now for chance in (0.0, 0.5, 1.0)]
     assert due == pytest.approx([13.5 * day, 15 * day, 16.5 * day])
+
+
+async def test_a_daemon_that_stops_while_one_link_follows_another_leaves_none_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a configuration that names another primary would leave this one with an open link."""
+    unnamed: Any = None
+    links: list[Any] = []
+
+    class Dialled:
+        def __init__(self) -> None:
+            self.closing, self.closed, self.leave = asyncio.Event(), False, asyncio.Event()
+            links.append(self)
+
+        async def close(self) -> None:
+            self.closing.set()
+            await self.leave.wait()
+            self.closed = True
+
+    async def connect(*_: Any) -> Dialled:
+        return Dialled()
+
+    async def renewed(*_: Any) -> Any:
+        return unnamed
+
+    monkeypatch.setattr(dialling, "connect", connect)
+    keeping = Keeper(SecondaryConfig(primary="primary.example", account=ACCOUNT, name="one", data=str(tmp_path)))
+    work: Any = SimpleNamespace(unlinked=lambda: None)
+    keeping._work = work
+    monkeypatch.setattr(keeping, "_until_renewed", renewed)
+    linked = asyncio.create_task(keeping._link(unnamed))
+    await eventually(lambda: len(links) == 2 and links[0].closing.is_set())
+    linked.cancel()
+    for link in links:
+        link.leave.set()
+    await asyncio.wait({linked})
+    assert linked.cancelled()
+    assert links[1].closed
