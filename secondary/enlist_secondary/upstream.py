@@ -109,8 +109,8 @@ class Upstream:
     def answered(self, answer: pb.LowerAnswer) -> None:
         """Whether the local primary may stand under the one above."""
         self._cross_certificate = answer.cross_certificate
-        if answer.cross_certificate and not self._certified:  # before, what stands below was of no interest there
-            self._say_servers = dict.fromkeys(self._servers)
+        if answer.cross_certificate:  # what was said before it was of no interest there, or was forgotten with the one before
+            self._say_servers |= dict.fromkeys(self._servers)
             self._say_whole = True
         self._certified = bool(answer.cross_certificate)
         self._upper.refusal = answer.message

@@ -155,3 +155,16 @@ async def test_a_server_that_went_while_the_local_primary_was_not_attached_is_go
     assert await says(named(one, two), named(whole=True)) == [one, two]
     assert await says(named(one, two), named(whole=True), named(two)) == [one, two]
     assert await says(named(one), named(whole=True)) == [one]
+
+
+async def test_everything_below_is_said_again_with_each_certificate(host: Host) -> None:
+    """That it may have secondaries was taken back and given again before the link was heard: above, all was forgotten."""
+    call = Call()
+    below = hierarchy_pb2.Below(servers=[hierarchy_pb2.BelowServer(path="a" * 10)], whole=True)
+    async with host.attached(call):
+        call.says.put_nowait(upstream_pb2.ToDaemon(below=below))
+        await soon(call.says.empty)
+        assert [each.below for each in host.upstream.take() if each.HasField("below")] == [below]
+        assert host.upstream.take() == []
+        host.upstream.answered(hierarchy_pb2.LowerAnswer(cross_certificate=b"another"))
+        assert [each.below for each in host.upstream.take()] == [below]
