@@ -129,6 +129,9 @@ class Policies:
             if self._problem != refused.message:
                 self._problem = refused.message
                 _LOG.warning("policies cannot be read", reason=refused.reason, problem=refused.message)
+        except Exception:  # `run` is begun anew, and reads them then
+            self._stale = True
+            raise
 
     async def _read(self) -> None:
         kinds = (documents.POLICY, documents.WINDOW)

@@ -174,9 +174,10 @@ class Work:
                 ascended = False
             await self._held.save()
         except Refused as refused:
-            self._ascended |= ascended
             _LOG.warning("a desired set was not kept yet", reason=refused.reason, problem=refused.message)
             return True
+        finally:
+            self._ascended |= ascended
         return False
 
     def _say_what_is_strange(self) -> None:

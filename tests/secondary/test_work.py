@@ -16,8 +16,10 @@ from enlist.certificates import Authority
 from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_secondary import policies
 from enlist_secondary import work as works
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.outbox import Outlet
 from enlist_secondary.work import Work
@@ -295,3 +297,39 @@ async def test_at_rest_nothing_wakes(site: Site) -> None:
         for _ in range(50):
             await asyncio.sleep(0)
         assert looks == ["look"]
+
+
+async def test_sets_that_met_a_fault_are_read_once_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a machine that can start no thread just now: the set that came then would count only with the next one."""
+    faults = 2
+
+    async def strained(*work: Any) -> Any:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise RuntimeError("can't start new thread")
+        return await to_the_end(*work)
+
+    monkeypatch.setattr(policies, "to_the_end", strained)
+    async with site.working() as work:
+        await work.take(carrying(site.primary, policy(5, A)))
+        await soon(lambda: site.motd.in_force == A, "the policy in force", 5)
+
+
+async def test_who_stands_above_is_written_down_also_after_a_fault(site: Site) -> None:
+    """Or a restart would take back what the sets from further up put in force."""
+    saved: list[bool] = []
+
+    def save() -> None:
+        saved.append(True)
+        if len(saved) < 3:
+            raise RuntimeError("can't start new thread")
+
+    async with site.working() as work:
+        work._ancestors.save = save  # type: ignore[method-assign]  # this one's alone
+        work._ascended = True
+        await work.take(pb.FromPrimary())
+        await soon(lambda: len(saved) == 3, "who stands above to be written", 5)
+        await work.take(carrying(site.primary, policy(5, A)))
+        await soon(lambda: site.motd.in_force == A)
+    assert len(saved) == 3
