@@ -171,7 +171,8 @@ class Upstream:
                 await self._attach()
             except (Refused, OSError) as error:
                 _LOG.warning("the primary on this host cannot be reached", socket=self._socket, problem=str(error))
-            self._lost()
+            finally:
+                self._lost()
             await asyncio.sleep(AGAIN_SECONDS)
 
     def _lost(self) -> None:

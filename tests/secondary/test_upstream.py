@@ -168,3 +168,20 @@ async def test_everything_below_is_said_again_with_each_certificate(host: Host) 
         assert host.upstream.take() == []
         host.upstream.answered(hierarchy_pb2.LowerAnswer(cross_certificate=b"another"))
         assert [each.below for each in host.upstream.take()] == [below]
+
+
+async def test_a_fault_on_the_way_to_the_local_primary_leaves_nothing_below_known(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be shown as it was before, for as long as the fault comes back (never green)."""
+
+    async def attach() -> None:
+        host.upstream._begin_anew()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(host.upstream, "_attach", attach)
+    with pytest.raises(RuntimeError):
+        await host.upstream.run()
+    host.upstream.answered(CERTIFIED)
+    (said,) = host.upstream.take()
+    assert said.below.unknown_since.seconds == START
