@@ -284,3 +284,23 @@ async def test_a_newer_word_is_never_overtaken_by_one_that_waited_for_its_server
     await eventually(lambda: not own.below._branches[ACCOUNT, middle].words, what="the words to be in line")
     await own.reports.flush()
     assert await states() == ["applied"]
+
+
+async def test_a_farewell_to_a_primary_that_was_never_above_is_heard_too(own: Context) -> None:
+    """The secondary on this host waits for that before it ends; this primary may have come to be after it was said."""
+    certificate = certificates.der(new_signer().authority.certificate)
+    gone = upstream_pb2.Upper(authority_certificate=certificate, bequest=document_pb2.ANCESTOR_STATE_UNSPECIFIED)
+    messages = [upstream_pb2.FromDaemon(upper=gone), grpc.aio.EOF]
+    told: list[upstream_pb2.ToDaemon] = []
+
+    class Stream:
+        async def read(self) -> Any:
+            return messages.pop(0)
+
+        async def write(self, message: upstream_pb2.ToDaemon) -> None:
+            told.append(message)
+
+    stream: Any = Stream()
+    await upstream._Attached(own, stream).hear()
+    assert told == [upstream_pb2.ToDaemon(heard=gone)]
+    assert own.upper.row is None

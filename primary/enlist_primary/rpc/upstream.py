@@ -117,7 +117,12 @@ class _Attached:
         own, now = self._own, self._own.now()
         state = _STATES.get(said.bequest, UpperState.GONE)
         own.upper.seen(said.connected, said.connected_time.seconds if said.HasField("connected_time") else None, said.refusal)
-        lower = await own.upper.join(said.authority_certificate, said.primary_name, state, now)
+        try:
+            lower = await own.upper.join(said.authority_certificate, said.primary_name, state, now)
+        except Refused as refused:
+            if not TABLE[refused.reason].retry:  # heard it was: the secondary may be waiting for that
+                await self._write(pb.ToDaemon(heard=said))
+            raise
         if lower is not None:
             lower.primary_name = own.config.name
             await self._write(pb.ToDaemon(lower=lower, held=own.upper.held()))
