@@ -16,15 +16,18 @@ from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
+from enlist_primary.links.below import Below
 from enlist_primary.model.levels import Bequest
 from enlist_primary.model.reports import Asked
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc import lower, upstream
 from enlist_primary.rpc.context import Context
+from enlist_primary.store import levels as rows
 from enlist_primary.store import policies
 from enlist_primary.store.desired import place
 from tests.attacks.above import Above, policy, stand_under, way_up
+from tests.primary.holding import Holding
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
@@ -244,25 +247,6 @@ async def said(own: Context) -> dict[str, int]:
     return {server.path: len(server.reports) for message in await own.subtree.changes() for server in message.servers}
 
 
-class Holding:
-    """A database whose writes of one operation wait for leave."""
-
-    def __init__(self, database: Any, name: str) -> None:
-        self._database = database
-        self._name = name
-        self.asked, self.leave = asyncio.Event(), asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._database, name)
-
-    async def write(self, account: str, operation: Any, *arguments: Any) -> Any:
-        """See `Database.write`."""
-        if operation.__name__ == self._name:
-            self.asked.set()
-            await self.leave.wait()
-        return await self._database.write(account, operation, *arguments)
-
-
 async def test_a_newer_word_is_never_overtaken_by_one_that_waited_for_its_server_to_be_written(
     running: Running, own: Context
 ) -> None:
@@ -304,3 +288,22 @@ async def test_a_farewell_to_a_primary_that_was_never_above_is_heard_too(own: Co
     await upstream._Attached(own, stream).hear()
     assert told == [upstream_pb2.ToDaemon(heard=gone)]
     assert own.upper.row is None
+
+
+async def test_what_stands_below_while_the_primary_stops_is_written_at_the_end(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    below = Below(own.database, own.reports, own.signer.authority.fingerprint)
+    below.take(ACCOUNT, middle, Asked(ITEMS), named(PATH, "c" * 10, whole=True), own.now())
+    await below.flush()
+    holding: Any = Holding(own.database, "record_below")
+    below._database = holding
+    below.take(ACCOUNT, middle, Asked(ITEMS), named("d" * 10, gone=[PATH], reports=[APPLIED]), own.now())
+    writing = asyncio.create_task(below.run())
+    await holding.asked.wait()
+    writing.cancel()
+    await asyncio.wait([writing])
+    holding.leave.set()
+    await below.flush()
+    await own.reports.flush()
+    assert {each.path for each in await own.database.read(rows.below, ACCOUNT)} == {"c" * 10, "d" * 10}
+    assert list(await own.database.read(policies.reports, ACCOUNT, "web")) == [f"{middle}/{'d' * 10}"]

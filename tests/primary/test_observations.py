@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.store import observations as rows
 from enlist_primary.store.database import Database
 from enlist_primary.store.observations import Refusals, Seen
+from tests.primary.holding import Holding
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
 
 HERE = "192.0.2.1"
@@ -170,3 +172,19 @@ async def test_an_observation_is_no_decision(running: Running) -> None:
         await link.read()
     await running.primary.context.observations.flush()
     assert (await running.admin.accounts.GetAccount(request)).head == head
+
+
+async def test_who_was_seen_while_the_primary_stops_is_written_at_the_end(running: Running, database: Database) -> None:
+    async with running.stranger() as stub:
+        key = await running.api_key(kind=account_pb2.API_KEY_KIND_FULL)
+        id = (await Asker(running).register(stub, key)).server_id
+    holding: Any = Holding(database, "_save_seen")
+    own = Observations(holding)
+    own.connected(ACCOUNT, id, HERE, "0.1.0", 5)
+    writing = asyncio.create_task(own.run())
+    await holding.asked.wait()
+    writing.cancel()
+    await asyncio.wait([writing])
+    holding.leave.set()
+    await own.flush()
+    assert (await database.read(rows.seen))[ACCOUNT, id].connected_at == 5

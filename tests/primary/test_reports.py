@@ -110,3 +110,25 @@ async def test_words_that_grow_keep_the_bound_and_one_account_fills_no_other_s_l
     reports.take("beta.example", word("succeeded"))
     assert sum(len(each.output) for each in reports._waiting[ACCOUNT].values()) <= 100_000
     assert len(reports._waiting["beta.example"]) == 1
+
+
+async def test_words_that_are_being_written_when_the_primary_stops_are_written_at_the_end() -> None:
+    """What has not begun by then is dropped by the database; and what stands behind it was asked of nobody yet."""
+    kept: Any = Kept()
+    reports, stopped = Reports(kept), asyncio.Event()
+
+    async def held_up(*_: Any) -> None:
+        stopped.set()
+        await asyncio.Event().wait()
+
+    reports.take(ACCOUNT, word("running"))
+    reports.take("other.example", word("failed"))
+    write, kept.write = kept.write, held_up
+    running = asyncio.create_task(reports.run())
+    await stopped.wait()
+    reports.take(ACCOUNT, word("succeeded"))
+    running.cancel()
+    await asyncio.wait([running])
+    kept.write = write
+    assert await reports.flush()
+    assert sorted(each.state for each in kept.words) == ["failed", "succeeded"]

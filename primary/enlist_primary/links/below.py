@@ -167,7 +167,7 @@ class Below:
                 await self._database.write(account, levels.record_below, account, via, batch, [], None)
             await self._database.write(account, levels.record_below, account, via, [], list(gone), keep)
             self._say(account, branch)
-        except Refused:  # as it was, but for what was said meanwhile
+        except (Refused, asyncio.CancelledError):  # as it was, but for what was said meanwhile
             branch.changed.update({path: None for path in changed if path in branch.servers})
             branch.gone |= gone - branch.servers.keys()
             branch.whole = branch.whole or whole

@@ -88,7 +88,7 @@ class Observations:
                     del self._dirty[key]
                 try:
                     await self._database.write(PRIMARY, _save_seen, {key: self._seen[key] for key in keys})
-                except Refused:
+                except (Refused, asyncio.CancelledError):
                     self._dirty.update(dict.fromkeys(key for key in keys if key in self._seen))
                     raise
         except Refused as refused:

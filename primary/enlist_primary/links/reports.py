@@ -93,6 +93,10 @@ class Reports:
                 written = False
                 self._wait_on(account, said)
                 log.warning("reports were not written", account=account, words=len(said), reason=refused.reason)
+            except asyncio.CancelledError:  # the primary stops: it writes what waits once more
+                for each, words in waiting.items():
+                    self._wait_on(each, list(words.values()))
+                raise
             self.wake(account)
         if self._passed_over:
             log.warning("words were passed over: the servers say them again with their next links", words=self._passed_over)
