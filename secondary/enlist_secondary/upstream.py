@@ -248,6 +248,7 @@ class Upstream:
         """Says who stands above, and hands down their sets: what the local primary lacks."""
         told: upstream_pb2.Upper | None = None
         given = b""
+        handed: dict[str, document_pb2.Held] = {}
         while True:
             self._wake.clear()
             if told != self._upper:
@@ -261,7 +262,7 @@ class Upstream:
                 if ancestry.SerializeToString() != given:
                     given = ancestry.SerializeToString()
                     await call.write(upstream_pb2.FromDaemon(ancestry=ancestry))
-                await self._hand_down(call, counting)
+                await self._hand_down(call, counting, handed)
             await self._wake.wait()
 
     def _ancestry(self, lower: pb.LowerPrimary) -> document_pb2.Ancestry:
@@ -275,7 +276,8 @@ class Upstream:
         )
         return document_pb2.Ancestry(ancestors=[step, *self._above().ancestors])
 
-    async def _hand_down(self, call: _Call, counting: Sequence[Kept]) -> None:
+    async def _hand_down(self, call: _Call, counting: Sequence[Kept], handed: dict[str, document_pb2.Held]) -> None:
+        """`handed` are the sets that went over this stream last."""
         # Who does not stand above any more is forgotten there as well: should it come back, the local primary lacks its set.
         # What it says meanwhile that it holds comes in place of all this: a set on its way to it may be refused.
         known = self._has = {kept.held.origin: self._has[kept.held.origin] for kept in counting if kept.held.origin in self._has}
@@ -283,9 +285,13 @@ class Upstream:
             has = known.get(kept.held.origin, document_pb2.Held())
             if (has.epoch, has.number, has.content) == (kept.held.epoch, kept.held.number, kept.held.content):
                 continue
+            there = set(has.digests)
+            if kept.held.origin in handed:  # what it says that it holds may be from before that
+                there &= set(handed[kept.held.origin].digests)
+            handed[kept.held.origin] = kept.held
             await call.write(upstream_pb2.FromDaemon(desired=kept.signed))
             for digest in kept.held.digests:
-                if digest not in has.digests:
+                if digest not in there:
                     body = await self._held.body(digest)
                     if body is None:  # other sets hold by now, and follow
                         return

@@ -185,3 +185,22 @@ async def test_a_fault_on_the_way_to_the_local_primary_leaves_nothing_below_know
     host.upstream.answered(CERTIFIED)
     (said,) = host.upstream.take()
     assert said.below.unknown_since.seconds == START
+
+
+async def test_a_body_is_handed_down_again_once_a_set_without_it_was(host: Host) -> None:
+    """What the local primary says it holds may be from before that set: it answers to what it was told first."""
+    wanted = policy(5, {"a": 1})
+
+    async def meanwhile() -> None:
+        call.says.put_nowait(upstream_pb2.ToDaemon(lower=hierarchy_pb2.LowerPrimary(consent=b"one"), held=held))
+        await soon(call.says.empty)
+        await host.send(host.primary, wanted)
+
+    await host.send(host.primary, wanted)
+    held = host.held.held()
+    await host.send(host.primary)
+    call = Call("desired", meanwhile)
+    async with host.attached(call):
+        await soon(lambda: (host.primary.name, 3) in call.sets(), "the third set", 5)
+        await soon(lambda: host.upstream._has[host.primary.name].number == 3, "its bodies", 5)
+    assert bodies([wanted]) in [list(each.bodies) for each in call.told]
