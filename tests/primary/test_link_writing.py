@@ -11,19 +11,28 @@ import pytest
 
 from enlist import certificates
 from enlist.documents import Stamp
-from enlist.v1 import document_pb2, hierarchy_pb2
+from enlist.reasons import Reason
+from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2
 from enlist_primary.model.desired import NOTHING
+from enlist_primary.model.levels import UpperState
+from enlist_primary.model.users import PRIMARY_ITSELF
+from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.link import _Body
 from tests.attacks.above import Above, policy, stand_under, way_up
-from tests.support.inprocess import ACCOUNT, running_primary
+from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[Context]:
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
     async with running_primary(tmp_path) as running:
-        yield running.primary.context
+        yield running
+
+
+@pytest.fixture
+def own(running: Running) -> Context:
+    return running.primary.context
 
 
 class Stream:
@@ -50,12 +59,12 @@ class Stream:
         return [document_pb2.DesiredSet.FromString(each).number for each in sets]
 
 
-def welcomed(own: Context, stream: Any) -> _Body:
+def welcomed(own: Context, stream: Any, id: str = "s" * 10) -> _Body:
     """A link behind its welcome, to which nothing was written yet."""
-    link = own.hub.open(ACCOUNT, "s" * 10, own.now() + 3600)
+    link = own.hub.open(ACCOUNT, id, own.now() + 3600)
     who: Any = None
     body = _Body(own, stream, link, hierarchy_pb2.Hello(), who)
-    link.deliver, link.look_up = body._deliver, body._begin_writing
+    link.deliver, link.look_up = body._deliver, body._look_up
     body._upper_version, body._welcomed = own.upper.version, True
     return body
 
@@ -92,3 +101,28 @@ async def test_no_set_from_above_goes_out_before_the_server_was_told_of_its_orig
             assert message.desired.origin in known
         certified = [each.authority_certificate for each in message.ancestry.ancestors]
         known |= {certificates.read_authority(each).fingerprint for each in certified}
+
+
+async def test_a_primary_that_stood_above_may_stand_below_once_it_does_so_no_more(running: Running, own: Context) -> None:
+    """Nothing is decided about its server then, and it asks but once."""
+    async with running.stranger() as stub:
+        key = await running.api_key(kind=account_pb2.API_KEY_KIND_FULL)
+        id = (await Asker(running).register(stub, key)).server_id
+    await own.database.write(ACCOUNT, levels.allow, ACCOUNT, id, True, None, PRIMARY_ITSELF, own.now())
+    above = await stand_under(own)
+    authority = certificates.der(above.signer.authority.certificate)
+    present, own_key = document_pb2.ANCESTOR_STATE_PRESENT, own.signer.authority.public_key
+    consent = document_pb2.Consent(upper_key=own_key, epoch=1, number=1, state=present).SerializeToString()
+    signature = above.signer.sign_consent(consent)
+    said = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
+    stream = Stream()
+    body = welcomed(own, stream, id)
+    body._hear(hierarchy_pb2.FromSecondary(lower=said))
+
+    def answers() -> list[str]:
+        return [each.lower_answer.reason for each in stream.written if each.HasField("lower_answer")]
+
+    await eventually(lambda: answers() == [Reason.WOULD_LOOP], 5, "the refusal")
+    await own.upper.join(authority, above.name, UpperState.GONE, own.now())
+    await eventually(lambda: answers() == [Reason.WOULD_LOOP, ""], 5, "the certificate")
+    await body._lower.close()

@@ -151,7 +151,7 @@ class _Body:
         _, _, content = self._held.get(own.signer.authority.fingerprint, (0, 0, NOTHING.content))
         if placed.desired.content != content:
             self._next = placed.desired, placed.stamp  # now: what the hub brings from here on is newer
-        link.deliver, link.look_up, link.reconsider = self._deliver, self._begin_writing, self._lower.reconsider
+        link.deliver, link.look_up, link.reconsider = self._deliver, self._look_up, self._lower.reconsider
         now = own.now()
         welcome = pb.Welcome(
             primary_name=own.config.name,
@@ -191,6 +191,11 @@ class _Body:
         """Puts a set in line in place of one that waits there; the line is one place long."""
         self._next = wanted, stamp
         self._begin_writing()
+
+    def _look_up(self) -> None:
+        """Something above this primary changed."""
+        self._begin_writing()
+        self._lower.look_up()
 
     def _begin_writing(self) -> None:
         """There is something to write, or something above this primary changed. Nothing comes before the welcome."""

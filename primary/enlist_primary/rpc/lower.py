@@ -57,6 +57,11 @@ class Lower:
             if self._deciding is None:
                 self._deciding = asyncio.create_task(self._decide())
 
+    def look_up(self) -> None:
+        """Something above this primary changed: one that was refused because it stands there may do so no more."""
+        if self._deciding is not None or (self._last is not None and self._last.reason == Reason.WOULD_LOOP):
+            self.reconsider()
+
     async def close(self) -> None:
         """The link has ended."""
         if self._deciding is not None:
