@@ -15,10 +15,12 @@ from enlist.reasons import Reason
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2
 from enlist_primary.model.desired import NOTHING
 from enlist_primary.model.levels import UpperState
+from enlist_primary.model.servers import State
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
-from enlist_primary.rpc.link import _Body
+from enlist_primary.rpc.link import _Body, _close
+from enlist_primary.store.servers import Standing
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
 from tests.support.waiting import eventually
@@ -126,3 +128,26 @@ async def test_a_primary_that_stood_above_may_stand_below_once_it_does_so_no_mor
     await own.upper.join(authority, above.name, UpperState.GONE, own.now())
     await eventually(lambda: answers() == [Reason.WOULD_LOOP, ""], 5, "the certificate")
     await body._lower.close()
+
+
+async def test_a_link_whose_peer_goes_while_it_is_being_ended_is_taken_out(own: Context) -> None:
+    """Its server was suspended in that moment: it would be shown as connected until it comes back."""
+    link = own.hub.open(ACCOUNT, "s" * 10, own.now() + 3600)
+    leave = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await leave.wait()
+
+    body, standing = asyncio.create_task(run()), Standing(ACCOUNT, "s" * 10, "", State.SUSPENDED, 0, None)
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(_close(own, link, body, standing, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    leave.set()
+    await asyncio.wait({closing, body})
+    assert closing.cancelled()
+    assert not own.hub.connected(ACCOUNT, "s" * 10)
+    assert own.observations.seen(ACCOUNT, "s" * 10).disconnected_at

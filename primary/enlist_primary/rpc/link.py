@@ -89,15 +89,18 @@ async def _hello(stream: _Stream) -> pb.Hello:
 async def _close(own: Context, link: Link, body: asyncio.Task[None], standing: Standing, ended: Refused | None) -> Exception | None:
     """Takes the link out; what the body failed with, unless it was the connection that went away."""
     body.cancel()
-    (failure,) = await asyncio.gather(body, return_exceptions=True)
-    if own.hub.close(link):
-        own.observations.disconnected(standing.account, standing.id, own.now())
-        own.reports.wake(standing.account)
-        own.subtree.touch(standing.account, [standing.id])
+    try:
+        await asyncio.wait([body])
+    finally:  # also if the peer goes in this moment
+        if own.hub.close(link):
+            own.observations.disconnected(standing.account, standing.id, own.now())
+            own.reports.wake(standing.account)
+            own.subtree.touch(standing.account, [standing.id])
+    failure = None if body.cancelled() else body.exception()
     refused = failure if isinstance(failure, Refused) else ended
     why = refused.reason if refused else "closed by the secondary"
     log.info("link closed", account=standing.account, server=standing.id, why=why)
-    lost = isinstance(failure, asyncio.CancelledError | grpc.aio.BaseError)
+    lost = isinstance(failure, grpc.aio.BaseError)
     return failure if isinstance(failure, Exception) and not lost else None
 
 
