@@ -190,9 +190,12 @@ class Documents:
     async def body(self, digest: bytes) -> bytes | None:
         """A body of a set that counts; None once no set names it. Refused with FILE_FAILED if it is gone all the same."""
         async with self._lock:
-            if not any(digest in _digests(kept) for kept in self._sets.values()):
+            try:
+                return await to_the_end(self._read_body, digest)
+            except Refused:
+                if any(digest in _digests(kept) for kept in self._sets.values()):
+                    raise
                 return None
-            return await to_the_end(self._read_body, digest)
 
     # --- What comes -----------------------------------------------------------------------------------------------------------
 

@@ -223,8 +223,8 @@ def count(
 
     Who was not reachable since then is not counted. The stage waits for those it brought the change to, for `patience` seconds (if
     not given, those of the stages); then who has said nothing final counts as failed. Who comes late, or left when its stage was
-    over, holds nobody up, but has no more time than that either. That a change is in force which is yet to be confirmed counts while
-    the server is there to say so: the change may be what cut it off, and it may have gone back since.
+    over, holds nobody up, but has no more time than that either. That a change is in force which is yet to be confirmed counts only
+    while the server is there to say so: the change may be what cut it off, and it may have gone back since.
     """
     patience = rollout.stages.patience if patience is None else patience
     stage_over = rollout.stage_at + patience
