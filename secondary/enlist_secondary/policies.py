@@ -42,6 +42,7 @@ SHORTEST_SLEEP = 0.05
 
 UNSUPPORTED = "This server has no handler for it."
 _GOING_BACK = " Going back failed: "
+_ENDING = "It could not be ended: "
 _LOG = Log("enlist.secondary")
 
 
@@ -347,6 +348,7 @@ class Policies:
             if problem:
                 _LOG.warning("a policy could not be ended", kind=kind, problem=problem)
                 self._rests(kind, GO_BACK_SECONDS)
+                await self._store.note(kind, records.remnant(half_done, int(self._now()), sentence(f"{_ENDING}{problem}")))
                 return
         await self._store.forget(kind)
         self._again.discard(kind)

@@ -92,6 +92,11 @@ class Record:
     provisional: Provisional | None = None
 
     @property
+    def remains(self) -> bool:
+        """Whether it could not be ended though nobody wants it any more."""
+        return self.state == FAILED and not self.revisions
+
+    @property
     def touched(self) -> bool:
         """Whether a handler has anything to take back."""
         return self.uncertain or self.running.settings is not None
@@ -144,6 +149,11 @@ def _settled(want: Wanted, record: Record) -> bool:
 def about(want: Wanted, record: Record, at: int, state: str, message: str = "") -> Record:
     """The record with another word, on what is wanted now."""
     return replace(record, revisions=want.revisions, content=want.content, state=state, message=message, at=at)
+
+
+def remnant(record: Record, at: int, message: str) -> Record:
+    """The record of a kind that nobody wants any more and that could not be ended."""
+    return replace(record, revisions={}, content="", state=FAILED, message=message, at=at)
 
 
 def _new(want: Wanted, record: Record, window_open: bool) -> Step:

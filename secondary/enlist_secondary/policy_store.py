@@ -13,6 +13,7 @@ from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
+from enlist.v1 import document_pb2 as pb
 from enlist_secondary import policy_records
 from enlist_secondary.checks import Clock
 from enlist_secondary.handlers.workers import to_the_end
@@ -57,7 +58,7 @@ class PolicyStore:
     def say_all(self) -> None:
         """Puts the word on every kind in the outbox: after a start, before the first link."""
         for kind, record in self._records.items():
-            if record.revisions:
+            if record.revisions or record.remains:
                 self._outbox.put(policy_records.report(kind, record))
 
     def know(self, kind: str, record: Record) -> None:
@@ -89,10 +90,13 @@ class PolicyStore:
     async def forget(self, kind: str) -> None:
         """Nobody wants to know of this kind any more. Refused where the disk does not let us."""
         await to_the_end(files.remove, self._path(kind))
-        self._records.pop(kind, None)
+        record = self._records.pop(kind, None)
         self._waits.pop(kind, None)
         self.unwritten.discard(kind)
-        self._outbox.forget(documents.POLICY + kind)
+        if record is not None and record.remains:  # whoever heard of that hears that it is over
+            self._outbox.put(pb.Report(kind=documents.POLICY + kind))
+        else:
+            self._outbox.forget(documents.POLICY + kind)
 
     # --- What waits to be confirmed -------------------------------------------------------------------------------------------
 

@@ -306,16 +306,31 @@ async def test_an_end_that_fails_is_tried_until_it_succeeds(machine: Machine) ->
         await server.send(machine.primary)
         await soon(lambda: machine.motd.calls[-1] == ("revert", None))
         await server.done()
+        left = word(machine, "failed", (), (5,), "It could not be ended: No.")
+        assert server.word() == left
         await server.pass_by(engine.GO_BACK_SECONDS - 1)
         assert len(machine.motd.calls) == 2
     async with machine.running() as server:
+        assert server.word() == left
         await soon(lambda: len(machine.motd.calls) == 3)
         await server.done()
         machine.motd.accept()
         await server.pass_by(engine.GO_BACK_SECONDS + 1)
         await soon(lambda: machine.motd.in_force is None)
         await server.done()
+        assert server.word() == {"state": "unspecified", "meant": {}, "running": {}, "message": ""}
         assert list((machine.folder / "policies").iterdir()) == []
+
+
+async def test_what_could_not_be_ended_and_is_wanted_again_is_put_in_force(machine: Machine) -> None:
+    async with machine.holding(policy(5, A)) as server:
+        machine.motd.refuse()
+        await server.send(machine.primary)
+        await server.until("failed")
+        machine.motd.accept()
+        await server.send(machine.primary, policy(6, A))
+        assert await server.until("applied") == word(machine, "applied", (6,), (6,))
+        assert machine.motd.calls == [("apply", A), ("revert", None), ("apply", A)]
 
 
 async def test_a_policy_that_comes_back_while_it_is_ended_is_put_in_force_anew(machine: Machine) -> None:

@@ -281,8 +281,16 @@ def _show_fields(fields: dict[str, object], arguments: argparse.Namespace) -> in
         output.print_json(fields)
         return 0
     for key, value in fields.items():
-        output.say(f"{key.replace('_', ' '):<20}  {output.shown(', '.join(value) if isinstance(value, list) else value)}")
+        text = ", ".join(map(_text, value)) if isinstance(value, list) else value
+        output.say(f"{key.replace('_', ' '):<20}  {output.shown(text)}")
     return 0
+
+
+def _text(value: object) -> str:
+    """A value of a list, in a line with the others."""
+    if isinstance(value, dict):  # a remnant
+        return f"{value['kind']} since {value['since']}: {value['message']}"
+    return str(value)
 
 
 def as_json(server: Server) -> dict[str, object]:
@@ -310,4 +318,7 @@ def as_json(server: Server) -> dict[str, object]:
         "kinds": list(server.kinds),
         "may_have_secondaries": server.may_have_secondaries,
         "lower_primary": server.lower_primary or None,
+        "remnants": [
+            {"kind": each.kind, "since": output.time_of(each, "time"), "message": each.message} for each in server.remnants
+        ],
     }

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
 from enlist_primary.model.desired import NOTHING, Desired
+from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import State
 from enlist_primary.store.servers import Standing
 
@@ -36,6 +37,8 @@ class Link:
     group_id: str = ""
     number: int = -1
     wanted: Desired = NOTHING
+    remnants: Mapping[str, Word] = field(default_factory=dict)
+    """What the server could not end of policies that reached it before, by kind."""
     deliver: Callable[[Desired, Stamp], None] | None = None
     """Puts a set in line; one that waits there already is replaced."""
     look_up: Callable[[], None] | None = None

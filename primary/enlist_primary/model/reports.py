@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from enlist import documents, outputs
+from enlist import documents, names, outputs
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2 as pb
 
 MESSAGE_LIMIT = 1000
+REMNANTS = 64
+"""Policies that reach a server no more of which it may say that it could not end them."""
 REVISIONS = 64
 """Layers of one policy that an origin may have at a server, at most: more than a tree is deep."""
 _LATEST = 253402300799  # the last second of the year 9999
@@ -86,6 +88,26 @@ def heard(said: Iterable[pb.Report], server_id: str, asked: Asked, origin: str, 
     """The words of one server in one message on what it was asked about, the last on each thing. Nothing else is read closer."""
     last = {(report.kind, report.name): report for report in said if asked.about(report.kind, report.name)}
     return [word for report in last.values() if (word := read(report, server_id, origin, now)) is not None]
+
+
+def remnants(
+    before: Mapping[str, Word], said: Iterable[pb.Report], server_id: str, wanted: Sequence[frozenset[tuple[str, str]]], now: int
+) -> Mapping[str, Word]:
+    """What a server could not end of policies that reach it no more, by kind. `wanted` is what does, here and from above.
+
+    It says so of few kinds, and only of what failed and what nobody means any more; any other word on the kind takes that back.
+    """
+    found = {kind: word for kind, word in before.items() if not any((kind, "") in each for each in wanted)}
+    for report in said:
+        kind = report.kind
+        if not kind.startswith(documents.POLICY) or any((kind, report.name) in each for each in wanted):
+            continue
+        found.pop(kind, None)
+        over = report.state != pb.DOCUMENT_STATE_FAILED or report.meant or not names.is_document_kind(kind)
+        word = None if over or len(found) >= REMNANTS else read(report, server_id, "", now)
+        if word is not None:
+            found[kind] = word
+    return found
 
 
 def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:

@@ -79,5 +79,5 @@ class Context:
         """A server's message with what is seen of it now."""
         seen = self.observations.seen(row.account, row.id)
         # Of a decision just made the links have yet to hear.
-        connected = row.state is State.TRUSTED and self.hub.connected(row.account, row.id)
-        return render.server(row, self.signer.authority, seen, connected)
+        link = self.hub.find(row.account, row.id) if row.state is State.TRUSTED else None
+        return render.server(row, self.signer.authority, seen, link)

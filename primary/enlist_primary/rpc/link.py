@@ -288,6 +288,8 @@ class _Body:
         for word in reports.heard(said, self._id, asked, own.signer.authority.fingerprint, now):
             own.reports.take(self._account, word)
         above = own.upper.items
+        wanted = (asked.subjects, above)
+        self._link.remnants = reports.remnants(self._link.remnants, said, self._id, wanted, now)
         own.subtree.heard(self._account, self._id, said, above)
         if message.HasField("below") and self._lower.certified:
             changed = own.below.take(self._account, self._id, asked, message.below, now)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from enlist import certificates
+from enlist import certificates, documents
 from enlist.certificates import Authority
 from enlist.names import resource
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
+from enlist_primary.links.hub import Link
 from enlist_primary.links.upper import Upper
 from enlist_primary.model.accounts import Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry
 from enlist_primary.model.levels import BelowServer, Bequest, UpperState
+from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import Server, State
 from enlist_primary.store.groups import Group
 from enlist_primary.store.observations import Seen
@@ -34,8 +36,13 @@ def code(authority: Authority, server: Server) -> str:
     return certificates.comparison_code(authority.public_key, server.public_key, server.account)
 
 
-def server(row: Server, authority: Authority, seen: Seen, connected: bool) -> server_pb2.Server:
-    """A server as people and tools see it."""
+def _remnant(word: Word) -> server_pb2.Remnant:
+    return server_pb2.Remnant(kind=word.kind.removeprefix(documents.POLICY), message=word.message, time=moment(word.at))
+
+
+def server(row: Server, authority: Authority, seen: Seen, link: Link | None) -> server_pb2.Server:
+    """A server as people and tools see it; `link` is the one that is open now."""
+    left = {} if link is None else {kind: word for kind, word in link.remnants.items() if (kind, "") not in link.wanted.subjects}
     return server_pb2.Server(
         name=resource("accounts", row.account, "servers", row.id),
         id=row.id,
@@ -46,7 +53,7 @@ def server(row: Server, authority: Authority, seen: Seen, connected: bool) -> se
         state_time=moment(row.since),
         fingerprint=row.key or "",
         comparison_code=code(authority, row),
-        connected=connected,
+        connected=link is not None,
         connected_time=moment(max(seen.connected_at or 0, seen.disconnected_at or 0) or None),
         source=row.source or "",
         server_address=(row.server_address if seen.server_address is None else seen.server_address) or "",
@@ -60,6 +67,7 @@ def server(row: Server, authority: Authority, seen: Seen, connected: bool) -> se
         kinds=(seen.kinds or "").split(),
         may_have_secondaries=row.may_have_secondaries,
         lower_primary=row.lower_key or "",
+        remnants=[_remnant(left[kind]) for kind in sorted(left)],
     )
 
 

@@ -105,6 +105,7 @@ class Server(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     MAY_HAVE_SECONDARIES_FIELD_NUMBER: _builtins.int
     LOWER_PRIMARY_FIELD_NUMBER: _builtins.int
+    REMNANTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `accounts/{domain}/servers/{id}`."""
     id: _builtins.str
@@ -163,6 +164,10 @@ class Server(_message.Message):
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The kinds it has handlers for, `policy/{kind}` and `task/{kind}`, as it last said."""
 
+    @_builtins.property
+    def remnants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Remnant]:
+        """Policies that reach it no more and that it could not end, as it says over the link that is open now."""
+
     def __init__(
         self,
         *,
@@ -189,11 +194,44 @@ class Server(_message.Message):
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         may_have_secondaries: _builtins.bool = ...,
         lower_primary: _builtins.str = ...,
+        remnants: _abc.Iterable[Global___Remnant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time", "create_time", b"create_time", "expire_time", b"expire_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "asked_with", b"asked_with", "comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "group", b"group", "id", b"id", "kinds", b"kinds", "labels", b"labels", "lower_primary", b"lower_primary", "may_have_secondaries", b"may_have_secondaries", "name", b"name", "reason", b"reason", "revision", b"revision", "server_address", b"server_address", "source", b"source", "state", b"state", "state_time", b"state_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "asked_with", b"asked_with", "comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "group", b"group", "id", b"id", "kinds", b"kinds", "labels", b"labels", "lower_primary", b"lower_primary", "may_have_secondaries", b"may_have_secondaries", "name", b"name", "reason", b"reason", "remnants", b"remnants", "revision", b"revision", "server_address", b"server_address", "source", b"source", "state", b"state", "state_time", b"state_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Server: _TypeAlias = Server  # noqa: Y015
+
+@_typing.final
+class Remnant(_message.Message):
+    """What is left in force of a policy that reaches a server no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind of policy."""
+    message: _builtins.str
+    """Why the server could not end it."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Since when that is so, by the server's clock, but never in the future."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        message: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Remnant: _TypeAlias = Remnant  # noqa: Y015

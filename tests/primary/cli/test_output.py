@@ -81,6 +81,7 @@ RICH = server(
     kinds=["policy/chrony", "task/reboot"],
     may_have_secondaries=True,
     lower_primary="cd" * 32,
+    remnants=[servers.Remnant(kind="motd", message="It could not be ended: No.", time=moment())],
 )
 ROOT = hierarchy.Group(account="acme.example", id="rrrrrrrrrr", path="/")
 PARIS = hierarchy.Group(account="acme.example", id="pppppppppp", path="Sites/Paris")
@@ -133,6 +134,7 @@ BARE_JSON: dict[str, object] = {
     "kinds": [],
     "may_have_secondaries": False,
     "lower_primary": None,
+    "remnants": [],
 }
 RICH_JSON: dict[str, object] = {
     "id": "aaaaaaaaaa",
@@ -157,6 +159,7 @@ RICH_JSON: dict[str, object] = {
     "kinds": ["policy/chrony", "task/reboot"],
     "may_have_secondaries": True,
     "lower_primary": "cd" * 32,
+    "remnants": [{"kind": "motd", "since": SHOWN, "message": "It could not be ended: No."}],
 }
 ROOT_JSON = {"account": "acme.example", "id": "rrrrrrrrrr", "path": "/", "window": None}
 PARIS_JSON = {"account": "acme.example", "id": "pppppppppp", "path": "Sites/Paris", "window": None}

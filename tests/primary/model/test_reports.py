@@ -9,7 +9,7 @@ import pytest
 from enlist import outputs
 from enlist.v1 import document_pb2 as pb
 from enlist_primary.model import reports
-from enlist_primary.model.reports import MESSAGE_LIMIT, REVISIONS, Asked, Word
+from enlist_primary.model.reports import MESSAGE_LIMIT, REMNANTS, REVISIONS, Asked, Word
 
 NOW, OWN, RUN = 1_800_000_000, "f" * 64, "run1234567"
 
@@ -77,3 +77,43 @@ def test_of_a_message_the_last_report_on_each_thing_is_heard() -> None:
 
 def test_a_word_on_a_policy_brings_no_output() -> None:
     assert read(pb.Report(kind="policy/chrony", state=pb.DOCUMENT_STATE_APPLIED, output=b"x")).output == b""
+
+
+def remains(kind: str, state: Any = pb.DOCUMENT_STATE_FAILED, **fields: Any) -> pb.Report:
+    """A server's word on a policy that it could not end."""
+    return pb.Report(kind=kind, state=state, **{"message": "It could not be ended: No.", **fields})
+
+
+def left(*said: pb.Report, before: Any = None, wanted: Any = ()) -> set[str]:
+    return set(reports.remnants(before or {}, said, "paris", wanted, NOW))
+
+
+def test_what_a_server_could_not_end_is_heard_though_it_was_not_asked_about() -> None:
+    found = reports.remnants({}, [remains("policy/motd")], "paris", [frozenset()], NOW)
+    assert found["policy/motd"].message == "It could not be ended: No."
+    assert reports.remnants(found, [], "paris", [frozenset()], NOW) == found
+    assert left(pb.Report(kind="policy/motd"), before=found) == set()
+    assert left(before=found, wanted=[frozenset(), frozenset({("policy/motd", "")})]) == set()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        remains("policy/motd", pb.DOCUMENT_STATE_APPLIED),
+        remains("policy/motd", meant=[pb.Meant(origin=OWN, revisions=[5])]),
+        remains("policy/motd", name="x"),
+        remains("policy/" + "x" * 1000),
+        remains("policy/"),
+        remains("window"),
+        remains("task/restart"),
+    ],
+)
+def test_nothing_else_is_heard_that_was_not_asked_about(report: pb.Report) -> None:
+    """Attacks row 37."""
+    assert left(report) == set()
+    assert left(remains("policy/asked"), wanted=[frozenset({("policy/asked", "")})]) == set()
+
+
+def test_of_endless_kinds_few_are_remembered() -> None:
+    """Attacks row 37."""
+    assert len(left(*[remains(f"policy/k{number}") for number in range(1000)])) == REMNANTS
