@@ -52,6 +52,7 @@ def add_commands(commands: Any) -> None:
     )
     for parser in (change, rollback):
         parser.add_argument("--watch", action="store_true", help=watch)
+    plan.add_argument("--watch", action="store_true", help="as for set, and without effect: a plan is over at once")
     listing = verbs.add_parser("list", help="list policies, and how they fare")
     listing.add_argument("domain", nargs="?", default="-", metavar="DOMAIN", help="of this account (default: all)")
     listing.set_defaults(run=_list)

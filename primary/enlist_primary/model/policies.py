@@ -135,11 +135,16 @@ def fares(placed: Placed, way: Way, server_id: str, report: Report | None, prese
     revision, running = (max(report.revisions, default=0), max(report.running, default=0)) if report else (0, 0)
     if not presence.connected:
         return Fares(Status.UNREACHABLE, revision, running, since=presence.since)
-    if placed.revision_at(server_id) != placed.policy.revision:
-        return Fares(Status.PENDING, revision, running, NOT_YET)
-    if report is None or report.revisions != meant(way, server_id):
-        return Fares(Status.PENDING, revision, running)
+    begun = placed.revision_at(server_id) == placed.policy.revision
+    if not begun or report is None or report.revisions != meant(way, server_id):
+        return Fares(Status.PENDING, placed.policy.revision, running, "" if begun else NOT_YET, _asked(way, presence))
     return Fares(report.state, revision, running, report.message, report.at)
+
+
+def _asked(way: Way, presence: Presence) -> int:
+    """Since when a server has had to say something new: what it shall have was decided, or its link opened, whichever came last."""
+    decided = (max(each.policy.created_at, each.rollout.stage_at if each.rollout else 0) for each in way)
+    return max(presence.since or 0, *decided)
 
 
 def outcome(placed: Placed, way: Way, server_id: str, report: Report | None) -> Outcome:

@@ -652,7 +652,7 @@ class PolicyReport(_message.Message):
     state: _document_pb2.DocumentState.ValueType
     """How it fares."""
     revision: _builtins.int
-    """The newest revision it is about; 0 if the server never spoke of it."""
+    """The newest revision it is about: of a pending policy its own; 0 if the server cannot be reached and never spoke of it."""
     running_revision: _builtins.int
     """The newest revision in force, of a policy that failed the one before; 0 for none."""
     message: _builtins.str

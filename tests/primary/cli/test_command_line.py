@@ -63,7 +63,7 @@ WANTED = {
         *("DOMAIN/PATH", "--kind", "--file", "--lock", "--put-back", "--stages", "--stop-after", "--confirm", "--watch", "--json")
     },
     "policy plan": {
-        *("DOMAIN/PATH", "--kind", "--file", "--lock", "--put-back", "--stages", "--stop-after", "--confirm", "--json")
+        *("DOMAIN/PATH", "--kind", "--file", "--lock", "--put-back", "--stages", "--stop-after", "--confirm", "--watch", "--json")
     },
     "policy rollback": {"DOMAIN/PATH", "--kind", "--revision", "--stages", "--stop-after", "--confirm", "--watch", "--json"},
     "policy list": {"DOMAIN", "--json"},

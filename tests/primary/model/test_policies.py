@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from enlist_primary.model.policies import NOT_YET, Counts, Fares, Placed, Policy, Report, Status, fares, meant, outcome, ways
-from enlist_primary.model.rollouts import NONE, Outcome, Presence, Rollout, RolloutState, Stages, place
+from enlist_primary.model.rollouts import NONE, Outcome, Presence, Rollout, RolloutState, Stages, begin, place
 
 T = 1_800_000_000
 ME, OTHER = "aaaaaaaaaa", "bbbbbbbbbb"
@@ -58,11 +60,18 @@ def test_a_word_on_all_its_layers_is_a_word_on_each(placed: Placed, state: str) 
 @pytest.mark.parametrize("revisions", [(), (5,), (9,), (9, 5), (4, 9), (5, 8), (5, 9, 10), (5, 5, 9)])
 def test_a_word_on_anything_else_leaves_it_pending(revisions: tuple[int, ...]) -> None:
     said = report(revisions=revisions, running=(5, 8))
-    assert fares(LOWER, WAY, ME, said, HERE) == Fares(Status.PENDING, max(revisions, default=0), 8)
+    assert fares(LOWER, WAY, ME, said, HERE) == Fares(Status.PENDING, LOWER.policy.revision, 8, since=T)
 
 
 def test_no_word_leaves_it_pending() -> None:
-    assert fares(LOWER, WAY, ME, None, HERE) == Fares(Status.PENDING)
+    assert fares(LOWER, WAY, ME, None, HERE) == Fares(Status.PENDING, LOWER.policy.revision, since=T)
+
+
+@pytest.mark.parametrize(("linked", "staged_at", "since"), [(T - 5, 0, T), (T + 7, 0, T + 7), (T - 5, T + 3, T + 3)])
+def test_it_is_pending_since_it_was_decided_or_the_server_came(linked: int, staged_at: int, since: int) -> None:
+    stages = Stages(("1", "100%"))
+    upper = UPPER if not staged_at else replace(UPPER, rollout=begin("acme.example", 5, 0, stages, [], staged_at))
+    assert fares(LOWER, (upper, LOWER), ME, None, Presence(connected=True, since=linked)).since == since
 
 
 @pytest.mark.parametrize("said", [None, report(), report("failed")])
@@ -76,7 +85,7 @@ def test_of_a_stage_that_has_not_begun_there_is_nothing_to_say_yet() -> None:
     staged = policy(late(9), before=3)
     way = (UPPER, staged)
     applied = report(revisions=(5, 3), running=(5, 3))
-    assert fares(staged, way, ME, applied, HERE) == Fares(Status.PENDING, 5, 5, NOT_YET)
+    assert fares(staged, way, ME, applied, HERE) == Fares(Status.PENDING, staged.policy.revision, 5, NOT_YET, T)
     assert fares(UPPER, way, ME, applied, HERE).status is Status.APPLIED
 
 
