@@ -235,10 +235,10 @@ def count(
             continue
         new = where > rollout.confirmed
         if outcome is Outcome.IN_FORCE and new and rollout.stages.confirm_seconds:
-            presence = present(server_id)
-            if not _lasts(rollout, presence, now):
+            heard = _heard(rollout, present(server_id))
+            if heard is None or now < heard:
                 outcome = Outcome.WAITING
-                dues += [presence.since + HEARD] if presence.connected and presence.since is not None else []
+                dues += [] if heard is None else [heard]
         in_force += outcome is Outcome.IN_FORCE
         failed += outcome is Outcome.FAILED
         due = _due(rollout, begun, new, present(server_id), patience) if outcome is Outcome.WAITING else None
@@ -251,11 +251,14 @@ def count(
     return Tally(in_force, failed, waiting, min(dues, default=None))
 
 
-def _lasts(rollout: Rollout, presence: Presence, now: int) -> bool:
-    """Whether a server's word on a change that is yet to be confirmed is still its word: with a new link it is said again."""
+def _heard(rollout: Rollout, presence: Presence) -> int | None:
+    """From when on a server's word counts on what is yet to be confirmed: a link that opened since the stage began says it again.
+
+    None while there is no link.
+    """
     if not presence.connected or presence.since is None:
-        return False
-    return presence.since <= rollout.stage_at or now >= presence.since + HEARD
+        return None
+    return presence.since if presence.since <= rollout.stage_at else presence.since + HEARD
 
 
 def _due(rollout: Rollout, begun: int, new: bool, presence: Presence, patience: int) -> int | None:
