@@ -26,7 +26,16 @@ def command(name: str, *arguments: str) -> list[str]:
 def run(
     name: str, *arguments: str, expect: int = 0, stdin: str | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end and checks its exit status; no traceback ever reaches a user."""
+    """Runs a command to its end and checks its exit status."""
+    done = ran(name, *arguments, stdin=stdin, env=env)
+    assert done.returncode == expect, f"{arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def ran(
+    name: str, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end; no traceback ever reaches a user."""
     done = subprocess.run(
         command(name, *arguments),
         input=stdin,
@@ -38,7 +47,6 @@ def run(
         check=False,
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
-    assert done.returncode == expect, f"{arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
