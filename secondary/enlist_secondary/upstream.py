@@ -64,7 +64,6 @@ class Upstream:
         self._nudge = nudge
         self._upper = upstream_pb2.Upper(authority_certificate=certificates.der(authority.certificate), primary_name=name)
         self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT
-        self._authority_certificate = self._upper.authority_certificate
         self._wake = asyncio.Event()
         self._heard = asyncio.Event()
         self._last_heard: upstream_pb2.Upper | None = None
@@ -78,7 +77,6 @@ class Upstream:
         # What the primary above said.
         self._cross_certificate = b""
         self._certified = False  # over this link
-        self._linked = False
         # What is yet to be said up the link.
         self._say_lower = False
         self._say_servers: dict[str, None] = {}
@@ -89,7 +87,6 @@ class Upstream:
 
     def linked(self, primary_name: str) -> None:
         """The link to the primary above has opened: it is told everything."""
-        self._linked = True
         self._upper.primary_name = primary_name
         self._note(connected=True)
         self._certified, self._said_unknown = False, 0
@@ -98,7 +95,6 @@ class Upstream:
 
     def unlinked(self) -> None:
         """The link has closed."""
-        self._linked = False
         self._note(connected=False)
 
     def _note(self, connected: bool) -> None:
@@ -126,7 +122,7 @@ class Upstream:
 
     def take(self) -> list[pb.FromSecondary]:
         """What is to be said up the link now."""
-        if not self._linked:
+        if not self._upper.connected:
             return []
         said: list[pb.FromSecondary] = []
         if self._say_lower and self._lower is not None:
@@ -269,7 +265,7 @@ class Upstream:
         """Who stands above the local primary: the step to the one above, then that one's own."""
         step = document_pb2.Ancestor(
             primary_name=self._upper.primary_name,
-            authority_certificate=self._authority_certificate,
+            authority_certificate=self._upper.authority_certificate,
             cross_certificate=self._cross_certificate,
             consent=lower.consent,
             consent_signature=lower.consent_signature,

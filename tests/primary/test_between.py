@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -28,23 +27,12 @@ from enlist_primary.store import policies
 from enlist_primary.store.desired import place
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.primary.holding import Holding
-from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+from tests.support.inprocess import ACCOUNT, Asker, Running
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
 
 PATH = "b" * 10
 ITEMS = frozenset({("policy/web", "")})
-
-
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running_primary(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def own(running: Running) -> Context:
-    return running.primary.context
 
 
 async def trusted(running: Running) -> tuple[Asker, str]:

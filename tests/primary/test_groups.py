@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.store import servers as server_rows
-from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by, running_primary
+from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by
 from tests.support.waiting import eventually
 
 PARENT = f"accounts/{ACCOUNT}"
 WINDOW = pb.MaintenanceWindow(start="0 2 * * sat", duration_seconds=7200, time_zone="Europe/Paris")
-
-
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    """A primary for every test: they count what stands in the tree."""
-    async with running_primary(tmp_path) as running:
-        yield running
 
 
 async def add(running: Running, path: str) -> pb.Group:

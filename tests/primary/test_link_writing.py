@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from enlist import certificates
 from enlist.documents import Stamp
@@ -22,19 +19,8 @@ from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.link import _Body, _close
 from enlist_primary.store.servers import Standing
 from tests.attacks.above import Above, policy, stand_under, way_up
-from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+from tests.support.inprocess import ACCOUNT, Asker, Running
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running_primary(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def own(running: Running) -> Context:
-    return running.primary.context
 
 
 class Stream:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from enlist.v1.policy_pb2_grpc import PolicyServiceAsyncStub
 
 _NO_SUCCESS = frozenset({"failed", "rolled_back", "received", "pending"})
+WATCH = (
+    "stay until every server has reported, and show how it fares; exit status 1 if it failed or was rolled back somewhere, is "
+    "not in force yet, or its rollout stopped (a server without a handler, or one that is unreachable, is no failure)"
+)
 NONE = "There are no policies. Set one with: enlist-primary policy set DOMAIN/PATH --kind KIND --file settings.json"
 
 
@@ -46,12 +50,8 @@ def add_commands(commands: Any) -> None:
     rollback.add_argument("--revision", type=int, default=0, metavar="N", help="which one (default: what it last was before)")
     for parser in (change, plan, rollback):
         _add_stages(parser)
-    watch = (
-        "stay until every server has reported, and show how it fares; exit status 1 if it failed or was rolled back somewhere, is "
-        "not in force yet, or its rollout stopped (a server without a handler, or one that is unreachable, is no failure)"
-    )
     for parser in (change, rollback):
-        parser.add_argument("--watch", action="store_true", help=watch)
+        parser.add_argument("--watch", action="store_true", help=WATCH)
     plan.add_argument("--watch", action="store_true", help="as for set, and without effect: a plan is over at once")
     listing = verbs.add_parser("list", help="list policies, and how they fare")
     listing.add_argument("domain", nargs="?", default="-", metavar="DOMAIN", help="of this account (default: all)")
