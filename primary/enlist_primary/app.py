@@ -29,21 +29,21 @@ from enlist.v1 import (
     upstream_pb2_grpc,
 )
 from enlist_primary.authority.signer import Signer
+from enlist_primary.changes.directory import Directory
+from enlist_primary.changes.feed import Feed, News
 from enlist_primary.config import Config
+from enlist_primary.controllers.rollouts import Rollouts
+from enlist_primary.controllers.tasks import Scheduler, scene
 from enlist_primary.datafolder import DataFolder
-from enlist_primary.directory import Directory
-from enlist_primary.links.below import Below
-from enlist_primary.links.desires import Desires
-from enlist_primary.links.feed import Feed, News
-from enlist_primary.links.hub import Hub
-from enlist_primary.links.observations import Observations
-from enlist_primary.links.reach import Reach
-from enlist_primary.links.reports import Reports
-from enlist_primary.links.rollouts import Rollouts
-from enlist_primary.links.scheduler import Scheduler, scene
-from enlist_primary.links.subtree import Subtree
-from enlist_primary.links.upper import Upper
-from enlist_primary.links.waiting import WaitingRoom
+from enlist_primary.federation.ancestors import Upper
+from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.subtree import Subtree
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.ingest.reports import Reports
+from enlist_primary.links.publisher import Desires
+from enlist_primary.links.registry import Hub
+from enlist_primary.links.waiters import WaitingRoom
 from enlist_primary.operations import servers as operations
 from enlist_primary.rpc import listeners
 from enlist_primary.rpc.access import Access

@@ -18,7 +18,7 @@ from enlist import documents
 from enlist.documents import Item, Stamp
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, task_pb2
 from enlist.v1.document_pb2 import SignedSet
-from enlist_primary.links.hub import Link
+from enlist_primary.links.registry import Link
 from enlist_secondary.keeper import Keeper
 from enlist_secondary.work import Work
 from tests.attacks.world import Records, recorded

@@ -13,7 +13,7 @@ import pytest
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2
-from enlist_primary.links import below as links_below
+from enlist_primary.federation import descendants as links_below
 from enlist_primary.rpc.listeners import MESSAGE_LIMIT
 from tests.attacks.above import KEPT, Above, policy, stand_under, way_up
 from tests.attacks.hostile import Speaker, Yard, below, linked, speaking, yard

@@ -17,7 +17,7 @@ from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, policy_pb2_grpc
 from enlist.v1 import policy_pb2 as pb
 from enlist_primary.config import Config
 from enlist_primary.datafolder import DataFolder
-from enlist_primary.links.hub import Link
+from enlist_primary.links.registry import Link
 from enlist_primary.model.reports import Word
 from enlist_primary.store import desired
 from enlist_primary.store import servers as rows

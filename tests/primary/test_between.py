@@ -15,12 +15,13 @@ from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
-from enlist_primary.links.below import Below
+from enlist_primary.federation import child_primary as lower
+from enlist_primary.federation.descendants import Below
 from enlist_primary.model.levels import Bequest
 from enlist_primary.model.reports import Asked
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
-from enlist_primary.rpc import lower, upstream
+from enlist_primary.rpc import upstream
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import levels as rows
 from enlist_primary.store import policies

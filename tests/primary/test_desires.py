@@ -11,10 +11,10 @@ import pytest
 
 from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
-from enlist_primary.links import desires
-from enlist_primary.links.desires import Desires
-from enlist_primary.links.feed import News
-from enlist_primary.links.hub import Hub, Link
+from enlist_primary.changes.feed import News
+from enlist_primary.links import publisher as desires
+from enlist_primary.links.publisher import Desires
+from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
 from enlist_primary.model.servers import State
 from enlist_primary.store.servers import Standing

@@ -12,9 +12,9 @@ import pytest
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2, trust_pb2
-from enlist_primary.directory import Directory
-from enlist_primary.links import feed as feeds
-from enlist_primary.links.feed import Feed, News
+from enlist_primary.changes import feed as feeds
+from enlist_primary.changes.directory import Directory
+from enlist_primary.changes.feed import Feed, News
 from enlist_primary.model.servers import State
 from enlist_primary.model.users import Actor
 from enlist_primary.operations.journalling import record

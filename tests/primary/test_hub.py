@@ -13,7 +13,7 @@ import pytest
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.config import Certificates
-from enlist_primary.links.hub import Hub, Link
+from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.servers import State
 from enlist_primary.rpc import link as link_rpc
 from enlist_primary.store.servers import Standing

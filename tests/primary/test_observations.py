@@ -10,8 +10,8 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2
-from enlist_primary.links import observations as module
-from enlist_primary.links.observations import BATCH, Observations
+from enlist_primary.ingest import observations as module
+from enlist_primary.ingest.observations import BATCH, Observations
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.store import observations as rows
 from enlist_primary.store.database import Database

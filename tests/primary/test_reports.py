@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.links import reports as lines
-from enlist_primary.links.reports import Reports
+from enlist_primary.ingest import reports as lines
+from enlist_primary.ingest.reports import Reports
 from enlist_primary.model.reports import Word
 from tests.support.waiting import eventually
 

@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.links.below import Below
-from enlist_primary.links.hub import Hub
-from enlist_primary.links.observations import Observations
-from enlist_primary.links.reach import Reach
-from enlist_primary.links.reports import Reports
-from enlist_primary.links.rollouts import Rollouts
+from enlist_primary.controllers.rollouts import Rollouts
+from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.reachability import Reach
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.ingest.reports import Reports
+from enlist_primary.links.registry import Hub
 from enlist_primary.model.rollouts import Presence, Rollout, RolloutState, Stages, begin
 from enlist_primary.operations import rollouts
 from enlist_primary.store.database import Database
@@ -95,8 +95,8 @@ async def database() -> Told:
 
 @pytest.fixture
 async def watching(database: Told, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr("enlist_primary.links.rollouts.GATHER_SECONDS", 0.01)
-    monkeypatch.setattr("enlist_primary.links.rollouts.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("enlist_primary.controllers.rollouts.GATHER_SECONDS", 0.01)
+    monkeypatch.setattr("enlist_primary.controllers.rollouts.RETRY_SECONDS", 0.01)
     real = cast(Database, database)
     task = asyncio.create_task(Rollouts(real, Reach(Hub(), Observations(real), nothing_below(real), T), lambda: T).run())
     yield

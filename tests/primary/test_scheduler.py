@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.links import scheduler as module
-from enlist_primary.links.below import Below
-from enlist_primary.links.hub import Hub
-from enlist_primary.links.observations import Observations
-from enlist_primary.links.reach import Reach
-from enlist_primary.links.reports import Reports
-from enlist_primary.links.scheduler import LONGEST_SLEEP, RETRY_SECONDS, Scheduler, scene
+from enlist_primary.controllers import tasks as module
+from enlist_primary.controllers.tasks import LONGEST_SLEEP, RETRY_SECONDS, Scheduler, scene
+from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.reachability import Reach
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.ingest.reports import Reports
+from enlist_primary.links.registry import Hub
 from enlist_primary.operations import tasks
 from enlist_primary.operations.tasks import Scene
 from enlist_primary.store import tasks as rows

@@ -8,7 +8,7 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, registration_pb2, server_pb2, trust_pb2
-from enlist_primary.links.waiting import PLACES, WaitingRoom
+from enlist_primary.links.waiters import PLACES, WaitingRoom
 from tests.support.inprocess import Asker, Stubs, refused_by, running_primary
 
 A = "acme.example"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
-from enlist_primary.links.below import Below
-from enlist_primary.links.reports import Reports
+from enlist_primary.federation.descendants import Below
+from enlist_primary.ingest.reports import Reports
 from enlist_primary.model.reports import Asked
 from enlist_secondary.documents import Documents
 from enlist_secondary.upstream import Upstream

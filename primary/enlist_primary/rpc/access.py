@@ -24,8 +24,8 @@ from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
 from enlist.runtime.terminal import escape
-from enlist_primary.directory import Directory
-from enlist_primary.links.observations import Observations
+from enlist_primary.changes.directory import Directory
+from enlist_primary.ingest.observations import Observations
 from enlist_primary.model import api_keys, users
 from enlist_primary.model.accounts import PRIMARY, unknown
 from enlist_primary.model.servers import State

@@ -8,13 +8,13 @@ from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2 as pb
 from enlist.v1 import account_pb2_grpc
+from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts as model
 from enlist_primary.model import api_keys as keys
 from enlist_primary.model.accounts import Account
 from enlist_primary.model.api_keys import ApiKey
 from enlist_primary.operations import accounts, api_keys
 from enlist_primary.operations.api_keys import Wanted
-from enlist_primary.rpc import render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import accounts as rows

@@ -11,17 +11,17 @@ from enlist import names
 from enlist.v1 import server_pb2
 from enlist_primary.authority.signer import Signer
 from enlist_primary.config import Config
-from enlist_primary.links.below import Below
-from enlist_primary.links.desires import Desires
-from enlist_primary.links.hub import Hub
-from enlist_primary.links.observations import Observations
-from enlist_primary.links.reach import Reach
-from enlist_primary.links.reports import Reports
-from enlist_primary.links.subtree import Subtree
-from enlist_primary.links.upper import Upper
-from enlist_primary.links.waiting import WaitingRoom
+from enlist_primary.federation.ancestors import Upper
+from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.subtree import Subtree
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.ingest.reports import Reports
+from enlist_primary.links.publisher import Desires
+from enlist_primary.links.registry import Hub
+from enlist_primary.links.waiters import WaitingRoom
+from enlist_primary.messages import servers as render
 from enlist_primary.model.servers import Server, State
-from enlist_primary.rpc import render
 from enlist_primary.rpc.attempts import Attempts
 from enlist_primary.store.database import Database
 

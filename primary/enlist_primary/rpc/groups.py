@@ -7,9 +7,9 @@ from typing import Any
 from enlist.runtime.schedules import Window
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc
+from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts
 from enlist_primary.operations import groups
-from enlist_primary.rpc import render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import accounts as account_rows

@@ -10,11 +10,12 @@ import grpc.aio
 from enlist import __version__, names
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import server_pb2
+from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts
 from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.servers import Server
 from enlist_primary.operations import servers
-from enlist_primary.rpc import link, render
+from enlist_primary.rpc import link
 from enlist_primary.rpc.access import Caller, caller
 from enlist_primary.rpc.groups import Groups
 from enlist_primary.store import accounts as account_rows

@@ -6,9 +6,9 @@ from typing import Any
 
 from enlist.v1 import journal_pb2 as pb
 from enlist.v1 import journal_pb2_grpc
+from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts as model
 from enlist_primary.model.journal import JournalEntry
-from enlist_primary.rpc import render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import accounts, journal

@@ -15,16 +15,17 @@ from enlist.runtime import standings
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_primary.links.hub import Link
+from enlist_primary.federation.child_primary import Lower
+from enlist_primary.links.registry import Link
+from enlist_primary.messages import servers as render
 from enlist_primary.model import reports
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import NOTHING, Desired
 from enlist_primary.model.reports import Asked, Word
 from enlist_primary.model.servers import Server, State
-from enlist_primary.rpc import errors, render
+from enlist_primary.rpc import errors
 from enlist_primary.rpc.access import Caller, caller
 from enlist_primary.rpc.context import Context
-from enlist_primary.rpc.lower import Lower
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.servers import Standing

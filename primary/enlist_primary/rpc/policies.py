@@ -10,13 +10,13 @@ from enlist import layers, names, values
 from enlist.layers import Layer
 from enlist.v1 import policy_pb2 as pb
 from enlist.v1 import policy_pb2_grpc
+from enlist_primary.messages import policies as render
 from enlist_primary.model import accounts as model
 from enlist_primary.model.levels import UpperLayer
 from enlist_primary.model.policies import Policy
 from enlist_primary.model.rollouts import Present, Rollout, Stages, parse_stages
 from enlist_primary.operations import policies
 from enlist_primary.operations.policies import HISTORY, Place
-from enlist_primary.rpc import render_policies as render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.hierarchy import domains_of, server_of

@@ -15,11 +15,11 @@ from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc
+from enlist_primary.messages import servers as render
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.servers import Server, State
 from enlist_primary.operations import enrolment
 from enlist_primary.operations.enrolment import Asked, Caps
-from enlist_primary.rpc import render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import accounts, servers

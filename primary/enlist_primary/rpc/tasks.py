@@ -10,16 +10,16 @@ from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.v1 import task_pb2 as pb
 from enlist.v1 import task_pb2_grpc
-from enlist_primary.links import scheduler
+from enlist_primary.controllers import tasks as scheduler
+from enlist_primary.messages import tasks as render
+from enlist_primary.messages.tasks import Fare
 from enlist_primary.model import accounts as model
 from enlist_primary.model.rollouts import parse_stages
 from enlist_primary.model.tasks import Result, Task, Wanted, checked
 from enlist_primary.operations import tasks
-from enlist_primary.rpc import render_tasks as render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.hierarchy import domains_of
-from enlist_primary.rpc.render_tasks import Fare
 from enlist_primary.store import tasks as rows
 from enlist_primary.store.database import Transaction
 

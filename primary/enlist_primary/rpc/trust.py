@@ -11,12 +11,12 @@ from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import server_pb2, trust_pb2_grpc
 from enlist.v1 import trust_pb2 as pb
+from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts, api_keys
 from enlist_primary.model.levels import Bequest
 from enlist_primary.model.servers import Event, Server
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import enrolment, servers
-from enlist_primary.rpc import render
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.hierarchy import server_of

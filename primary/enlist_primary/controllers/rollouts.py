@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
-from enlist_primary.links.reach import Reach
+from enlist_primary.federation.reachability import Reach
 from enlist_primary.operations import rollouts
 from enlist_primary.store.database import Database
 

@@ -10,14 +10,14 @@ from enlist.ancestry import LEVELS
 from enlist.certificates import Authority
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_primary.links.below import Below
-from enlist_primary.links.hub import Hub
-from enlist_primary.links.observations import Observations
-from enlist_primary.links.reach import Reach
+from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.reachability import Reach
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.links.registry import Hub
+from enlist_primary.messages import servers as render
 from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.reports import MESSAGE_LIMIT, REVISIONS
 from enlist_primary.model.servers import LIVING, Server, State
-from enlist_primary.rpc import render
 from enlist_primary.store import accounts, servers
 from enlist_primary.store.database import Database, Transaction
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from enlist_primary.links.below import Below
-from enlist_primary.links.hub import Hub
-from enlist_primary.links.observations import Observations
+from enlist_primary.federation.descendants import Below
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.links.registry import Hub
 from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.rollouts import Presence, Present
 

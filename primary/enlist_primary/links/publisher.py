@@ -16,9 +16,9 @@ from enlist.documents import Stamp
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_primary.links.feed import News
-from enlist_primary.links.hub import Hub, Link
-from enlist_primary.links.turns import Turns
+from enlist_primary.changes.feed import News
+from enlist_primary.links.fair_queue import Turns
+from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout
 from enlist_primary.model.servers import Server
 from enlist_primary.store import desired as rows

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
-from enlist_primary.links.reach import Reach
+from enlist_primary.federation.reachability import Reach
 from enlist_primary.operations import tasks
 from enlist_primary.operations.tasks import Scene
 from enlist_primary.store import tasks as rows

@@ -10,10 +10,10 @@ from enlist.layers import Layer
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import policy_pb2 as pb
+from enlist_primary.messages.servers import moment
 from enlist_primary.model.levels import UpperLayer
 from enlist_primary.model.policies import Counts, Placed, Policy, Status
 from enlist_primary.model.rollouts import Rollout, RolloutState, Stages
-from enlist_primary.rpc.render import moment
 from enlist_primary.store.policies import Target
 from enlist_primary.store.surveys import Change, Reported
 

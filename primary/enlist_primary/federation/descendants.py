@@ -11,7 +11,7 @@ from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_primary.links.reports import Reports
+from enlist_primary.ingest.reports import Reports
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
 from enlist_primary.model.levels import SERVERS, BelowServer

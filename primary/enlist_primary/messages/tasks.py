@@ -7,9 +7,9 @@ from typing import NamedTuple
 from enlist.names import resource
 from enlist.v1 import document_pb2, policy_pb2
 from enlist.v1 import task_pb2 as pb
+from enlist_primary.messages.servers import moment
 from enlist_primary.model.rollouts import Stages
 from enlist_primary.model.tasks import Progress, Result, Run, Task, TaskState
-from enlist_primary.rpc.render import moment
 
 STATES = {state: document_pb2.TaskState.Value(f"TASK_STATE_{state.name}") for state in TaskState}
 PROGRESS = {state: pb.TaskProgress.Value(f"TASK_PROGRESS_{state.name}") for state in Progress}

@@ -8,8 +8,8 @@ from enlist import certificates, documents
 from enlist.certificates import Authority
 from enlist.names import resource
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
-from enlist_primary.links.hub import Link
-from enlist_primary.links.upper import Upper
+from enlist_primary.federation.ancestors import Upper
+from enlist_primary.links.registry import Link
 from enlist_primary.model.accounts import Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry

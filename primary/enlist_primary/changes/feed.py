@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
-from enlist_primary.directory import Directory
+from enlist_primary.changes.directory import Directory
 from enlist_primary.store import desired, journal, servers
 from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.desired import Place

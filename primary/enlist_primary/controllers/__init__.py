@@ -1,0 +1,1 @@
+"""What is reconciled: rollouts, task schedules, housekeeping."""

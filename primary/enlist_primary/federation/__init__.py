@@ -1,0 +1,1 @@
+"""The primaries above this one, and what is below its child primaries."""

@@ -1,0 +1,1 @@
+"""Status reports and observations on their way into the database."""

@@ -1,0 +1,1 @@
+"""Rows as protobuf messages: values in, nothing else."""
