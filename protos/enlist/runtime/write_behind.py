@@ -82,16 +82,23 @@ class WriteBehind(Generic[K, V]):
             entry.waiting.append((entry.version, written))
         return True
 
-    def take(self, limit: int) -> list[Taken[K, V]]:
-        """At most `limit` entries that are not in flight, the longest waiting first. From now on they are in flight."""
+    def take(self, limit: int, weight: int | None = None) -> list[Taken[K, V]]:
+        """At most `limit` entries that are not in flight, the longest waiting first. From now on they are in flight.
+
+        Together they weigh at most `weight`, if it is given, but there is at least one.
+        """
         taken: list[Taken[K, V]] = []
+        left = weight
         for key, entry in self._entries.items():
-            if len(taken) >= limit:
+            if entry.in_flight:
+                continue
+            if left is not None:
+                left -= self._weight(entry.value)
+            if len(taken) >= limit or (taken and left is not None and left < 0):
                 break
-            if not entry.in_flight:
-                entry.in_flight = True
-                self._in_flight += 1
-                taken.append(Taken(key, entry.value, entry.version))
+            entry.in_flight = True
+            taken.append(Taken(key, entry.value, entry.version))
+        self._in_flight += len(taken)
         return taken
 
     def ack(self, taken: Iterable[Taken[K, V]]) -> None:

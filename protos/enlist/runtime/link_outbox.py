@@ -1,0 +1,121 @@
+"""What one end of a link has to say, kept until the other end has acknowledged it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+from enlist.runtime.write_behind import Taken, WriteBehind, one
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+WINDOW = 16
+"""Messages that may be on their way without an acknowledgement."""
+_UNBOUNDED = 2**62  # what is pending is bounded by the values themselves
+
+Acknowledged = Callable[[K, V], None]
+
+
+class Batch(NamedTuple, Generic[K, V]):
+    """What goes into one message: its sequence number, which the other end acknowledges, and the values by key."""
+
+    sequence: int
+    values: list[tuple[K, V]]
+
+
+class OutboxCursor(Generic[K, V]):
+    """What one link has still to say, and what it said that is not acknowledged yet. Only `LinkOutbox.open` makes one."""
+
+    def __init__(self, pending: WriteBehind[K, V], acknowledged: Acknowledged[K, V]) -> None:
+        self._pending = pending
+        self._acknowledged = acknowledged
+        self._in_flight: dict[int, list[Taken[K, V]]] = {}
+        self._sequence = 0
+
+    def put(self, key: K, value: V) -> None:
+        """There is another value to say."""
+        self._pending.put(key, value)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to say now."""
+        return self._pending.ready and len(self._in_flight) < WINDOW
+
+    def take(self, limit: int, weight: int) -> Batch[K, V] | None:
+        """What goes into the next message: at most `limit` values that weigh at most `weight`; None if there is nothing to say."""
+        taken = self._pending.take(limit, weight) if self.ready else []
+        if not taken:
+            return None
+        self._sequence += 1
+        self._in_flight[self._sequence] = taken
+        return Batch(self._sequence, [(each.key, each.value) for each in taken])
+
+    def ack(self, sequence: int) -> bool:
+        """The other end has taken that message for good; False if no such message is on its way."""
+        taken = self._in_flight.pop(sequence, None)
+        if taken is None:
+            return False
+        self._pending.ack(taken)
+        for each in taken:
+            self._acknowledged(each.key, each.value)
+        return True
+
+    def nack(self, sequence: int) -> bool:
+        """The other end could not take that message: it is said again. False if no such message is on its way."""
+        taken = self._in_flight.pop(sequence, None)
+        if taken is None:
+            return False
+        self._pending.nack(taken)
+        return True
+
+
+class LinkOutbox(Generic[K, V]):
+    """The last value of each key. A new link says all of them, and from then on what changes; the link before it, nothing more."""
+
+    def __init__(
+        self,
+        weight: Callable[[V], int] = one,
+        acknowledged: Acknowledged[K, V] = lambda _key, _value: None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`acknowledged` hears of each value that the other end has; `changed` that there is something to say."""
+        self._weight = weight
+        self._hear = acknowledged
+        self._changed = changed
+        self._last: dict[K, V] = {}
+        self._cursor: OutboxCursor[K, V] | None = None
+
+    def put(self, key: K, value: V) -> None:
+        """The last value of this key; one like the one before is not said again."""
+        if self._last.get(key) != value:
+            self._last[key] = value
+            if self._cursor is not None:
+                self._cursor.put(key, value)
+            self._changed()
+
+    def get(self, key: K) -> V | None:
+        """The last value of this key."""
+        return self._last.get(key)
+
+    def discard(self, key: K) -> None:
+        """Nobody wants to know of this any more: the next link does not say it."""
+        self._last.pop(key, None)
+
+    def open(self) -> OutboxCursor[K, V]:
+        """A link has opened: it says everything."""
+        self._cursor = OutboxCursor(WriteBehind(_UNBOUNDED, weight=self._weight), self._acknowledged)
+        for key, value in self._last.items():
+            self._cursor.put(key, value)
+        return self._cursor
+
+    def close(self, cursor: OutboxCursor[K, V]) -> None:
+        """That link has closed, unless another one speaks by now."""
+        if self._cursor is cursor:
+            self._cursor = None
+
+    def _acknowledged(self, key: K, value: V) -> None:
+        self._hear(key, value)
+
+    def __len__(self) -> int:
+        return len(self._last)
