@@ -59,6 +59,7 @@ class Reason(StrEnum):
     CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
     CERTIFICATE_INVALID = "CERTIFICATE_INVALID"
     LINK_REPLACED = "LINK_REPLACED"
+    LINK_VIOLATION = "LINK_VIOLATION"
     # Deciding
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     NOT_FOUND = "NOT_FOUND"
@@ -151,6 +152,7 @@ TABLE: Mapping[Reason, Row] = MappingProxyType(
         Reason.CERTIFICATE_EXPIRED: Row("UNAUTHENTICATED", retry=True),
         Reason.CERTIFICATE_INVALID: _UNAUTHENTICATED,
         Reason.LINK_REPLACED: Row("ABORTED", retry=True),
+        Reason.LINK_VIOLATION: _INVALID,
         Reason.INVALID_ARGUMENT: _INVALID,
         Reason.NOT_FOUND: Row("NOT_FOUND", retry=False),
         Reason.ALREADY_EXISTS: Row("ALREADY_EXISTS", retry=False),

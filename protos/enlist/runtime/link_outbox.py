@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from enlist.runtime.write_behind import Taken, WriteBehind, one
@@ -27,11 +29,11 @@ class Batch(NamedTuple, Generic[K, V]):
 class OutboxCursor(Generic[K, V]):
     """What one link has still to say, and what it said that is not acknowledged yet. Only `LinkOutbox.open` makes one."""
 
-    def __init__(self, pending: WriteBehind[K, V], acknowledged: Acknowledged[K, V]) -> None:
+    def __init__(self, pending: WriteBehind[K, V], acknowledged: Acknowledged[K, V], number: Callable[[], int]) -> None:
         self._pending = pending
         self._acknowledged = acknowledged
+        self._number = number
         self._in_flight: dict[int, list[Taken[K, V]]] = {}
-        self._sequence = 0
 
     def put(self, key: K, value: V) -> None:
         """There is another value to say."""
@@ -47,12 +49,12 @@ class OutboxCursor(Generic[K, V]):
         taken = self._pending.take(limit, weight) if self.ready else []
         if not taken:
             return None
-        self._sequence += 1
-        self._in_flight[self._sequence] = taken
-        return Batch(self._sequence, [(each.key, each.value) for each in taken])
+        sequence = self._number()
+        self._in_flight[sequence] = taken
+        return Batch(sequence, [(each.key, each.value) for each in taken])
 
     def ack(self, sequence: int) -> bool:
-        """The other end has taken that message for good; False if no such message is on its way."""
+        """The other end has taken that message for good; False if none of this outbox with that number is on its way."""
         taken = self._in_flight.pop(sequence, None)
         if taken is None:
             return False
@@ -62,7 +64,7 @@ class OutboxCursor(Generic[K, V]):
         return True
 
     def nack(self, sequence: int) -> bool:
-        """The other end could not take that message: it is said again. False if no such message is on its way."""
+        """The other end could not take that message: it is said again. False as for `ack`."""
         taken = self._in_flight.pop(sequence, None)
         if taken is None:
             return False
@@ -102,9 +104,10 @@ class LinkOutbox(Generic[K, V]):
         """Nobody wants to know of this any more: the next link does not say it."""
         self._last.pop(key, None)
 
-    def open(self) -> OutboxCursor[K, V]:
-        """A link has opened: it says everything."""
-        self._cursor = OutboxCursor(WriteBehind(_UNBOUNDED, weight=self._weight), self._acknowledged)
+    def open(self, number: Callable[[], int] | None = None) -> OutboxCursor[K, V]:
+        """A link has opened: it says everything. `number` counts the link's messages, where several outboxes speak over it."""
+        count = number or partial(next, itertools.count(1))
+        self._cursor = OutboxCursor(WriteBehind(_UNBOUNDED, weight=self._weight), self._acknowledged, count)
         for key, value in self._last.items():
             self._cursor.put(key, value)
         return self._cursor

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class FromSecondary(_message.Message):
-    """What a secondary sends over the link."""
+    """What a secondary sends over the link. Not a oneof: what it has to say at one moment travels together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,9 +31,12 @@ class FromSecondary(_message.Message):
     REPORTS_FIELD_NUMBER: _builtins.int
     LOWER_FIELD_NUMBER: _builtins.int
     BELOW_FIELD_NUMBER: _builtins.int
+    SET_ACKS_FIELD_NUMBER: _builtins.int
+    SET_REFUSALS_FIELD_NUMBER: _builtins.int
+    BODY_ACKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def hello(self) -> Global___Hello:
-        """The first message, and only the first."""
+    def hello(self) -> Global___SignedHello:
+        """The answer to the challenge; alone in its message."""
 
     @_builtins.property
     def reports(self) -> Global___Reports:
@@ -47,35 +50,59 @@ class FromSecondary(_message.Message):
     def below(self) -> Global___Below:
         """What stands below that primary: after each welcome all of it, from then on what changed."""
 
+    @_builtins.property
+    def set_acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetAck]:
+        """The sets that it holds from now on."""
+
+    @_builtins.property
+    def set_refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetRefused]:
+        """The sets that it refuses, and those that are refused below it."""
+
+    @_builtins.property
+    def body_acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BodyAck]:
+        """How much it has of the bodies that are on their way."""
+
     def __init__(
         self,
         *,
-        hello: Global___Hello | None = ...,
+        hello: Global___SignedHello | None = ...,
         reports: Global___Reports | None = ...,
         lower: Global___LowerPrimary | None = ...,
         below: Global___Below | None = ...,
+        set_acks: _abc.Iterable[Global___SetAck] | None = ...,
+        set_refusals: _abc.Iterable[Global___SetRefused] | None = ...,
+        body_acks: _abc.Iterable[Global___BodyAck] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "hello", b"hello", "lower", b"lower", "message", b"message", "reports", b"reports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "hello", b"hello", "lower", b"lower", "reports", b"reports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "hello", b"hello", "lower", b"lower", "message", b"message", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "body_acks", b"body_acks", "hello", b"hello", "lower", b"lower", "reports", b"reports", "set_acks", b"set_acks", "set_refusals", b"set_refusals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "reports", "lower", "below"]  # noqa: Y015
-    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FromSecondary: _TypeAlias = FromSecondary  # noqa: Y015
 
 @_typing.final
 class FromPrimary(_message.Message):
-    """What a primary sends over the link. Not a oneof: bodies that many servers get are serialised once and put behind each one's set."""
+    """What a primary sends over the link. Not a oneof: pieces of bodies that many servers get are serialised once and put behind each
+    one's set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CHALLENGE_FIELD_NUMBER: _builtins.int
     WELCOME_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
-    BODIES_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
     ANCESTRY_FIELD_NUMBER: _builtins.int
     LOWER_ANSWER_FIELD_NUMBER: _builtins.int
+    LARGE_SET_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.bytes
+    """The first message, and only the first: to be signed in the hello. Opaque."""
+    sequence: _builtins.int
+    """Counts the messages with a set or pieces over this link from 1; one that was taken before is passed over."""
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """The answer to `hello`: the link is open. Alone in its message."""
@@ -85,8 +112,8 @@ class FromPrimary(_message.Message):
         """What the primary, or one above it, wants at this server."""
 
     @_builtins.property
-    def bodies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Bodies of the sets that were sent with this message or before it; each is known by its SHA-256."""
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___BodyPiece]:
+        """Pieces of bodies of the sets that were sent with this message or before it, and of sets that are announced in `large_set`."""
 
     @_builtins.property
     def ancestry(self) -> _document_pb2.Ancestry:
@@ -96,24 +123,261 @@ class FromPrimary(_message.Message):
     def lower_answer(self) -> Global___LowerAnswer:
         """The answer to `lower`."""
 
+    @_builtins.property
+    def large_set(self) -> Global___LargeSet:
+        """A serialised `SignedSet` that is too large for one message: it travels in pieces, as bodies do."""
+
+    @_builtins.property
+    def acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ack]:
+        """The messages of the secondary that are taken for good."""
+
+    @_builtins.property
+    def settled(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settled]:
+        """The outcomes of runs that have arrived at the primary that ordered them."""
+
     def __init__(
         self,
         *,
+        challenge: _builtins.bytes = ...,
         welcome: Global___Welcome | None = ...,
         desired: _document_pb2.SignedSet | None = ...,
-        bodies: _abc.Iterable[_builtins.bytes] | None = ...,
+        pieces: _abc.Iterable[Global___BodyPiece] | None = ...,
         ancestry: _document_pb2.Ancestry | None = ...,
         lower_answer: Global___LowerAnswer | None = ...,
+        large_set: Global___LargeSet | None = ...,
+        acks: _abc.Iterable[Global___Ack] | None = ...,
+        settled: _abc.Iterable[Global___Settled] | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "lower_answer", b"lower_answer", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "large_set", b"large_set", "lower_answer", b"lower_answer", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "bodies", b"bodies", "desired", b"desired", "lower_answer", b"lower_answer", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "acks", b"acks", "ancestry", b"ancestry", "challenge", b"challenge", "desired", b"desired", "large_set", b"large_set", "lower_answer", b"lower_answer", "pieces", b"pieces", "sequence", b"sequence", "settled", b"settled", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ancestry: _TypeAlias = _typing.Literal["ancestry"]  # noqa: Y015
     _WhichOneofArgType__ancestry: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ancestry) -> _WhichOneofReturnType__ancestry | None: ...
 
 Global___FromPrimary: _TypeAlias = FromPrimary  # noqa: Y015
+
+@_typing.final
+class BodyPiece(_message.Message):
+    """A part of a body, which is known by its SHA-256."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """SHA-256 of the whole body."""
+    offset: _builtins.int
+    """Where this piece begins. The pieces of one body come in order, without gaps."""
+    data: _builtins.bytes
+    """At most 8 KiB."""
+    size: _builtins.int
+    """The size of the whole body."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "offset", b"offset", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BodyPiece: _TypeAlias = BodyPiece  # noqa: Y015
+
+@_typing.final
+class BodyAck(_message.Message):
+    """How much of a body the receiver has, from its beginning."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """SHA-256 of the whole body."""
+    received: _builtins.int
+    """The number of bytes."""
+    whole: _builtins.bool
+    """It has the whole body."""
+    sequence: _builtins.int
+    """The number of the message whose piece is answered; 0 in a hello."""
+    again: _builtins.bool
+    """A piece was not taken, for it did not follow the one before, or no set asks for the body: the next piece begins at `received`."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        received: _builtins.int = ...,
+        whole: _builtins.bool = ...,
+        sequence: _builtins.int = ...,
+        again: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "digest", b"digest", "received", b"received", "sequence", b"sequence", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BodyAck: _TypeAlias = BodyAck  # noqa: Y015
+
+@_typing.final
+class LargeSet(_message.Message):
+    """A signed set that travels in pieces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """The primary id of its origin."""
+    digest: _builtins.bytes
+    """SHA-256 of the serialised `SignedSet`."""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LargeSet: _TypeAlias = LargeSet  # noqa: Y015
+
+@_typing.final
+class SetAck(_message.Message):
+    """A set is held: verified, complete and on the disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """The primary id of its origin."""
+    epoch: _builtins.int
+    """Its version."""
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAck: _TypeAlias = SetAck  # noqa: Y015
+
+@_typing.final
+class SetRefused(_message.Message):
+    """A set is refused: it is as if it had not come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """The primary id of its origin."""
+    epoch: _builtins.int
+    """Its version; 0 where it cannot be read."""
+    number: _builtins.int
+    reason: _builtins.str
+    """A reason code; see `enlist.reasons`."""
+    message: _builtins.str
+    """For people; at most 1,000 characters."""
+    below: _builtins.bool
+    """Whether the primary on the sender's host refuses it: then no server below that primary gets it."""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        number: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        below: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "epoch", b"epoch", "message", b"message", "number", b"number", "origin", b"origin", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRefused: _TypeAlias = SetRefused  # noqa: Y015
+
+@_typing.final
+class Ack(_message.Message):
+    """A message with this sequence number is taken for good: what it says is written down or, between levels, held in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The message's number, which counts the messages of its sender over this link from 1."""
+    refused: _builtins.bool
+    """There was no room for it: the sender says it again."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        refused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class Settled(_message.Message):
+    """The outcome of a run has arrived at the primary that ordered it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The server that ran it: the ids of the servers on the way down from the receiver, joined by slashes; empty for the receiver itself."""
+    run: _builtins.str
+    """The run's id."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        run: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settled: _TypeAlias = Settled  # noqa: Y015
 
 @_typing.final
 class LowerPrimary(_message.Message):
@@ -193,8 +457,11 @@ class Below(_message.Message):
     SERVERS_FIELD_NUMBER: _builtins.int
     GONE_FIELD_NUMBER: _builtins.int
     UNKNOWN_SINCE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     whole: _builtins.bool
     """Whether these are all there are; else the others are as they were."""
+    sequence: _builtins.int
+    """The message's number, to be acknowledged."""
     @_builtins.property
     def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BelowServer]:
         """Each replaces what was said before under the same path."""
@@ -214,10 +481,11 @@ class Below(_message.Message):
         servers: _abc.Iterable[Global___BelowServer] | None = ...,
         gone: _abc.Iterable[_builtins.str] | None = ...,
         unknown_since: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["unknown_since", b"unknown_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "servers", b"servers", "unknown_since", b"unknown_since", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "sequence", b"sequence", "servers", b"servers", "unknown_since", b"unknown_since", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,6 +562,9 @@ class Reports(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORTS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The message's number, to be acknowledged."""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.Report]:
         """Each replaces what was reported before under the same kind and name."""
@@ -302,14 +573,43 @@ class Reports(_message.Message):
         self,
         *,
         reports: _abc.Iterable[_document_pb2.Report] | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reports: _TypeAlias = Reports  # noqa: Y015
+
+@_typing.final
+class SignedHello(_message.Message):
+    """A hello with the proof that its sender holds the server's key now: a resumed TLS session proves nothing about that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    hello: _builtins.bytes
+    """A serialised `Hello`."""
+    signature: _builtins.bytes
+    """ECDSA P-256 with SHA-256, DER, by the server's key over label, RPC, challenge, authority key and the hash of `hello`; see
+    `enlist.proofs`.
+    """
+    def __init__(
+        self,
+        *,
+        hello: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedHello: _TypeAlias = SignedHello  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -321,6 +621,7 @@ class Hello(_message.Message):
     IDENTITY_ALARMS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
+    BODIES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """The protocol the secondary speaks, a whole number counted from 1."""
     version: _builtins.str
@@ -339,6 +640,10 @@ class Hello(_message.Message):
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The kinds of policies and tasks that its owner has configured handlers for, `policy/{kind}` and `task/{kind}`; at most 256."""
 
+    @_builtins.property
+    def bodies(self) -> _containers.RepeatedCompositeFieldContainer[Global___BodyAck]:
+        """Bodies of which an earlier link brought a part, so that they go on there; at most 1,000."""
+
     def __init__(
         self,
         *,
@@ -348,10 +653,11 @@ class Hello(_message.Message):
         identity_alarms: _abc.Iterable[Global___IdentityAlarm] | None = ...,
         held: _abc.Iterable[_document_pb2.Held] | None = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
+        bodies: _abc.Iterable[Global___BodyAck] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "identity_alarms", b"identity_alarms", "kinds", b"kinds", "protocol", b"protocol", "server_address", b"server_address", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bodies", b"bodies", "held", b"held", "identity_alarms", b"identity_alarms", "kinds", b"kinds", "protocol", b"protocol", "server_address", b"server_address", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,7 +108,8 @@ class HierarchyServiceServicer:
     """
 
     def Connect(self, request_iterator, context):
-        """The link. The secondary says hello, the primary answers welcome; from then on it stays open. May be called by: trusted.
+        """The link. The primary sends a challenge, the secondary proves its key in its hello, the primary welcomes it; from then on it stays
+        open. See `enlist.link`. May be called by: trusted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,9 @@ class HierarchyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HierarchyServiceAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_hierarchy_pb2.FromSecondary, _hierarchy_pb2.FromPrimary]
-    """The link. The secondary says hello, the primary answers welcome; from then on it stays open. May be called by: trusted."""
+    """The link. The primary sends a challenge, the secondary proves its key in its hello, the primary welcomes it; from then on it stays
+    open. See `enlist.link`. May be called by: trusted.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.GetStatusRequest, _hierarchy_pb2.PrimaryStatus]
     """How this primary fares. May be called by: viewer, administrator, local."""
     CreateGroup: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.CreateGroupRequest, _hierarchy_pb2.Group]
@@ -67,7 +69,9 @@ class HierarchyServiceAsyncStub(HierarchyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_hierarchy_pb2.FromSecondary, _hierarchy_pb2.FromPrimary]  # type: ignore[assignment]
-    """The link. The secondary says hello, the primary answers welcome; from then on it stays open. May be called by: trusted."""
+    """The link. The primary sends a challenge, the secondary proves its key in its hello, the primary welcomes it; from then on it stays
+    open. See `enlist.link`. May be called by: trusted.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.GetStatusRequest, _hierarchy_pb2.PrimaryStatus]  # type: ignore[assignment]
     """How this primary fares. May be called by: viewer, administrator, local."""
     CreateGroup: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.CreateGroupRequest, _hierarchy_pb2.Group]  # type: ignore[assignment]
@@ -102,7 +106,9 @@ class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_hierarchy_pb2.FromSecondary],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_hierarchy_pb2.FromPrimary], _abc.AsyncIterator[_hierarchy_pb2.FromPrimary]]:
-        """The link. The secondary says hello, the primary answers welcome; from then on it stays open. May be called by: trusted."""
+        """The link. The primary sends a challenge, the secondary proves its key in its hello, the primary welcomes it; from then on it stays
+        open. See `enlist.link`. May be called by: trusted.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(

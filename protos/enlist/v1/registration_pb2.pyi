@@ -217,32 +217,6 @@ class Registration(_message.Message):
 Global___Registration: _TypeAlias = Registration  # noqa: Y015
 
 @_typing.final
-class Proof(_message.Message):
-    """A signature by the server's key over label, RPC, challenge, authority key and the hash of the request; see `enlist.proofs`."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHALLENGE_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    challenge: _builtins.bytes
-    """A challenge this primary handed out less than two minutes ago."""
-    signature: _builtins.bytes
-    """ECDSA P-256 with SHA-256, DER."""
-    def __init__(
-        self,
-        *,
-        challenge: _builtins.bytes = ...,
-        signature: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "signature", b"signature"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Proof: _TypeAlias = Proof  # noqa: Y015
-
-@_typing.final
 class RegisterRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -251,14 +225,14 @@ class RegisterRequest(_message.Message):
     registration: _builtins.bytes
     """A serialised `Registration`."""
     @_builtins.property
-    def proof(self) -> Global___Proof:
+    def proof(self) -> _server_pb2.Proof:
         """By the registration's key, over `registration`."""
 
     def __init__(
         self,
         *,
         registration: _builtins.bytes = ...,
-        proof: Global___Proof | None = ...,
+        proof: _server_pb2.Proof | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -303,14 +277,14 @@ class AwaitAuthorizationRequest(_message.Message):
     claim: _builtins.bytes
     """A serialised `Claim`."""
     @_builtins.property
-    def proof(self) -> Global___Proof:
+    def proof(self) -> _server_pb2.Proof:
         """By the claimed key, over `claim`."""
 
     def __init__(
         self,
         *,
         claim: _builtins.bytes = ...,
-        proof: Global___Proof | None = ...,
+        proof: _server_pb2.Proof | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -329,14 +303,14 @@ class LeaveRequest(_message.Message):
     claim: _builtins.bytes
     """A serialised `Claim`."""
     @_builtins.property
-    def proof(self) -> Global___Proof:
+    def proof(self) -> _server_pb2.Proof:
         """By the claimed key, over `claim`."""
 
     def __init__(
         self,
         *,
         claim: _builtins.bytes = ...,
-        proof: Global___Proof | None = ...,
+        proof: _server_pb2.Proof | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -235,3 +235,29 @@ class Remnant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Remnant: _TypeAlias = Remnant  # noqa: Y015
+
+@_typing.final
+class Proof(_message.Message):
+    """A signature by the server's key over label, RPC, challenge, authority key and the hash of the request; see `enlist.proofs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.bytes
+    """A challenge this primary handed out less than two minutes ago."""
+    signature: _builtins.bytes
+    """ECDSA P-256 with SHA-256, DER."""
+    def __init__(
+        self,
+        *,
+        challenge: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proof: _TypeAlias = Proof  # noqa: Y015

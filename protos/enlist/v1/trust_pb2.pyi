@@ -340,12 +340,19 @@ Global___WithdrawServerRequest: _TypeAlias = WithdrawServerRequest  # noqa: Y015
 class RenewCertificateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proof(self) -> _server_pb2.Proof:
+        """By the server's key, over nothing: that it is held now. The challenge is one of `DescribePrimary`."""
+
     def __init__(
         self,
+        *,
+        proof: _server_pb2.Proof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

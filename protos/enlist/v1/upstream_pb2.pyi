@@ -30,7 +30,12 @@ class FromDaemon(_message.Message):
     UPPER_FIELD_NUMBER: _builtins.int
     ANCESTRY_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
-    BODIES_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Counts the messages with a set or pieces over this stream from 1."""
     @_builtins.property
     def upper(self) -> Global___Upper:
         """The primary above and the server that this host is there; first, and again when it changes."""
@@ -44,8 +49,16 @@ class FromDaemon(_message.Message):
         """A set of one of them, to be handed down."""
 
     @_builtins.property
-    def bodies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Bodies of sets that were sent with this message or before it."""
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.BodyPiece]:
+        """Pieces of bodies of sets that were sent with this message or before it."""
+
+    @_builtins.property
+    def acks(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.Ack]:
+        """The messages of the primary that are taken."""
+
+    @_builtins.property
+    def settled(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.Settled]:
+        """The outcomes of runs that have arrived at the primary that ordered them."""
 
     def __init__(
         self,
@@ -53,11 +66,14 @@ class FromDaemon(_message.Message):
         upper: Global___Upper | None = ...,
         ancestry: _document_pb2.Ancestry | None = ...,
         desired: _document_pb2.SignedSet | None = ...,
-        bodies: _abc.Iterable[_builtins.bytes] | None = ...,
+        pieces: _abc.Iterable[_hierarchy_pb2.BodyPiece] | None = ...,
+        sequence: _builtins.int = ...,
+        acks: _abc.Iterable[_hierarchy_pb2.Ack] | None = ...,
+        settled: _abc.Iterable[_hierarchy_pb2.Settled] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "bodies", b"bodies", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "acks", b"acks", "ancestry", b"ancestry", "desired", b"desired", "pieces", b"pieces", "sequence", b"sequence", "settled", b"settled", "upper", b"upper"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ancestry: _TypeAlias = _typing.Literal["ancestry"]  # noqa: Y015
     _WhichOneofArgType__ancestry: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry"]  # noqa: Y015
@@ -121,6 +137,9 @@ class ToDaemon(_message.Message):
     BELOW_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    SET_ACKS_FIELD_NUMBER: _builtins.int
+    SET_REFUSALS_FIELD_NUMBER: _builtins.int
+    BODY_ACKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lower(self) -> _hierarchy_pb2.LowerPrimary:
         """Its authority, and its consent to stand under the primary above; sent once the secondary has named that."""
@@ -137,6 +156,18 @@ class ToDaemon(_message.Message):
     def heard(self) -> Global___Upper:
         """What was last said of the primary above, once it is written down."""
 
+    @_builtins.property
+    def set_acks(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.SetAck]:
+        """The sets that it holds from now on."""
+
+    @_builtins.property
+    def set_refusals(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.SetRefused]:
+        """The sets that it refuses."""
+
+    @_builtins.property
+    def body_acks(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.BodyAck]:
+        """How much it has of the bodies that are on their way."""
+
     def __init__(
         self,
         *,
@@ -144,10 +175,13 @@ class ToDaemon(_message.Message):
         below: _hierarchy_pb2.Below | None = ...,
         held: _abc.Iterable[_document_pb2.Held] | None = ...,
         heard: Global___Upper | None = ...,
+        set_acks: _abc.Iterable[_hierarchy_pb2.SetAck] | None = ...,
+        set_refusals: _abc.Iterable[_hierarchy_pb2.SetRefused] | None = ...,
+        body_acks: _abc.Iterable[_hierarchy_pb2.BodyAck] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "heard", b"heard", "lower", b"lower"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "heard", b"heard", "held", b"held", "lower", b"lower"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "body_acks", b"body_acks", "heard", b"heard", "held", b"held", "lower", b"lower", "set_acks", b"set_acks", "set_refusals", b"set_refusals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
