@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from enlist import certificates, documents
 from enlist.documents import DesiredSet, Item, Origin, Stamp
 from enlist.v1 import document_pb2
 
-_AUTHORITY_KEY = certificates.new_key()
+# Always the same ones, so that a seed names one run.
+_AUTHORITY_KEY, KEY, _PARENT_KEY = (ec.derive_private_key(number, ec.SECP256R1()) for number in (11, 12, 13))
 AUTHORITY = certificates.spki(_AUTHORITY_KEY.public_key())
-KEY = certificates.new_key()
 SERVER = certificates.spki(KEY.public_key())
-_PARENT_KEY = certificates.new_key()
 PARENT_KEY = certificates.spki(_PARENT_KEY.public_key())
 OWN = Origin(AUTHORITY, "acme.example", "abcdefghij")
 PARENT = Origin(PARENT_KEY, "head.example", "klmnopqrst")

@@ -137,7 +137,8 @@ class World:
         items = tuple(self._item(number) for number in range(self.chance.choice([0, 1, 2, 5, 150])))
         found = frozenset(item.digest for item in items)
         sign = ORIGINS[origin](version, items)
-        self.wanted[origin] = Offer(version, documents.content(items), found, sign, origin != ORIGIN)
+        order = tuple(dict.fromkeys(item.digest for item in items))
+        self.wanted[origin] = Offer(version, documents.content(items), found, sign, origin != ORIGIN, order)
         if self.ends is not None:
             self.ends[0].sender.offer(origin, self.wanted[origin])
 
