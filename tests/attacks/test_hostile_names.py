@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.runtime.logs import _Formatter
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
@@ -99,7 +100,7 @@ async def say(world: World, asker: Asker, text: str, alarms: int = 1) -> None:
     """A trusted server opens a link, and says it in every field it has."""
     before = len(alarms_of(world))
     alarm = hierarchy_pb2.IdentityAlarm(address=text, fingerprint=text)
-    hello = hierarchy_pb2.Hello(protocol=1, version=text, server_address=text, identity_alarms=[alarm] * alarms)
+    hello = hierarchy_pb2.Hello(protocol=PROTOCOL, version=text, server_address=text, identity_alarms=[alarm] * alarms)
     async with asker.at_ssl_port() as stub:
         link = stub.hierarchy.Connect()
         await link.write(hierarchy_pb2.FromSecondary(hello=hello))

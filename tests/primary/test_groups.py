@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -110,7 +111,7 @@ async def test_a_server_is_moved_and_labelled_while_its_link_stays_open(running:
         await asker.fetch(stub)
     async with asker.at_ssl_port() as stub:
         link: Any = stub.hierarchy.Connect()
-        hello = pb.Hello(protocol=1, kinds=["policy/chrony", "task/reboot"])
+        hello = pb.Hello(protocol=PROTOCOL, kinds=["policy/chrony", "task/reboot"])
         await link.write(pb.FromSecondary(hello=hello))
         assert (await link.read()).welcome.group == "/"
         moved = await running.admin.hierarchy.MoveServer(pb.MoveServerRequest(name=name, group="Sites/Paris"))

@@ -315,3 +315,6 @@ CREATE TABLE upper_set (
 """
 
 STEPS = (Step("baseline-0.2", _BASELINE),)
+
+STEPS_OF_0_1 = frozenset({"enrolment", "documents"})
+"""The names of the steps that Enlist 0.1 applied."""
