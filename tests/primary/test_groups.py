@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from enlist.channel import PROTOCOL
@@ -152,3 +153,16 @@ async def test_servers_land_where_the_account_says_and_are_told_so_before(runnin
     assert (await running.server(name.rpartition("/")[2])).group == "New"
     back = account_pb2.UpdateAccountRequest(name=PARENT, landing_group="/")
     assert (await running.admin.accounts.UpdateAccount(back)).landing_group == "/"
+
+
+async def test_servers_are_listed_by_their_name_or_their_id(running: Running) -> None:
+    asker, name = await pending(running)
+    await pending(running)
+    id = name.rpartition("/")[2]
+    for wanted, parent in itertools.product((asker.name, id), (PARENT, "accounts/-")):
+        request = pb.ListServersRequest(parent=parent, display_name_or_id=wanted)
+        found = (await running.admin.hierarchy.ListServers(request)).servers
+        assert id in [server.id for server in found]
+        assert all(wanted in (server.display_name, server.id) for server in found)
+    nobody = pb.ListServersRequest(parent=PARENT, display_name_or_id=f"{id}x")
+    assert not (await running.admin.hierarchy.ListServers(nobody)).servers

@@ -81,6 +81,7 @@ CREATE TABLE server (
     FOREIGN KEY (account, group_id) REFERENCES server_group (account, id)
 );
 CREATE UNIQUE INDEX server_key ON server (account, key);
+CREATE INDEX server_name ON server (account, name, id);
 -- Only the few that somebody has yet to decide about, or nobody ever did: the many that are trusted cost these indexes nothing.
 -- The first holds all that the caps ask about, which is asked with every stranger's request.
 CREATE INDEX server_waiting ON server (account, source, state, expires_at, since, revision, key)

@@ -27,7 +27,7 @@ from enlist.v1 import server_pb2 as enlist_dot_v1_dot_server__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65nlist/v1/hierarchy.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x16\x65nlist/v1/server.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x01\n\rFromSecondary\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.enlist.v1.HelloH\x00\x12%\n\x07reports\x18\x02 \x01(\x0b\x32\x12.enlist.v1.ReportsH\x00\x12(\n\x05lower\x18\x03 \x01(\x0b\x32\x17.enlist.v1.LowerPrimaryH\x00\x12!\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x10.enlist.v1.BelowH\x00\x42\t\n\x07message\"\xd0\x01\n\x0b\x46romPrimary\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.enlist.v1.Welcome\x12%\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x14.enlist.v1.SignedSet\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\x12*\n\x08\x61ncestry\x18\x04 \x01(\x0b\x32\x13.enlist.v1.AncestryH\x00\x88\x01\x01\x12,\n\x0clower_answer\x18\x05 \x01(\x0b\x32\x16.enlist.v1.LowerAnswerB\x0b\n\t_ancestry\"o\n\x0cLowerPrimary\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63onsent\x18\x03 \x01(\x0c\x12\x19\n\x11\x63onsent_signature\x18\x04 \x01(\x0c\"q\n\x0bLowerAnswer\x12\x19\n\x11\x63ross_certificate\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x04left\x18\x04 \x01(\x0e\x32\x18.enlist.v1.AncestorState\"\x80\x01\n\x05\x42\x65low\x12\r\n\x05whole\x18\x01 \x01(\x08\x12\'\n\x07servers\x18\x02 \x03(\x0b\x32\x16.enlist.v1.BelowServer\x12\x0c\n\x04gone\x18\x03 \x03(\t\x12\x31\n\runknown_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x02\n\x0b\x42\x65lowServer\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\runknown_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omparison_code\x18\x08 \x01(\t\x12\r\n\x05kinds\x18\t \x03(\t\x12\"\n\x07reports\x18\n \x03(\x0b\x32\x11.enlist.v1.Report\"-\n\x07Reports\x12\"\n\x07reports\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Report\"\xa3\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\x05\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eserver_address\x18\x03 \x01(\t\x12\x31\n\x0fidentity_alarms\x18\x04 \x03(\x0b\x32\x18.enlist.v1.IdentityAlarm\x12\x1d\n\x04held\x18\x05 \x03(\x0b\x32\x0f.enlist.v1.Held\x12\r\n\x05kinds\x18\x06 \x03(\t\"_\n\rIdentityAlarm\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"\x7f\n\x07Welcome\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x10ListBelowRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"S\n\x0bListedBelow\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0b\n\x03via\x18\x02 \x01(\t\x12&\n\x06server\x18\x03 \x01(\x0b\x32\x16.enlist.v1.BelowServer\"<\n\x11ListBelowResponse\x12\'\n\x07servers\x18\x01 \x03(\x0b\x32\x16.enlist.v1.ListedBelow\"\x12\n\x10GetStatusRequest\"\x8e\x03\n\rPrimaryStatus\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x10\n\x08ssl_port\x18\x03 \x01(\x05\x12\x10\n\x08\x61pi_port\x18\x04 \x01(\x05\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17\x63\x65rtificate_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tconnected\x18\t \x01(\x05\x12\x0f\n\x07stalled\x18\n \x01(\x05\x12&\n\x07servers\x18\x0b \x03(\x0b\x32\x15.enlist.v1.StateCount\x12)\n\x08refusals\x18\x0c \x03(\x0b\x32\x17.enlist.v1.RefusalCount\x12&\n\x05\x61\x62ove\x18\r \x03(\x0b\x32\x17.enlist.v1.UpperPrimary\"\xba\x01\n\x0cUpperPrimary\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.enlist.v1.AncestorState\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refusal\x18\x06 \x01(\t\"B\n\nStateCount\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x82\x01\n\x0cRefusalCount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12-\n\tlast_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_source\x18\x05 \x01(\t\"`\n\x05Group\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12,\n\x06window\x18\x04 \x01(\x0b\x32\x1c.enlist.v1.MaintenanceWindow\"O\n\x11MaintenanceWindow\x12\r\n\x05start\x18\x01 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x03\x12\x11\n\ttime_zone\x18\x03 \x01(\t\"2\n\x12\x43reateGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"2\n\x12RemoveGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x15\n\x13RemoveGroupResponse\"B\n\x10MoveGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08new_path\x18\x03 \x01(\t\"`\n\x12UpdateGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12,\n\x06window\x18\x03 \x01(\x0b\x32\x1c.enlist.v1.MaintenanceWindow\"0\n\x11MoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"?\n\x12LabelServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61\x64\x64\x18\x02 \x03(\t\x12\x0e\n\x06remove\x18\x03 \x03(\t\"#\n\x11ListGroupsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"6\n\x12ListGroupsResponse\x12 \n\x06groups\x18\x01 \x03(\x0b\x32\x10.enlist.v1.Group\"K\n\x12ListServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListServersResponse\x12\"\n\x07servers\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Server\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x13RenameServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t2\x84\x07\n\x10HierarchyService\x12?\n\x07\x43onnect\x12\x18.enlist.v1.FromSecondary\x1a\x16.enlist.v1.FromPrimary(\x01\x30\x01\x12\x42\n\tGetStatus\x12\x1b.enlist.v1.GetStatusRequest\x1a\x18.enlist.v1.PrimaryStatus\x12>\n\x0b\x43reateGroup\x12\x1d.enlist.v1.CreateGroupRequest\x1a\x10.enlist.v1.Group\x12L\n\x0bRemoveGroup\x12\x1d.enlist.v1.RemoveGroupRequest\x1a\x1e.enlist.v1.RemoveGroupResponse\x12:\n\tMoveGroup\x12\x1b.enlist.v1.MoveGroupRequest\x1a\x10.enlist.v1.Group\x12>\n\x0bUpdateGroup\x12\x1d.enlist.v1.UpdateGroupRequest\x1a\x10.enlist.v1.Group\x12I\n\nListGroups\x12\x1c.enlist.v1.ListGroupsRequest\x1a\x1d.enlist.v1.ListGroupsResponse\x12L\n\x0bListServers\x12\x1d.enlist.v1.ListServersRequest\x1a\x1e.enlist.v1.ListServersResponse\x12H\n\tListBelow\x12\x1b.enlist.v1.ListBelowRequest\x1a\x1c.enlist.v1.ListBelowResponse0\x01\x12;\n\tGetServer\x12\x1b.enlist.v1.GetServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRenameServer\x12\x1e.enlist.v1.RenameServerRequest\x1a\x11.enlist.v1.Server\x12=\n\nMoveServer\x12\x1c.enlist.v1.MoveServerRequest\x1a\x11.enlist.v1.Server\x12?\n\x0bLabelServer\x12\x1d.enlist.v1.LabelServerRequest\x1a\x11.enlist.v1.Serverb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65nlist/v1/hierarchy.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x16\x65nlist/v1/server.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x01\n\rFromSecondary\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.enlist.v1.HelloH\x00\x12%\n\x07reports\x18\x02 \x01(\x0b\x32\x12.enlist.v1.ReportsH\x00\x12(\n\x05lower\x18\x03 \x01(\x0b\x32\x17.enlist.v1.LowerPrimaryH\x00\x12!\n\x05\x62\x65low\x18\x04 \x01(\x0b\x32\x10.enlist.v1.BelowH\x00\x42\t\n\x07message\"\xd0\x01\n\x0b\x46romPrimary\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.enlist.v1.Welcome\x12%\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x14.enlist.v1.SignedSet\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\x12*\n\x08\x61ncestry\x18\x04 \x01(\x0b\x32\x13.enlist.v1.AncestryH\x00\x88\x01\x01\x12,\n\x0clower_answer\x18\x05 \x01(\x0b\x32\x16.enlist.v1.LowerAnswerB\x0b\n\t_ancestry\"o\n\x0cLowerPrimary\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63onsent\x18\x03 \x01(\x0c\x12\x19\n\x11\x63onsent_signature\x18\x04 \x01(\x0c\"q\n\x0bLowerAnswer\x12\x19\n\x11\x63ross_certificate\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x04left\x18\x04 \x01(\x0e\x32\x18.enlist.v1.AncestorState\"\x80\x01\n\x05\x42\x65low\x12\r\n\x05whole\x18\x01 \x01(\x08\x12\'\n\x07servers\x18\x02 \x03(\x0b\x32\x16.enlist.v1.BelowServer\x12\x0c\n\x04gone\x18\x03 \x03(\t\x12\x31\n\runknown_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x02\n\x0b\x42\x65lowServer\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\runknown_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omparison_code\x18\x08 \x01(\t\x12\r\n\x05kinds\x18\t \x03(\t\x12\"\n\x07reports\x18\n \x03(\x0b\x32\x11.enlist.v1.Report\"-\n\x07Reports\x12\"\n\x07reports\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Report\"\xa3\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\x05\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eserver_address\x18\x03 \x01(\t\x12\x31\n\x0fidentity_alarms\x18\x04 \x03(\x0b\x32\x18.enlist.v1.IdentityAlarm\x12\x1d\n\x04held\x18\x05 \x03(\x0b\x32\x0f.enlist.v1.Held\x12\r\n\x05kinds\x18\x06 \x03(\t\"_\n\rIdentityAlarm\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"\x7f\n\x07Welcome\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x10ListBelowRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x1a\n\x12\x64isplay_name_or_id\x18\x02 \x01(\t\"S\n\x0bListedBelow\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0b\n\x03via\x18\x02 \x01(\t\x12&\n\x06server\x18\x03 \x01(\x0b\x32\x16.enlist.v1.BelowServer\"<\n\x11ListBelowResponse\x12\'\n\x07servers\x18\x01 \x03(\x0b\x32\x16.enlist.v1.ListedBelow\"\x12\n\x10GetStatusRequest\"\x8e\x03\n\rPrimaryStatus\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x10\n\x08ssl_port\x18\x03 \x01(\x05\x12\x10\n\x08\x61pi_port\x18\x04 \x01(\x05\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17\x63\x65rtificate_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tconnected\x18\t \x01(\x05\x12\x0f\n\x07stalled\x18\n \x01(\x05\x12&\n\x07servers\x18\x0b \x03(\x0b\x32\x15.enlist.v1.StateCount\x12)\n\x08refusals\x18\x0c \x03(\x0b\x32\x17.enlist.v1.RefusalCount\x12&\n\x05\x61\x62ove\x18\r \x03(\x0b\x32\x17.enlist.v1.UpperPrimary\"\xba\x01\n\x0cUpperPrimary\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.enlist.v1.AncestorState\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refusal\x18\x06 \x01(\t\"B\n\nStateCount\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\x82\x01\n\x0cRefusalCount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12-\n\tlast_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_source\x18\x05 \x01(\t\"`\n\x05Group\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12,\n\x06window\x18\x04 \x01(\x0b\x32\x1c.enlist.v1.MaintenanceWindow\"O\n\x11MaintenanceWindow\x12\r\n\x05start\x18\x01 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x03\x12\x11\n\ttime_zone\x18\x03 \x01(\t\"2\n\x12\x43reateGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"2\n\x12RemoveGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x15\n\x13RemoveGroupResponse\"B\n\x10MoveGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08new_path\x18\x03 \x01(\t\"`\n\x12UpdateGroupRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12,\n\x06window\x18\x03 \x01(\x0b\x32\x1c.enlist.v1.MaintenanceWindow\"0\n\x11MoveServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"?\n\x12LabelServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61\x64\x64\x18\x02 \x03(\t\x12\x0e\n\x06remove\x18\x03 \x03(\t\"#\n\x11ListGroupsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"6\n\x12ListGroupsResponse\x12 \n\x06groups\x18\x01 \x03(\x0b\x32\x10.enlist.v1.Group\"g\n\x12ListServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x1a\n\x12\x64isplay_name_or_id\x18\x04 \x01(\t\"R\n\x13ListServersResponse\x12\"\n\x07servers\x18\x01 \x03(\x0b\x32\x11.enlist.v1.Server\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x13RenameServerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t2\x84\x07\n\x10HierarchyService\x12?\n\x07\x43onnect\x12\x18.enlist.v1.FromSecondary\x1a\x16.enlist.v1.FromPrimary(\x01\x30\x01\x12\x42\n\tGetStatus\x12\x1b.enlist.v1.GetStatusRequest\x1a\x18.enlist.v1.PrimaryStatus\x12>\n\x0b\x43reateGroup\x12\x1d.enlist.v1.CreateGroupRequest\x1a\x10.enlist.v1.Group\x12L\n\x0bRemoveGroup\x12\x1d.enlist.v1.RemoveGroupRequest\x1a\x1e.enlist.v1.RemoveGroupResponse\x12:\n\tMoveGroup\x12\x1b.enlist.v1.MoveGroupRequest\x1a\x10.enlist.v1.Group\x12>\n\x0bUpdateGroup\x12\x1d.enlist.v1.UpdateGroupRequest\x1a\x10.enlist.v1.Group\x12I\n\nListGroups\x12\x1c.enlist.v1.ListGroupsRequest\x1a\x1d.enlist.v1.ListGroupsResponse\x12L\n\x0bListServers\x12\x1d.enlist.v1.ListServersRequest\x1a\x1e.enlist.v1.ListServersResponse\x12H\n\tListBelow\x12\x1b.enlist.v1.ListBelowRequest\x1a\x1c.enlist.v1.ListBelowResponse0\x01\x12;\n\tGetServer\x12\x1b.enlist.v1.GetServerRequest\x1a\x11.enlist.v1.Server\x12\x41\n\x0cRenameServer\x12\x1e.enlist.v1.RenameServerRequest\x1a\x11.enlist.v1.Server\x12=\n\nMoveServer\x12\x1c.enlist.v1.MoveServerRequest\x1a\x11.enlist.v1.Server\x12?\n\x0bLabelServer\x12\x1d.enlist.v1.LabelServerRequest\x1a\x11.enlist.v1.Serverb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,51 +55,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WELCOME']._serialized_start=1487
   _globals['_WELCOME']._serialized_end=1614
   _globals['_LISTBELOWREQUEST']._serialized_start=1616
-  _globals['_LISTBELOWREQUEST']._serialized_end=1650
-  _globals['_LISTEDBELOW']._serialized_start=1652
-  _globals['_LISTEDBELOW']._serialized_end=1735
-  _globals['_LISTBELOWRESPONSE']._serialized_start=1737
-  _globals['_LISTBELOWRESPONSE']._serialized_end=1797
-  _globals['_GETSTATUSREQUEST']._serialized_start=1799
-  _globals['_GETSTATUSREQUEST']._serialized_end=1817
-  _globals['_PRIMARYSTATUS']._serialized_start=1820
-  _globals['_PRIMARYSTATUS']._serialized_end=2218
-  _globals['_UPPERPRIMARY']._serialized_start=2221
-  _globals['_UPPERPRIMARY']._serialized_end=2407
-  _globals['_STATECOUNT']._serialized_start=2409
-  _globals['_STATECOUNT']._serialized_end=2475
-  _globals['_REFUSALCOUNT']._serialized_start=2478
-  _globals['_REFUSALCOUNT']._serialized_end=2608
-  _globals['_GROUP']._serialized_start=2610
-  _globals['_GROUP']._serialized_end=2706
-  _globals['_MAINTENANCEWINDOW']._serialized_start=2708
-  _globals['_MAINTENANCEWINDOW']._serialized_end=2787
-  _globals['_CREATEGROUPREQUEST']._serialized_start=2789
-  _globals['_CREATEGROUPREQUEST']._serialized_end=2839
-  _globals['_REMOVEGROUPREQUEST']._serialized_start=2841
-  _globals['_REMOVEGROUPREQUEST']._serialized_end=2891
-  _globals['_REMOVEGROUPRESPONSE']._serialized_start=2893
-  _globals['_REMOVEGROUPRESPONSE']._serialized_end=2914
-  _globals['_MOVEGROUPREQUEST']._serialized_start=2916
-  _globals['_MOVEGROUPREQUEST']._serialized_end=2982
-  _globals['_UPDATEGROUPREQUEST']._serialized_start=2984
-  _globals['_UPDATEGROUPREQUEST']._serialized_end=3080
-  _globals['_MOVESERVERREQUEST']._serialized_start=3082
-  _globals['_MOVESERVERREQUEST']._serialized_end=3130
-  _globals['_LABELSERVERREQUEST']._serialized_start=3132
-  _globals['_LABELSERVERREQUEST']._serialized_end=3195
-  _globals['_LISTGROUPSREQUEST']._serialized_start=3197
-  _globals['_LISTGROUPSREQUEST']._serialized_end=3232
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=3234
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=3288
-  _globals['_LISTSERVERSREQUEST']._serialized_start=3290
-  _globals['_LISTSERVERSREQUEST']._serialized_end=3365
-  _globals['_LISTSERVERSRESPONSE']._serialized_start=3367
-  _globals['_LISTSERVERSRESPONSE']._serialized_end=3449
-  _globals['_GETSERVERREQUEST']._serialized_start=3451
-  _globals['_GETSERVERREQUEST']._serialized_end=3483
-  _globals['_RENAMESERVERREQUEST']._serialized_start=3485
-  _globals['_RENAMESERVERREQUEST']._serialized_end=3542
-  _globals['_HIERARCHYSERVICE']._serialized_start=3545
-  _globals['_HIERARCHYSERVICE']._serialized_end=4445
+  _globals['_LISTBELOWREQUEST']._serialized_end=1678
+  _globals['_LISTEDBELOW']._serialized_start=1680
+  _globals['_LISTEDBELOW']._serialized_end=1763
+  _globals['_LISTBELOWRESPONSE']._serialized_start=1765
+  _globals['_LISTBELOWRESPONSE']._serialized_end=1825
+  _globals['_GETSTATUSREQUEST']._serialized_start=1827
+  _globals['_GETSTATUSREQUEST']._serialized_end=1845
+  _globals['_PRIMARYSTATUS']._serialized_start=1848
+  _globals['_PRIMARYSTATUS']._serialized_end=2246
+  _globals['_UPPERPRIMARY']._serialized_start=2249
+  _globals['_UPPERPRIMARY']._serialized_end=2435
+  _globals['_STATECOUNT']._serialized_start=2437
+  _globals['_STATECOUNT']._serialized_end=2503
+  _globals['_REFUSALCOUNT']._serialized_start=2506
+  _globals['_REFUSALCOUNT']._serialized_end=2636
+  _globals['_GROUP']._serialized_start=2638
+  _globals['_GROUP']._serialized_end=2734
+  _globals['_MAINTENANCEWINDOW']._serialized_start=2736
+  _globals['_MAINTENANCEWINDOW']._serialized_end=2815
+  _globals['_CREATEGROUPREQUEST']._serialized_start=2817
+  _globals['_CREATEGROUPREQUEST']._serialized_end=2867
+  _globals['_REMOVEGROUPREQUEST']._serialized_start=2869
+  _globals['_REMOVEGROUPREQUEST']._serialized_end=2919
+  _globals['_REMOVEGROUPRESPONSE']._serialized_start=2921
+  _globals['_REMOVEGROUPRESPONSE']._serialized_end=2942
+  _globals['_MOVEGROUPREQUEST']._serialized_start=2944
+  _globals['_MOVEGROUPREQUEST']._serialized_end=3010
+  _globals['_UPDATEGROUPREQUEST']._serialized_start=3012
+  _globals['_UPDATEGROUPREQUEST']._serialized_end=3108
+  _globals['_MOVESERVERREQUEST']._serialized_start=3110
+  _globals['_MOVESERVERREQUEST']._serialized_end=3158
+  _globals['_LABELSERVERREQUEST']._serialized_start=3160
+  _globals['_LABELSERVERREQUEST']._serialized_end=3223
+  _globals['_LISTGROUPSREQUEST']._serialized_start=3225
+  _globals['_LISTGROUPSREQUEST']._serialized_end=3260
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=3262
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=3316
+  _globals['_LISTSERVERSREQUEST']._serialized_start=3318
+  _globals['_LISTSERVERSREQUEST']._serialized_end=3421
+  _globals['_LISTSERVERSRESPONSE']._serialized_start=3423
+  _globals['_LISTSERVERSRESPONSE']._serialized_end=3505
+  _globals['_GETSERVERREQUEST']._serialized_start=3507
+  _globals['_GETSERVERREQUEST']._serialized_end=3539
+  _globals['_RENAMESERVERREQUEST']._serialized_start=3541
+  _globals['_RENAMESERVERREQUEST']._serialized_end=3598
+  _globals['_HIERARCHYSERVICE']._serialized_start=3601
+  _globals['_HIERARCHYSERVICE']._serialized_end=4501
 # @@protoc_insertion_point(module_scope)
