@@ -189,7 +189,7 @@ async def _below(channel: grpc.aio.Channel, wanted: str, account: str) -> Listed
     if await _is_account(channel, above):
         return None
     found = await find_below(channel, wanted, account)
-    if found is None and await called(channel, above, account):
+    if found is None and any(above in (each.id, each.display_name) for each in await called(channel, above, account)):
         raise Refused(Reason.NOT_FOUND, f'No server "{rest}" stands below {above}. See: enlist-primary tree')
     return found.listed if found is not None else None
 
