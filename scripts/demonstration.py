@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -55,7 +54,6 @@ class Demonstration:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self.stack = stack
-        self.ports = [_free_port(), _free_port()]
 
     def run(self) -> None:
         """From an empty folder to a policy, a task and the tree."""
@@ -97,22 +95,21 @@ class Demonstration:
             signal.pause()
 
     def _bring_up_primary(self) -> None:
-        ssl, api = self.ports
-        ports = ["--ssl-port", str(ssl), "--api-port", str(api)]
+        ports = ["--ssl-port", "0", "--api-port", "0"]  # the system chooses, and they are kept while the primary serves
         print(self._primary("init", "--name", "Head office", "--listen", "127.0.0.1", *ports))
         self._start("primary", "enlist-primary", "--data", str(self.folder / "primary"), "serve")
         self._wait("the primary", lambda: self._primary("status", "--json", check=False))
         print(self._primary("account", "add", ACCOUNT, "--contact", f"ops@{ACCOUNT}"))
 
     def _set_up(self, name: str) -> None:
-        fingerprint = json.loads(self._primary("status", "--json"))["fingerprint"]
+        status = json.loads(self._primary("status", "--json"))
         answers = {
-            "--primary": f"127.0.0.1:{self.ports[1]}",
+            "--primary": f"127.0.0.1:{status['api_port']}",
             "--account": ACCOUNT,
             "--name": name,
             "--config": str(self._config(name)),
             "--data": str(self.folder / name / "data"),
-            "--primary-fingerprint": fingerprint,
+            "--primary-fingerprint": status["fingerprint"],
         }
         print(f"\nThe wizard sets up {name}:")
         print(_run("enlist-setup", "--unattended", *(part for pair in answers.items() for part in pair)))
@@ -193,13 +190,6 @@ def _remove(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _shown(path: Path) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
+from enlist.runtime import formats
 
 LONGEST = 10 * 365 * 86400
 """Seconds that a certificate may be good for at most: as long as the authority's own."""
@@ -94,6 +95,9 @@ def render(config: Config) -> str:
     """The file as `init` writes it."""
     advertise = ", ".join(toml.quote(each) for each in config.advertise)
     return f"""# Configuration of an Enlist primary. `enlist-primary serve` reads it when it starts.
+
+# The format of this file; every release says which it reads.
+format = {formats.FORMAT}
 
 # The primary's own name, shown to whoever connects.
 name = {toml.quote(config.name)}

@@ -26,8 +26,8 @@ from enlist.reasons import DOMAIN, Reason, Refused
 
 T = TypeVar("T")
 
-PROTOCOL = 1
-"""The protocol this version speaks."""
+PROTOCOL = 2
+"""The protocol this version speaks; it is the oldest one too: 1 was that of Enlist 0.1."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds within which a TCP connection and its TLS handshake must stand."""

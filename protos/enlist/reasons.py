@@ -92,6 +92,7 @@ class Reason(StrEnum):
     # This machine
     CONFIG_INVALID = "CONFIG_INVALID"
     CONFIG_MISSING = "CONFIG_MISSING"
+    FORMAT_OLD = "FORMAT_OLD"
     FILE_UNSAFE = "FILE_UNSAFE"
     FILE_FAILED = "FILE_FAILED"
     FOLDER_IN_USE = "FOLDER_IN_USE"
@@ -181,6 +182,7 @@ TABLE: Mapping[Reason, Row] = MappingProxyType(
         Reason.INTERNAL: Row("INTERNAL", retry=True),
         Reason.CONFIG_INVALID: _INVALID,
         Reason.CONFIG_MISSING: _PRECONDITION,
+        Reason.FORMAT_OLD: _PRECONDITION,
         Reason.FILE_UNSAFE: _PRECONDITION,
         Reason.FILE_FAILED: Row("FAILED_PRECONDITION", retry=True),
         Reason.FOLDER_IN_USE: _PRECONDITION,

@@ -13,7 +13,7 @@ import msgspec
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
-from enlist.runtime import files
+from enlist.runtime import files, formats
 from enlist.runtime.terminal import escape
 from enlist_secondary.handlers import tables
 
@@ -87,7 +87,10 @@ COMMENTS = {
 
 
 def load(path: Path) -> SecondaryConfig:
-    """Reads and checks a configuration; refuses with CONFIG_MISSING, FILE_UNSAFE, or CONFIG_INVALID naming file, line and key."""
+    """Reads and checks a configuration.
+
+    Refuses with CONFIG_MISSING, FILE_UNSAFE, FORMAT_OLD, VERSION_INCOMPATIBLE, or CONFIG_INVALID naming file, line and key.
+    """
     config = toml.load(path, SecondaryConfig)
     for key, check in _CHECKS.items():
         try:
@@ -149,9 +152,15 @@ def render(config: SecondaryConfig) -> str:
     parts += [_HANDLERS, *_handler_tables(config.handlers)]
     if config.local_primary is not None:
         parts += [_LOCAL_PRIMARY, _table("local_primary", {"socket": config.local_primary.socket})]
-    return "\n".join(["# The configuration of an Enlist secondary. `enlist-setup` changes it; so may you.\n", *parts])
+    return "\n".join([_HEADING, *parts])
 
 
+_HEADING = f"""\
+# The configuration of an Enlist secondary. `enlist-setup` changes it; so may you.
+
+# The format of this file; every release says which it reads.
+format = {formats.FORMAT}
+"""
 _HANDLERS = """\
 # What policies and tasks of a kind do here stands in tables [handlers.policy.KIND] and [handlers.task.KIND]. A primary can name
 # a kind, and never a file or a program. `enlist-setup` keeps these tables, but not the comments in them.

@@ -14,14 +14,16 @@ from enlist import certificates, names
 from enlist.certificates import Authority
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
-from enlist.runtime import files
+from enlist.runtime import files, formats
 from enlist.runtime.terminal import moment
 
 FILE = "known-primaries.toml"
 
-_HEADING = """\
+_HEADING = f"""\
 # The primaries that were accepted at this server: when, how, by whom, and the addresses they were met at.
 # An authority that is not in this list gets nothing from this server. To take one off the list, delete its entry.
+
+format = {formats.FORMAT}
 """
 
 
@@ -47,13 +49,13 @@ class KnownPrimaries:
 
     @classmethod
     def load(cls, data: Path) -> KnownPrimaries:
-        """Reads the list in a data folder; a missing file is an empty list, a damaged one is refused with CONFIG_INVALID."""
+        """Reads the list in a data folder; a missing file is an empty list. Refused as `toml.parse` refuses."""
         path = data / FILE
         try:
             content = files.read(path)
         except FileNotFoundError:
             return cls(path)
-        entries = toml.parse(content, _File, str(path)).primary
+        entries = toml.parse(content, _File, str(path), formatted=True).primary
         for entry in entries:
             if _authority(path, entry).fingerprint != entry.fingerprint:
                 problem = f"{entry.fingerprint} is not the fingerprint of the authority below it"

@@ -13,7 +13,7 @@ import msgspec
 
 from enlist.names import Address
 from enlist.reasons import Refused
-from enlist.runtime import files
+from enlist.runtime import files, formats
 from enlist.runtime.logs import Log
 from enlist.v1 import registration_pb2, server_pb2, trust_pb2
 
@@ -123,6 +123,12 @@ class State:
         return replace(self, last_problem=Problem(refused.reason, refused.message, now))
 
 
+class _Marker(msgspec.Struct):
+    """What tells the format of `state.json`."""
+
+    format: int | None = None
+
+
 def state_name(state: server_pb2.ServerState.ValueType) -> str:
     """`pending` for SERVER_STATE_PENDING; a state this version does not know is `unspecified`."""
     known = state in server_pb2.ServerState.values()
@@ -130,15 +136,27 @@ def state_name(state: server_pb2.ServerState.ValueType) -> str:
 
 
 def load(folder: Path) -> State:
-    """The state kept in an enrolment's folder; a fresh one if there is none or it cannot be read: it only holds observations."""
+    """The state kept in an enrolment's folder; a fresh one if there is none or it cannot be read: it only holds observations.
+
+    Refuses with FORMAT_OLD or VERSION_INCOMPATIBLE what another release wrote.
+    """
     path = folder / "state.json"
     try:
-        return msgspec.json.decode(files.read(path), type=State)
+        content = files.read(path)
+        kept = msgspec.json.decode(content, type=State)
+        found = msgspec.json.decode(content, type=_Marker).format
     except FileNotFoundError:
         return State()
     except (msgspec.DecodeError, UnicodeDecodeError, Refused) as error:
         _LOG.warning("state ignored: it cannot be read", path=path, problem=error)
         return State()
+    formats.check(found, path)
+    return kept
+
+
+def _encode(state: State) -> bytes:
+    content = {"format": formats.FORMAT, **msgspec.to_builtins(state)}
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
 def change(folder: Path, change: Callable[[State], State], strict: bool = False) -> State:
@@ -150,7 +168,7 @@ def change(folder: Path, change: Callable[[State], State], strict: bool = False)
     after = change(before)
     try:
         if after != before:
-            files.write(folder / "state.json", msgspec.json.format(msgspec.json.encode(after), indent=2) + b"\n")
+            files.write(folder / "state.json", _encode(after))
     except Refused as refused:
         if strict:
             raise

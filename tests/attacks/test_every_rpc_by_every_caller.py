@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 import enlist.v1
 from enlist import certificates, channel, names
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.runtime import sockets
 from enlist.v1 import (
@@ -285,7 +286,7 @@ def harm(method: str, world: World, ground: Ground) -> Message:
         "Attach": upstream_pb2.FromDaemon(upper=upstream_pb2.Upper(primary_name="planted", authority_certificate=STRANGER)),
         "ListEntries": journal_pb2.ListEntriesRequest(parent=account),
         "VerifyJournal": journal_pb2.VerifyJournalRequest(parent=account),
-        "DescribePrimary": registration_pb2.DescribePrimaryRequest(protocol=1),
+        "DescribePrimary": registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL),
         "Validate": registration_pb2.ValidateRequest(account_domain=ACCOUNT),
         "Register": registration_pb2.RegisterRequest(registration=b"planted"),
         "AwaitAuthorization": registration_pb2.AwaitAuthorizationRequest(claim=b"planted"),

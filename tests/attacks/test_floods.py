@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from enlist import channel
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2, server_pb2
 from enlist_primary.config import Limits
@@ -174,7 +175,7 @@ async def test_who_connects_and_does_not_shake_hands_is_let_go(impatient: World,
         )
 
     async with impatient.running.stranger() as stub:  # others are served meanwhile
-        await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1), timeout=5)
+        await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL), timeout=5)
 
     async def shed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         position = 1
@@ -204,7 +205,7 @@ async def test_a_request_that_never_comes_to_its_end_is_refused_and_its_slot_is_
         calls: list[Any] = [on.stream_stream(f"/enlist.v1.{method}")() for _ in range(90)]
         await eventually(lambda: len(asyncio.all_tasks()) > tasks + 90, what="the slots to be taken")
         async with impatient.running.stranger() as stub:
-            await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1), timeout=5)
+            await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL), timeout=5)
         async with asyncio.timeout(20):
             refused: list[Refused] = await asyncio.gather(*[refused_by(call.read()) for call in calls])
         assert {each.reason for each in refused} == {Reason.TIMED_OUT}

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
-from enlist.runtime.logs import _Formatter
+from enlist.runtime.logs import LineFormatter
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.cli.main import main
 from enlist_primary.model.users import Actor
@@ -99,7 +100,7 @@ async def say(world: World, asker: Asker, text: str, alarms: int = 1) -> None:
     """A trusted server opens a link, and says it in every field it has."""
     before = len(alarms_of(world))
     alarm = hierarchy_pb2.IdentityAlarm(address=text, fingerprint=text)
-    hello = hierarchy_pb2.Hello(protocol=1, version=text, server_address=text, identity_alarms=[alarm] * alarms)
+    hello = hierarchy_pb2.Hello(protocol=PROTOCOL, version=text, server_address=text, identity_alarms=[alarm] * alarms)
     async with asker.at_ssl_port() as stub:
         link = stub.hierarchy.Connect()
         await link.write(hierarchy_pb2.FromSecondary(hello=hello))
@@ -161,7 +162,7 @@ async def test_a_row_of_the_list_is_a_line_whatever_the_server_is_called(
 
 def lines_of(records: list[logging.LogRecord]) -> list[str]:
     """The log as it is written."""
-    return [_Formatter().format(record) for record in records]
+    return [LineFormatter().format(record) for record in records]
 
 
 async def test_no_line_of_the_log_holds_it_and_every_event_is_one_line(planted: World) -> None:

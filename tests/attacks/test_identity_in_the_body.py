@@ -7,7 +7,7 @@ import time
 import pytest
 
 from enlist import certificates, channel
-from enlist.channel import ClientIdentity
+from enlist.channel import PROTOCOL, ClientIdentity
 from enlist.reasons import Reason
 from enlist.v1 import hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.authority import keys
@@ -34,7 +34,7 @@ async def test_metadata_that_names_the_victim_leaves_the_caller_who_it_is(world:
         assert certificates.server_identity(leaf) == (OTHER, id)
         assert certificates.spki(certificates.key_of(leaf)) == attacker.public_key
         link = stub.hierarchy.Connect(metadata=claims(world))
-        hello = hierarchy_pb2.Hello(protocol=1, version=world.victim_id, server_address="victim.acme.example")
+        hello = hierarchy_pb2.Hello(protocol=PROTOCOL, version=world.victim_id, server_address="victim.acme.example")
         await link.write(hierarchy_pb2.FromSecondary(hello=hello))
         welcome = await link.read()
         assert isinstance(welcome, hierarchy_pb2.FromPrimary)

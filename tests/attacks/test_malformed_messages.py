@@ -102,7 +102,7 @@ async def test_an_unknown_message_on_an_open_link_is_passed_over(world: World) -
     await answers(world)
 
 
-@pytest.mark.parametrize("protocol", [0, 2, -1, 2**31 - 1])
+@pytest.mark.parametrize("protocol", [0, 1, 3, -1, 2**31 - 1])
 async def test_a_link_in_another_protocol_is_refused(world: World, protocol: int) -> None:
     asker, _ = await world.trusted()
     async with asker.at_ssl_port() as stub:

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from enlist import channel
+from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, registration_pb2
@@ -57,7 +58,7 @@ async def test_nothing_below_tls_1_2_is_spoken(world: World, port: str, tmp_path
 async def test_a_client_without_tls_is_not_answered(world: World, port: str) -> None:
     address = getattr(world.running, port)
     async with grpc.aio.insecure_channel(str(address), options=[("grpc.enable_http_proxy", 0)]) as on:
-        call = stubs(on).registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1), timeout=5)
+        call = stubs(on).registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL), timeout=5)
         assert (await refused_by(call)).reason in (Reason.UNREACHABLE, Reason.TIMED_OUT)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from enlist import joinline
 from enlist.reasons import Reason
-from enlist.runtime.logs import _Formatter
+from enlist.runtime.logs import LineFormatter
 from enlist_primary.cli.main import main
 from enlist_primary.operations import enrolment
 from tests.attacks.world import recorded
@@ -184,7 +184,7 @@ async def test_an_unforeseen_failure_quotes_no_secret_to_the_caller_nor_into_the
             told = await refused_by(Asker(running).register(stub, api_key))
     assert told.reason is Reason.INTERNAL
     assert secret_of(api_key) not in told.message
-    written = "\n".join(map(_Formatter().format, records.records))
+    written = "\n".join(map(LineFormatter().format, records.records))
     assert "could not register" in written
     assert re.search(r"[a-z2-7]{10}", told.message.rsplit(" ", 1)[1])
     assert secret_of(api_key) not in written

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enlist import certificates, proofs
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.v1 import registration_pb2
 from enlist_primary.authority.signer import Signer, new_authority
@@ -197,7 +198,7 @@ async def test_a_proof_made_for_another_primary_is_refused(world: World) -> None
     """A rogue primary that a server was lured to cannot pass the server's proof on to the real one."""
     asker = world.asker()
     async with world.running.stranger() as stub:
-        described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1))
+        described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
     registration = registration_pb2.Registration(
         account_domain=ACCOUNT, display_name="lured", public_key=asker.public_key
     ).SerializeToString()

@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 
 from enlist import names
+from enlist.channel import PROTOCOL
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, server_pb2, trust_pb2
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.config import Limits
@@ -210,7 +211,7 @@ def server_name(id: str, account: str = ACCOUNT) -> str:
 async def open_link(stub: Stubs) -> Any:
     """A link that has been welcomed."""
     link = stub.hierarchy.Connect()
-    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1, version="0.1.0")))
+    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0")))
     message: Any = await link.read()
     assert message.HasField("welcome"), message
     return link

@@ -34,7 +34,7 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('# hello\nname = "a"\nports = [1, 2]\n[limits]\npending = 3\n')
+    path.write_text('# hello\nformat = 2\nname = "a"\nports = [1, 2]\n[limits]\npending = 3\n')
     path.chmod(0o600)
     assert config.load(path, Example) == Example("a", (1, 2), Limits(3))
 

@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 
 from enlist import certificates
+from enlist.channel import PROTOCOL
 from enlist.v1 import registration_pb2 as pb
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import Signer, new_authority
@@ -183,7 +184,7 @@ def odd_primary(**described: Any) -> Iterator[Target]:
     served = leaf(signer)
 
     def describe(_: bytes, context: grpc.ServicerContext) -> bytes:
-        values = {"oldest_protocol": 1, "newest_protocol": 1, "ssl_port": 1, "version": "0.0.1", **described}
+        values = {"oldest_protocol": PROTOCOL, "newest_protocol": PROTOCOL, "ssl_port": 1, "version": "0.0.1", **described}
         seconds_off = values.pop("seconds_off", 0)
         values.setdefault("authority_certificate", certificates.der(signer.authority.certificate))
         answer = pb.DescribePrimaryResponse(primary_name="Odd one", challenge=b"c" * 56, **values)

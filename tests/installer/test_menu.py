@@ -322,7 +322,7 @@ def test_a_daemon_that_does_not_end_is_not_robbed_of_its_files(primary: PrimaryP
     assert before.keys() <= tree(place).keys()
 
 
-@pytest.mark.parametrize("content", ['primary = "x"\n', "not toml"])
+@pytest.mark.parametrize("content", ['format = 2\nprimary = "x"\n', "not toml"])
 def test_a_malformed_configuration_is_named(place: Path, content: str) -> None:
     place.mkdir(mode=0o700)
     (place / "secondary.toml").write_text(content)

@@ -227,10 +227,10 @@ def test_wrong_usage(arguments: list[str]) -> None:
 
 def test_a_malformed_configuration_is_named_with_line_and_key(place: Path) -> None:
     place.mkdir(mode=0o700)
-    (place / "secondary.toml").write_text('primary = "primary.example"\naccount = 7\n')
+    (place / "secondary.toml").write_text('format = 2\nprimary = "primary.example"\naccount = 7\n')
     done = run("enlist-setup", "--unattended", *places(place), expect=1)
     assert done.stderr.startswith("CONFIG_INVALID: ")
-    assert f"{place}/secondary.toml: line 2: account: expected text in quotes, got a whole number" in done.stderr
+    assert f"{place}/secondary.toml: line 3: account: expected text in quotes, got a whole number" in done.stderr
 
 
 def test_a_planted_configuration_is_not_read(place: Path) -> None:

@@ -12,7 +12,8 @@ from enlist.reasons import Reason, Refused
 from enlist_primary import config
 from enlist_primary.config import Certificates, Config, Limits
 
-GOOD = 'name = "Primary"\n'
+FORMAT = "format = 2\n"
+GOOD = f'{FORMAT}name = "Primary"\n'
 
 
 @pytest.fixture
@@ -45,24 +46,24 @@ def test_only_the_name_must_be_said(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"this key is expected and missing: `name`"),
-        ("name = 7\n", r"line 1: name: expected text in quotes, got a whole number"),
-        (f"{GOOD}nmae = 7\n", r"line 2: nmae: this key is not known"),
-        (f'{GOOD}\nssl_port = "13000"\n', r"line 3: ssl_port: expected a whole number, got text in quotes"),
-        (f"{GOOD}ssl_port = 13000.0\n", r"line 2: ssl_port: expected a whole number, got a number with a point"),
-        (f'{GOOD}advertise = "primary.example"\n', r"line 2: advertise: expected a list in brackets, got text in quotes"),
-        (f"{GOOD}reflection = 1\n", r"line 2: reflection: expected true or false, got a whole number"),
-        (f"{GOOD}[limits]\npending_per_acount = 1\n", r"line 3: limits.pending_per_acount: this key is not known"),
+        (FORMAT, r"this key is expected and missing: `name`"),
+        (f"{FORMAT}name = 7\n", r"line 2: name: expected text in quotes, got a whole number"),
+        (f"{GOOD}nmae = 7\n", r"line 3: nmae: this key is not known"),
+        (f'{GOOD}\nssl_port = "13000"\n', r"line 4: ssl_port: expected a whole number, got text in quotes"),
+        (f"{GOOD}ssl_port = 13000.0\n", r"line 3: ssl_port: expected a whole number, got a number with a point"),
+        (f'{GOOD}advertise = "primary.example"\n', r"line 3: advertise: expected a list in brackets, got text in quotes"),
+        (f"{GOOD}reflection = 1\n", r"line 3: reflection: expected true or false, got a whole number"),
+        (f"{GOOD}[limits]\npending_per_acount = 1\n", r"line 4: limits.pending_per_acount: this key is not known"),
         (
             f'{GOOD}[limits]\n\nattempts_per_minute = "many"\n',
-            r"line 4: limits.attempts_per_minute: expected a whole number, got text in quotes",
+            r"line 5: limits.attempts_per_minute: expected a whole number, got text in quotes",
         ),
-        (f"{GOOD}[certificates]\nlifetime = 30\n", r"line 3: certificates.lifetime: expected text in quotes, got a whole number"),
-        (f"{GOOD}[stores]\n", r"line 2: stores: this key is not known"),
-        (f"{GOOD}limits = 3\n", r"line 2: limits: expected a table, got a whole number"),
-        ("name = \n", r"line 1, .*: Invalid value"),
-        (f"{GOOD}{GOOD}", r"line 2, .*: Cannot overwrite a value"),
-        ("name = 'a\n", r"line 1, "),
+        (f"{GOOD}[certificates]\nlifetime = 30\n", r"line 4: certificates.lifetime: expected text in quotes, got a whole number"),
+        (f"{GOOD}[stores]\n", r"line 3: stores: this key is not known"),
+        (f"{GOOD}limits = 3\n", r"line 3: limits: expected a table, got a whole number"),
+        (f"{FORMAT}name = \n", r"line 2, .*: Invalid value"),
+        (f"{GOOD}{GOOD}", r"line 3, .*: Cannot overwrite a value"),
+        (f"{FORMAT}name = 'a\n", r"line 2, "),
     ],
 )
 def test_what_is_no_configuration_is_named_with_line_and_key(path: Path, text: str, said: str) -> None:
@@ -72,20 +73,20 @@ def test_what_is_no_configuration_is_named_with_line_and_key(path: Path, text: s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('name = ""\n', r"line 1: name: A name has 1 to 63 characters"),
-        ('name = "a/b"\n', r"line 1: name: A name has no slash"),
-        ('name = "\\u001b[2J"\n', r"line 1: name: A name holds printable characters only"),
-        (f'{GOOD}listen = "http://x"\n', r"line 2: listen: The address is "),
-        (f'{GOOD}listen = "10.0.0.300"\n', r"line 2: listen: The address is "),
-        (f'{GOOD}advertise = ["a.example", "b.example:13299"]\n', r"line 2: advertise: The address is "),
-        (f"{GOOD}ssl_port = 65536\n", r"line 2: ssl_port: "),
-        (f"{GOOD}ssl_port = -1\n", r"line 2: ssl_port: "),
-        (f"{GOOD}\n\napi_port = 13000\n", r"line 4: api_port: "),
-        (f"{GOOD}[limits]\npending_per_account = 0\n", r"line 3: limits.pending_per_account: "),
-        (f"{GOOD}[limits]\npending_per_address = -5\n", r"line 3: limits.pending_per_address: "),
-        (f"{GOOD}[limits]\nattempts_per_minute = 0\n", r"line 3: limits.attempts_per_minute: "),
-        (f'{GOOD}[certificates]\nlifetime = "thirty days"\n', r"line 3: certificates.lifetime: A duration is "),
-        (f'{GOOD}[certificates]\nlifetime = "9999999d"\n', r"line 3: certificates.lifetime: "),
+        (f'{FORMAT}name = ""\n', r"line 2: name: A name has 1 to 63 characters"),
+        (f'{FORMAT}name = "a/b"\n', r"line 2: name: A name has no slash"),
+        (f'{FORMAT}name = "\\u001b[2J"\n', r"line 2: name: A name holds printable characters only"),
+        (f'{GOOD}listen = "http://x"\n', r"line 3: listen: The address is "),
+        (f'{GOOD}listen = "10.0.0.300"\n', r"line 3: listen: The address is "),
+        (f'{GOOD}advertise = ["a.example", "b.example:13299"]\n', r"line 3: advertise: The address is "),
+        (f"{GOOD}ssl_port = 65536\n", r"line 3: ssl_port: "),
+        (f"{GOOD}ssl_port = -1\n", r"line 3: ssl_port: "),
+        (f"{GOOD}\n\napi_port = 13000\n", r"line 5: api_port: "),
+        (f"{GOOD}[limits]\npending_per_account = 0\n", r"line 4: limits.pending_per_account: "),
+        (f"{GOOD}[limits]\npending_per_address = -5\n", r"line 4: limits.pending_per_address: "),
+        (f"{GOOD}[limits]\nattempts_per_minute = 0\n", r"line 4: limits.attempts_per_minute: "),
+        (f'{GOOD}[certificates]\nlifetime = "thirty days"\n', r"line 4: certificates.lifetime: A duration is "),
+        (f'{GOOD}[certificates]\nlifetime = "9999999d"\n', r"line 4: certificates.lifetime: "),
         (f'{GOOD}[certificates]\napi_certificate = "a.pem"\n', r"certificates.api_key_file: "),
     ],
 )
@@ -109,7 +110,7 @@ def test_a_value_that_makes_no_sense_is_named_with_line_and_key(path: Path, text
 )
 def test_a_bomb_is_refused_like_any_other(path: Path, bomb: bytes) -> None:
     """Attacks row 33."""
-    said = refused(path, bomb)
+    said = refused(path, FORMAT.encode() + bomb)
     assert len(said) < 1000
     assert said.isprintable()
 
@@ -124,7 +125,7 @@ def test_a_file_larger_than_any_configuration_is_not_read(path: Path) -> None:
 
 def test_what_the_file_says_reaches_no_terminal(path: Path) -> None:
     """Attacks row 41."""
-    assert refused(path, '"\\u001b[2Jkey" = 1\nname = "x"\n').isprintable()
+    assert refused(path, f'{FORMAT}"\\u001b[2Jkey" = 1\nname = "x"\n').isprintable()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_every_setting_is_in_the_file_that_init_writes_with_its_default(path: Pa
     text = config.render(Config("Primary"))
     uncommented = re.sub(r"^# ((?:\[|[a-z_]+ = ).*)$", r"\1", text, flags=re.MULTILINE)
     said = tomllib.loads(uncommented)
-    assert said.keys() == set(Config.__struct_fields__)
+    assert said.keys() == {"format", *Config.__struct_fields__}
     assert said["limits"].keys() == set(Limits.__struct_fields__)
     assert said["certificates"].keys() == set(Certificates.__struct_fields__)
     write(path, uncommented)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from enlist import certificates
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2, trust_pb2
 from enlist_primary.changes import feed as feeds
@@ -123,7 +124,7 @@ async def test_the_link_of_a_server_revoked_during_an_overload_is_closed(running
     asker, id = await enrolled(running)
     async with asker.at_ssl_port() as stub:
         link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
+        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
         await link.read()
         monkeypatch.setattr(running.primary._feed, "_database", flaky)
         flaky.failures = 3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -110,7 +112,7 @@ async def test_a_server_is_moved_and_labelled_while_its_link_stays_open(running:
         await asker.fetch(stub)
     async with asker.at_ssl_port() as stub:
         link: Any = stub.hierarchy.Connect()
-        hello = pb.Hello(protocol=1, kinds=["policy/chrony", "task/reboot"])
+        hello = pb.Hello(protocol=PROTOCOL, kinds=["policy/chrony", "task/reboot"])
         await link.write(pb.FromSecondary(hello=hello))
         assert (await link.read()).welcome.group == "/"
         moved = await running.admin.hierarchy.MoveServer(pb.MoveServerRequest(name=name, group="Sites/Paris"))
@@ -151,3 +153,16 @@ async def test_servers_land_where_the_account_says_and_are_told_so_before(runnin
     assert (await running.server(name.rpartition("/")[2])).group == "New"
     back = account_pb2.UpdateAccountRequest(name=PARENT, landing_group="/")
     assert (await running.admin.accounts.UpdateAccount(back)).landing_group == "/"
+
+
+async def test_servers_are_listed_by_their_name_or_their_id(running: Running) -> None:
+    asker, name = await pending(running)
+    await pending(running)
+    id = name.rpartition("/")[2]
+    for wanted, parent in itertools.product((asker.name, id), (PARENT, "accounts/-")):
+        request = pb.ListServersRequest(parent=parent, display_name_or_id=wanted)
+        found = (await running.admin.hierarchy.ListServers(request)).servers
+        assert id in [server.id for server in found]
+        assert all(wanted in (server.display_name, server.id) for server in found)
+    nobody = pb.ListServersRequest(parent=PARENT, display_name_or_id=f"{id}x")
+    assert not (await running.admin.hierarchy.ListServers(nobody)).servers

@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.config import Certificates
@@ -131,7 +132,7 @@ async def enrolled(running: Running, name: str = "server") -> tuple[Asker, str]:
 async def opened(stub: Stubs) -> Any:
     """A link that was welcomed."""
     link: Any = stub.hierarchy.Connect()
-    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1, version="0.1.0")))
+    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0")))
     assert (await link.read()).HasField("welcome")
     return link
 
@@ -184,7 +185,7 @@ async def test_a_server_revoked_between_its_call_and_its_hello_gets_no_link(
         link: Any = stub.hierarchy.Connect()
         await eventually(admitted.is_set)
         await running.admin.trust.RevokeServer(trust_pb2.RevokeServerRequest(name=f"accounts/{A}/servers/{id}"))
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
+        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
         assert (await refused_by(link.read())).reason is Reason.SERVER_REVOKED
     assert not (await running.server(id)).connected
 

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from enlist import certificates, channel
+from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2
@@ -94,7 +95,7 @@ async def refused_to_serve(folder: DataFolder, config: Config) -> Refused:
 async def linked(running: Running, stub: Stubs) -> Any:
     """A link that was welcomed."""
     link: Any = stub.hierarchy.Connect()
-    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
+    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
     await link.read()
     return link
 
@@ -117,7 +118,7 @@ async def test_new_connections_get_the_new_certificate_and_open_links_stay(tmp_p
             )
             assert not link.done()
             assert (await running.server(id)).connected
-            described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1))
+            described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
             assert certificates.statement_covers(running.authority, after[1], described.leaf_statement)
         async with asker.at_ssl_port() as trusted:  # with a pin on the new leaf
             await linked(running, trusted)
@@ -167,7 +168,7 @@ async def test_a_company_certificate_at_the_api_port_comes_with_the_authority_s_
         now = int(time.time())
         assert not certificates.is_server_leaf_of(served, running.authority, now)
         async with running.stranger() as stub:
-            described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1))
+            described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
             assert certificates.answers_for(running.authority, served, described.leaf_statement, now)
             await running.admin.accounts.CreateAccount(account_pb2.CreateAccountRequest(domain="acme.example"))
             assert (await Asker(running).register(stub)).server_id

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2
 from enlist_primary.ingest import observations as module
@@ -168,7 +169,7 @@ async def test_an_observation_is_no_decision(running: Running) -> None:
     head = (await running.admin.accounts.GetAccount(request)).head
     async with asker.at_ssl_port() as stub:
         link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
+        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
         await link.read()
     await running.primary.context.observations.flush()
     assert (await running.admin.accounts.GetAccount(request)).head == head

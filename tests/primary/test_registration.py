@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from enlist import certificates, proofs
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from tests.support.inprocess import ACCOUNT, Asker, Running, Stubs, refused_by, running_primary
@@ -39,27 +40,27 @@ async def following(asker: Asker, stub: Stubs) -> AsyncIterator[registration_pb2
 
 
 async def test_the_primary_describes_itself_and_its_ports(running: Running, stub: Stubs) -> None:
-    described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1))
+    described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
     authority = certificates.read_authority(described.authority_certificate)
     assert authority.fingerprint == running.authority.fingerprint
     assert described.primary_name == "Test Primary"
     assert described.ssl_port == running.ssl.port
-    assert (described.oldest_protocol, described.newest_protocol) == (1, 1)
+    assert (described.oldest_protocol, described.newest_protocol) == (2, 2)
     assert abs(described.time.seconds - time.time()) < 60
     signer = running.primary.context.signer
     proofs.check_challenge(signer.challenge_secret, described.challenge, int(time.time()))
 
 
 async def test_every_challenge_is_another(stub: Stubs) -> None:
-    request = registration_pb2.DescribePrimaryRequest(protocol=1)
+    request = registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL)
     assert len({(await stub.registration.DescribePrimary(request)).challenge for _ in range(20)}) == 20
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 99])
+@pytest.mark.parametrize("protocol", [0, 1, 3, 99])
 async def test_whoever_speaks_another_protocol_is_told_which_this_one_speaks(stub: Stubs, protocol: int) -> None:
     """Not refused: it is the one place where a version that is too old, or too new, can learn that it is."""
     described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=protocol))
-    assert (described.oldest_protocol, described.newest_protocol) == (1, 1)
+    assert (described.oldest_protocol, described.newest_protocol) == (2, 2)
 
 
 async def test_validate_says_what_registering_leads_to_and_writes_nothing(running: Running, stub: Stubs) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from enlist import certificates, channel
+from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2
@@ -52,7 +53,7 @@ async def test_whoever_is_connected_or_waits_is_told_that_the_primary_stops(foun
         await waiting.register(stub)
         at_ssl_port = channel.dial(running.ssl, await running.pin(running.ssl), trusted.identity())
         link: Any = stubs(at_ssl_port).hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
+        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
         await link.read()
         claim, proof = await waiting.claim(stub, "AwaitAuthorization")
         request = registration_pb2.AwaitAuthorizationRequest(claim=claim, proof=proof)
@@ -158,10 +159,10 @@ def test_sighup_renews_the_certificates_and_nothing_else(process: PrimaryProcess
 def test_a_malformed_configuration_is_named_with_file_line_and_key(process: PrimaryProcess, tmp_path: Path) -> None:
     data = tmp_path / "primary"
     data.mkdir(mode=0o700)
-    (data / "primary.toml").write_text('name = "Primary"\nssl_port = "13000"\n')
+    (data / "primary.toml").write_text('format = 2\nname = "Primary"\nssl_port = "13000"\n')
     (data / "primary.toml").chmod(0o600)
     done = run("enlist-primary", "--data", str(data), "serve", expect=1)
-    assert done.stderr == f"CONFIG_INVALID: {data}/primary.toml: line 2: ssl_port: expected a whole number, got text in quotes.\n"
+    assert done.stderr == f"CONFIG_INVALID: {data}/primary.toml: line 3: ssl_port: expected a whole number, got text in quotes.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

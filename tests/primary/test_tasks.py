@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, journal_pb2, task_pb2, task_pb2_grpc
 from enlist.v1.document_pb2 import TaskState
@@ -79,7 +80,7 @@ class Yard:
         stubs = await self.stack.enter_async_context(asker.at_ssl_port())
         stream = stubs.hierarchy.Connect()
         self.stack.callback(stream.cancel)
-        await stream.write(FromSecondary(hello=hierarchy_pb2.Hello(protocol=1, version="0.1.0", kinds=KINDS)))
+        await stream.write(FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0", kinds=KINDS)))
         await stream.read()
         worker = Worker(id, asker, stream)
         listening = asyncio.create_task(worker.listen())

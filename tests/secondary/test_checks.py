@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from enlist import certificates
+from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist_secondary import checks
@@ -66,8 +67,8 @@ async def test_the_ssl_port_given_for_the_api_port_is_named_as_the_likely_mistak
 @pytest.mark.parametrize(
     ("described", "reason"),
     [
-        ({"oldest_protocol": 2, "newest_protocol": 3}, Reason.VERSION_INCOMPATIBLE),
-        ({"oldest_protocol": 0, "newest_protocol": 0}, Reason.VERSION_INCOMPATIBLE),
+        ({"oldest_protocol": PROTOCOL + 1, "newest_protocol": PROTOCOL + 1}, Reason.VERSION_INCOMPATIBLE),
+        ({"oldest_protocol": 1, "newest_protocol": PROTOCOL - 1}, Reason.VERSION_INCOMPATIBLE),
         ({"authority_certificate": b"garbage"}, Reason.NOT_ENLIST),
         ({"authority_certificate": certificates.der(secondary_leaf(SIGNER).certificate)}, Reason.NOT_ENLIST),
         ({"authority_certificate": certificates.der(STRANGER.authority.certificate)}, Reason.TLS_INTERCEPTED),

@@ -129,7 +129,7 @@ def test_the_owners_tables_of_the_old_one_are_kept_as_they_are_now(tmp_path: Pat
 
 def test_a_damaged_old_configuration_keeps_nobody_from_taking_over(tmp_path: Path) -> None:
     path = tmp_path / "secondary.toml"
-    files.write(path, b"primary = 3")
+    files.write(path, b"format = 2\nprimary = 3")
     other = msgspec.structs.replace(CONFIG, primary="other.example", handlers=HANDLERS)
     write(configs.next_path(path), other)
     assert configs.switch(path) == other
@@ -159,7 +159,7 @@ def test_somebody_who_switches_first_wins(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_damaged_waiting_configuration_replaces_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "secondary.toml")
-    files.write(configs.next_path(path), b"primary = 3")
+    files.write(configs.next_path(path), b"format = 2\nprimary = 3")
     with pytest.raises(Refused):
         configs.switch(path)
     assert configs.load(path) == CONFIG

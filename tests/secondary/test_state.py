@@ -81,7 +81,7 @@ def test_a_state_that_somebody_else_may_have_written_is_a_fresh_one(tmp_path: Pa
 
 
 def test_keys_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
-    files.write(tmp_path / "state.json", b'{"state": "trusted", "later": 1}')
+    files.write(tmp_path / "state.json", b'{"format": 2, "state": "trusted", "later": 1}')
     assert state.load(tmp_path).state == "trusted"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc.aio
 
 from enlist import certificates, channel, names, proofs
-from enlist.channel import ClientIdentity, Pin, refusal
+from enlist.channel import PROTOCOL, ClientIdentity, Pin, refusal
 from enlist.names import Address
 from enlist.reasons import Refused
 from enlist.runtime import sockets
@@ -135,7 +135,7 @@ class Asker:
 
     async def proof(self, stub: Stubs, rpc: str, signed: bytes) -> registration_pb2.Proof:
         """A proof over `signed` with a fresh challenge."""
-        described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=1))
+        described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
         signature = proofs.sign(self.key, rpc, described.challenge, self.running.authority.public_key, signed)
         return registration_pb2.Proof(challenge=described.challenge, signature=signature)
 

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enlist import certificates
+from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc
@@ -82,8 +83,8 @@ class Pretender(registration_pb2_grpc.RegistrationServiceServicer):
                 "authority_certificate": certificates.der(self.signer.authority.certificate),
                 "leaf_statement": b"",
                 "ssl_port": self.address.port,
-                "oldest_protocol": 1,
-                "newest_protocol": 1,
+                "oldest_protocol": PROTOCOL,
+                "newest_protocol": PROTOCOL,
                 "version": "0.1.0",
                 "challenge": b"c" * 56,
                 **self.described,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from enlist.v1.server_pb2 import Server
 
 
+LISTED = 20
+"""Servers of one name that a refusal lists at most."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A server below, and what the middle server of this primary that it stands below is called."""
@@ -29,13 +33,16 @@ class Found:
         return f"{self.middle}/{self.listed.server.display_name}"
 
 
-async def fetch(channel: grpc.aio.Channel, account: str = "-") -> list[ListedBelow]:
-    """All servers below the middle servers of an account, or of every account."""
+async def fetch(channel: grpc.aio.Channel, account: str = "-", name_or_id: str = "") -> list[ListedBelow]:
+    """All servers below the middle servers of an account, or of every account.
+
+    With a name or an id, only those that it names, and those on the way to them.
+    """
     from enlist.names import resource
     from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc
 
     stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
-    request = hierarchy_pb2.ListBelowRequest(parent=resource("accounts", account))
+    request = hierarchy_pb2.ListBelowRequest(parent=resource("accounts", account), display_name_or_id=name_or_id)
     return [server async for page in stub.ListBelow(request) for server in page.servers]
 
 
@@ -54,6 +61,7 @@ def state_of(server: BelowServer) -> str:
 def choose(middles: Sequence[Server], below: Sequence[ListedBelow], wanted: str) -> Found | None:
     """The one that is meant by the ids or the names on the way down, by MIDDLE/NAME or by its name; None if nobody is.
 
+    Servers that cannot be meant may be missing from `middles` and `below`.
     An id goes before a name, and where several could be meant none is: a primary below calls its servers what it likes.
     """
     wanted = "/".join(part.strip() for part in wanted.split("/"))
@@ -61,18 +69,26 @@ def choose(middles: Sequence[Server], below: Sequence[ListedBelow], wanted: str)
     called |= {(each.account, id_of(each)): each.server.display_name for each in below}
     found = [each for each in below if id_of(each) == wanted] or [each for each in below if wanted in _spellings(each, called)]
     if len(found) > 1:
-        listed = "".join(f"\n  {id_of(each)}  {state_of(each.server)}  {each.server.place}" for each in found)
-        raise Refused(Reason.AMBIGUOUS_NAME, f'Several servers are called "{wanted}"; nothing was done. Name an id:{listed}')
+        raise ambiguous(wanted, [f"{id_of(each)}  {state_of(each.server)}  {each.server.place}" for each in found])
     return Found(found[0], called.get((found[0].account, found[0].via), found[0].via)) if found else None
 
 
 def _spellings(each: ListedBelow, called: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """How a server may be called; `called` has the name of each server on the way down, by account and ids."""
+    """How a server may be called; `called` has the names of servers on the way down, by account and ids."""
     ids = id_of(each).split("/")
     names = [called.get((each.account, "/".join(ids[: depth + 1])), "") for depth in range(len(ids))]
     yield names[-1]
-    yield f"{names[0]}/{names[-1]}"
-    yield "/".join(names)
+    if names[0]:
+        yield f"{names[0]}/{names[-1]}"
+    if all(names):
+        yield "/".join(names)
+
+
+def ambiguous(wanted: str, lines: Sequence[str]) -> Refused:
+    """The refusal of a name that several servers bear, with a line for each; of many, the first ones."""
+    listed = "".join(f"\n  {line}" for line in lines[:LISTED])
+    more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+    return Refused(Reason.AMBIGUOUS_NAME, f'Several servers are called "{wanted}"; nothing was done. Name an id:{listed}{more}')
 
 
 def elsewhere(found: Found) -> Refused:

@@ -90,20 +90,27 @@ def _add_decision(verbs: Any, verb: str) -> argparse.ArgumentParser:
     return parser
 
 
-async def fetch(channel: grpc.aio.Channel, account: str = "-") -> list[Server]:
-    """All servers of an account, or of every account."""
+async def fetch(channel: grpc.aio.Channel, account: str = "-", name_or_id: str = "") -> list[Server]:
+    """All servers of an account, or of every account; with a name or an id, only those that it names."""
     from enlist.names import resource
     from enlist.v1 import hierarchy_pb2, hierarchy_pb2_grpc
 
     stub: hierarchy_pb2_grpc.HierarchyServiceAsyncStub = hierarchy_pb2_grpc.HierarchyServiceStub(channel)
+    parent = resource("accounts", account)
     servers: list[Server] = []
     token = ""
     while True:
-        page = await stub.ListServers(hierarchy_pb2.ListServersRequest(parent=resource("accounts", account), page_token=token))
+        request = hierarchy_pb2.ListServersRequest(parent=parent, page_token=token, display_name_or_id=name_or_id)
+        page = await stub.ListServers(request)
         servers += page.servers
         token = page.next_page_token
         if not token:
             return servers
+
+
+async def called(channel: grpc.aio.Channel, name_or_id: str, account: str = "-") -> list[Server]:
+    """The servers that a name or an id names; nothing else travels."""
+    return await fetch(channel, account, name_or_id) if name_or_id else []
 
 
 def choose(servers: Sequence[Server], wanted: str, where: str = "-") -> Server:
@@ -117,8 +124,7 @@ def choose(servers: Sequence[Server], wanted: str, where: str = "-") -> Server:
         there = "" if where == "-" else f" in {where}"
         raise Refused(Reason.NOT_FOUND, f'There is no server "{wanted}"{there}. See: enlist-primary server list')
     if len(found) > 1:
-        listed = "".join(f"\n  {s.id}  {state_of(s)}  {s.account}  {s.comparison_code}" for s in found)
-        raise Refused(Reason.AMBIGUOUS_NAME, f'Several servers are called "{wanted}"; nothing was done. Name an id:{listed}')
+        raise below.ambiguous(wanted, [f"{s.id}  {state_of(s)}  {s.account}  {s.comparison_code}" for s in found])
     return found[0]
 
 
@@ -132,18 +138,28 @@ async def find(channel: grpc.aio.Channel, wanted: str, account: str = "-") -> Se
 
 async def find_anywhere(channel: grpc.aio.Channel, wanted: str, account: str = "-") -> Server | below.Found:
     """The one server that is meant. One below a middle server is meant only with the way to it: many may bear its name."""
-    servers = await fetch(channel, account)
     try:
-        return choose(servers, wanted, account)
+        return choose(await called(channel, wanted, account), wanted, account)
     except Refused as refused:
         if refused.reason is not Reason.NOT_FOUND:
             raise
-        found = below.choose(servers, await below.fetch(channel, account), wanted)
+        found = await find_below(channel, wanted, account)
         if found is None:
             raise
         if "/" not in wanted:
             raise below.elsewhere(found) from None
         return found
+
+
+async def find_below(channel: grpc.aio.Channel, wanted: str, account: str = "-") -> below.Found | None:
+    """The one server below a middle server that is meant; None if nobody is."""
+    *way, last = (part.strip() for part in wanted.split("/"))
+    if not last:
+        return None
+    listed = await below.fetch(channel, account, last)
+    middles = [way[0]] if way else [each.via for each in listed[:1]]  # of several without a way to them, none is meant
+    found = [server for name in middles for server in await called(channel, name, account)] if listed else []
+    return below.choose(found, listed, wanted)
 
 
 def state_of(server: Server) -> str:

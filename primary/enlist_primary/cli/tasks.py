@@ -13,7 +13,7 @@ from enlist.runtime.terminal import escape
 from enlist_primary.cli import below, output, task_shown
 from enlist_primary.cli.arguments import STAGES, given, read_document
 from enlist_primary.cli.groups import WHERE, group_of
-from enlist_primary.cli.servers import fetch, find
+from enlist_primary.cli.servers import called, find, find_below
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -188,9 +188,8 @@ async def _below(channel: grpc.aio.Channel, wanted: str, account: str) -> Listed
     above, _, rest = wanted.partition("/")
     if await _is_account(channel, above):
         return None
-    servers = await fetch(channel, account)
-    found = below.choose(servers, await below.fetch(channel, account), wanted)
-    if found is None and any(above in (server.id, server.display_name) for server in servers):
+    found = await find_below(channel, wanted, account)
+    if found is None and any(above in (each.id, each.display_name) for each in await called(channel, above, account)):
         raise Refused(Reason.NOT_FOUND, f'No server "{rest}" stands below {above}. See: enlist-primary tree')
     return found.listed if found is not None else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -114,6 +115,22 @@ def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer 
     name, place, code = (escape(text[:_TEXT]) for text in (said.display_name, said.place, said.comparison_code[:40]))
     kinds = tuple(sorted(filter(names.is_document_kind, said.kinds[:256])))
     return BelowServer(account, via, said.path, name, place, state, said.connected, connected_at, unknown_since, code, kinds)
+
+
+def called(servers: Iterable[BelowServer], name_or_id: str) -> list[BelowServer]:
+    """Those with this name or this id, and those on the way to them; all of them for an empty one."""
+    everyone = list(servers)
+    if not name_or_id:
+        return everyone
+    found = [each for each in everyone if name_or_id in (each.name, each.path.rpartition("/")[2])]
+    wanted = {(each.via, way) for each in found for way in _way(each.path)}
+    return [each for each in everyone if (each.via, each.path) in wanted]
+
+
+def _way(path: str) -> Iterator[str]:
+    """The paths of all servers on the way down to a path, and itself."""
+    ids = path.split("/")
+    yield from ("/".join(ids[: depth + 1]) for depth in range(len(ids)))
 
 
 def _moment(seconds: int, now: int) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2
 
 
-class Health(HealthServicer):
+class Health(health.aio.HealthServicer):
     """gRPC's own servicer, and `List`, which it has not got."""
 
     async def List(self, request: Any, context: Any) -> Any:

@@ -11,7 +11,7 @@ from enlist import __version__, names
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import server_pb2
 from enlist_primary.messages import servers as render
-from enlist_primary.model import accounts
+from enlist_primary.model import accounts, levels
 from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.servers import Server
 from enlist_primary.operations import servers
@@ -74,7 +74,7 @@ class Hierarchy(Groups):
         if parent != "-":
             who.require(accounts.from_resource(request.parent))
         limit = min(request.page_size if request.page_size > 0 else PAGE, PAGE)
-        found = await own.database.read(_page, who, parent, request.page_token, limit + 1)
+        found = await own.database.read(_page, who, parent, request.display_name_or_id, request.page_token, limit + 1)
         more = len(found) > limit
         page = found[:limit]
         token = f"{page[-1].account}/{page[-1].id}" if more else ""
@@ -84,7 +84,8 @@ class Hierarchy(Groups):
     async def ListBelow(self, request: pb.ListBelowRequest, context: Any) -> AsyncIterator[pb.ListBelowResponse]:
         own = self._context
         for domain in await domains_of(own.database, request.parent):
-            found = sorted(own.below.of(domain), key=lambda each: (each.via, each.path))
+            there = levels.called(own.below.of(domain), request.display_name_or_id)
+            found = sorted(there, key=lambda each: (each.via, each.path))
             for begin in range(0, len(found), PAGE):
                 some = found[begin : begin + PAGE]
                 yield pb.ListBelowResponse(servers=[_listed(each, own.reach.cut_since(domain, each)) for each in some])
@@ -142,8 +143,11 @@ def _refusal_count(each: Refusals) -> pb.RefusalCount:
     )
 
 
-def _page(tx: Transaction, who: Caller, parent: str, token: str, limit: int) -> list[Server]:
-    """The next servers after the token `account/id`, of one account or of all the caller sees, in that order."""
+def _page(tx: Transaction, who: Caller, parent: str, name_or_id: str, token: str, limit: int) -> list[Server]:
+    """The next servers after the token `account/id`, of one account or of all the caller sees, in that order.
+
+    With a name or an id, only those that it names.
+    """
     begin, _, after = token.partition("/")
     if parent != "-":
         account_rows.load(tx, parent)
@@ -152,7 +156,8 @@ def _page(tx: Transaction, who: Caller, parent: str, token: str, limit: int) -> 
         domains = [each.domain for each in account_rows.listed(tx) if who.sees(each.domain) and each.domain >= begin]
     found: list[Server] = []
     for domain in domains:
-        found += rows.page(tx, domain, after if domain == begin else "", limit - len(found))
+        behind, room = after if domain == begin else "", limit - len(found)
+        found += rows.called(tx, domain, name_or_id, behind, room) if name_or_id else rows.page(tx, domain, behind, room)
         if len(found) >= limit:
             break
     return found

@@ -1,5 +1,7 @@
 """The tables, as named steps that are applied once each, in this order, and never edited after a release.
 
+Version 0.2 begins with one baseline step; a database of 0.1 is not read.
+
 One text for every engine: the types are `text`, `bigint` and `bytea` only. SQLite takes any name for a type; `bytea`
 gets its NUMERIC affinity, which leaves bytes as they are (it would turn a *text* of digits into a number, so bytes
 columns are given bytes). Times are unix seconds. No constraint is deferred: whatever a decision breaks must fail inside
@@ -18,7 +20,7 @@ class Step(NamedTuple):
     ddl: str
 
 
-_ENROLMENT = """
+_BASELINE = """
 -- A tenant. head and head_hash are its journal's newest entry; the row is the lock that serialises its decisions.
 -- The primary's own decisions belong to the reserved account '.'.
 CREATE TABLE account (
@@ -26,7 +28,12 @@ CREATE TABLE account (
     head bigint NOT NULL DEFAULT 0,
     head_hash bytea NOT NULL,                   -- without entries: model.journal.genesis(domain)
     contact text,
-    default_api_key bigint NOT NULL DEFAULT 1, -- 1: servers may ask without an API key
+    default_api_key bigint NOT NULL DEFAULT 1,  -- 1: servers may ask without an API key
+    landing_group text,                         -- where servers land that nobody has given another place; none: the root group
+    -- The number of the last decision that changed what any server of the account shall get.
+    desired bigint NOT NULL DEFAULT 0,
+    -- Grows when the primary's data was restored: the first half of every stamp. The primary's own, on the account '.'.
+    epoch bigint NOT NULL DEFAULT 1,
     created_at bigint NOT NULL
 );
 
@@ -36,6 +43,11 @@ CREATE TABLE server_group (
     id text NOT NULL,
     parent text,
     name text NOT NULL,
+    -- Its maintenance window: a cron expression, seconds, and a time zone (none: UTC).
+    window_start text,
+    window_seconds bigint,
+    window_zone text,
+    window_revision bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (account, id),
     UNIQUE (account, parent, name),
     FOREIGN KEY (account, parent) REFERENCES server_group (account, id)
@@ -60,16 +72,30 @@ CREATE TABLE server (
     asked_with text,                            -- 'api-key/ID', or 'default'
     revision bigint NOT NULL DEFAULT 0,         -- journal number of the last decision about it, 0 if there was none
     reason text,
+    -- A middle server: its host runs a primary, which stands under this one if it may.
+    may_have_secondaries bigint NOT NULL DEFAULT 0,
+    lower_key text,                             -- SHA-256 of that primary's authority, hex; none: no primary stands below
+    cross_certificate bytea,                    -- this primary's authority over that key, DER
+    bequest text,                               -- of a removed one: 'keep', 'freeze' or 'delete'
     PRIMARY KEY (account, id),
     FOREIGN KEY (account, group_id) REFERENCES server_group (account, id)
 );
 CREATE UNIQUE INDEX server_key ON server (account, key);
+CREATE INDEX server_name ON server (account, name, id);
 -- Only the few that somebody has yet to decide about, or nobody ever did: the many that are trusted cost these indexes nothing.
 -- The first holds all that the caps ask about, which is asked with every stranger's request.
 CREATE INDEX server_waiting ON server (account, source, state, expires_at, since, revision, key)
     WHERE state = 'pending' OR state = 'withdrawn' AND revision = 0;
 CREATE INDEX server_overdue ON server (account, expires_at) WHERE state IN ('pending', 'invited');
 CREATE INDEX server_undecided ON server (since) WHERE state IN ('expired', 'withdrawn') AND revision = 0;
+
+CREATE TABLE server_label (
+    account text NOT NULL,
+    server_id text NOT NULL,
+    label text NOT NULL,
+    PRIMARY KEY (account, server_id, label),
+    FOREIGN KEY (account, server_id) REFERENCES server (account, id) ON DELETE CASCADE
+);
 
 -- The vendor's API keys stand under the account '.'.
 CREATE TABLE api_key (
@@ -119,6 +145,7 @@ CREATE TABLE server_observation (
     address text,
     version text,
     server_address text,                        -- where clients find it, as it last said
+    kinds text,                                 -- what it has handlers for, separated by spaces; none: it never said
     PRIMARY KEY (account, id),
     FOREIGN KEY (account, id) REFERENCES server (account, id) ON DELETE CASCADE
 );
@@ -131,30 +158,6 @@ CREATE TABLE counter (
     last_source text,
     PRIMARY KEY (account, name)
 );
-"""
-
-_DOCUMENTS = """
-ALTER TABLE account ADD COLUMN landing_group text;  -- where servers land that nobody has given another place; none: the root group
--- The number of the last decision that changed what any server of the account shall get.
-ALTER TABLE account ADD COLUMN desired bigint NOT NULL DEFAULT 0;
--- Grows when the primary's data was restored: the first half of every stamp. The primary's own, on the account '.'.
-ALTER TABLE account ADD COLUMN epoch bigint NOT NULL DEFAULT 1;
-
--- A group's maintenance window: a cron expression, seconds, and a time zone (none: UTC).
-ALTER TABLE server_group ADD COLUMN window_start text;
-ALTER TABLE server_group ADD COLUMN window_seconds bigint;
-ALTER TABLE server_group ADD COLUMN window_zone text;
-ALTER TABLE server_group ADD COLUMN window_revision bigint NOT NULL DEFAULT 0;
-
-CREATE TABLE server_label (
-    account text NOT NULL,
-    server_id text NOT NULL,
-    label text NOT NULL,
-    PRIMARY KEY (account, server_id, label),
-    FOREIGN KEY (account, server_id) REFERENCES server (account, id) ON DELETE CASCADE
-);
-
-ALTER TABLE server_observation ADD COLUMN kinds text;  -- what it has handlers for, separated by spaces; none: it never said
 
 -- The bodies of documents, each by its SHA-256 in hex, once however many documents hold it.
 CREATE TABLE body (
@@ -275,12 +278,6 @@ CREATE TABLE task_result (
 );
 CREATE INDEX task_result_server ON task_result (account, server_id);
 
--- A middle server: its host runs a primary, which stands under this one if it may.
-ALTER TABLE server ADD COLUMN may_have_secondaries bigint NOT NULL DEFAULT 0;
-ALTER TABLE server ADD COLUMN lower_key text;           -- SHA-256 of that primary's authority, hex; none: no primary stands below
-ALTER TABLE server ADD COLUMN cross_certificate bytea;  -- this primary's authority over that key, DER
-ALTER TABLE server ADD COLUMN bequest text;             -- of a removed one: 'keep', 'freeze' or 'delete'
-
 -- What last stood below middle servers, as those said: observations.
 CREATE TABLE below_server (
     account text NOT NULL,
@@ -318,4 +315,7 @@ CREATE TABLE upper_set (
 );
 """
 
-STEPS = (Step("enrolment", _ENROLMENT), Step("documents", _DOCUMENTS))
+STEPS = (Step("baseline-0.2", _BASELINE),)
+
+STEPS_OF_0_1 = frozenset({"enrolment", "documents"})
+"""The names of the steps that Enlist 0.1 applied."""

@@ -50,6 +50,15 @@ def page(tx: Transaction, account: str, after: str, limit: int) -> list[Server]:
     return [_labelled(tx, row) for row in rows]
 
 
+def called(tx: Transaction, account: str, name_or_id: str, after: str, limit: int) -> list[Server]:
+    """Servers of an account with this name or this id, by id, those behind the id `after`."""
+    # Not "id = $2 OR name = $2", and `after` inside: else a planner may read the whole account in the order of the ids.
+    some = "SELECT id FROM server WHERE account = $1 AND id > $3"
+    where = f"AND server.id IN ({some} AND name = $2 UNION {some} AND id = $2)"
+    rows = tx.rows(f"{_SELECT} {where} ORDER BY server.id LIMIT $4", account, name_or_id, after, limit)
+    return [_labelled(tx, row) for row in rows]
+
+
 def trusted_below(tx: Transaction, account: str, group_ids: Sequence[str]) -> list[Server]:
     """The trusted servers that stand in these groups, by id."""
     wanted = frozenset(group_ids)

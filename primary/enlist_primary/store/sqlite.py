@@ -22,8 +22,9 @@ import sqlite_utils
 from sqlite_utils import Migrations
 
 from enlist.reasons import Reason, Refused
+from enlist.runtime import formats
 from enlist_primary.store.database import BUSY, CORRUPT, FAILED, FULL, GroupCommit, Outcome, Row, Transaction, Value
-from enlist_primary.store.schema import STEPS, Step
+from enlist_primary.store.schema import STEPS, STEPS_OF_0_1, Step
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -216,7 +217,7 @@ async def open_sqlite(path: Path, *, create: bool = False, steps: Sequence[Step]
     """The database in this file, brought up to these steps of the schema; closed at the end.
 
     With `create` the file must not exist yet, without it must. Raises `Refused`: ALREADY_EXISTS, FILE_FAILED,
-    FILE_UNSAFE, STORAGE_CORRUPT, STORAGE_FAILED, STORAGE_FULL or VERSION_INCOMPATIBLE. The caller holds the lock on the
+    FILE_UNSAFE, FORMAT_OLD, STORAGE_CORRUPT, STORAGE_FAILED, STORAGE_FULL or VERSION_INCOMPATIBLE. The caller holds the lock on the
     data folder.
     """
     thread = ThreadPoolExecutor(1, "database writer")
@@ -308,6 +309,8 @@ def _upgrade(database: sqlite_utils.Database, path: Path, create: bool, steps: S
     applied = {migration.name for migration in migrations.applied(database)}
     if not applied and not create:
         raise Refused(Reason.STORAGE_CORRUPT, f"{path} holds no data of a primary. Restore a backup.")
+    if applied & STEPS_OF_0_1:
+        raise formats.old(str(path))
     if newer := applied - {step.name for step in steps}:
         made_by = f"{path} was made by a newer version (it has {', '.join(sorted(newer))})."
         raise Refused(Reason.VERSION_INCOMPATIBLE, f"{made_by} Install that version, or restore an older backup.")

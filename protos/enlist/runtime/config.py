@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from enlist.reasons import Reason, Refused
-from enlist.runtime import files
+from enlist.runtime import files, formats
 from enlist.runtime.terminal import escape
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -33,22 +33,29 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def load(path: Path, kind: type[T]) -> T:
-    """Reads a configuration file of ours."""
+    """Reads a configuration file of ours. Refuses with CONFIG_MISSING, FILE_UNSAFE, or as `parse` does."""
     try:
         data = files.read(path)
     except FileNotFoundError:
         raise Refused(Reason.CONFIG_MISSING, f"There is no configuration at {path}.") from None
-    return parse(data, kind, str(path))
+    return parse(data, kind, str(path), formatted=True)
 
 
-def parse(data: bytes, kind: type[T], source: str) -> T:
-    """Reads TOML into `kind`, a `msgspec.Struct` with `forbid_unknown_fields`; `source` names the file in refusals."""
+def parse(data: bytes, kind: type[T], source: str, *, formatted: bool = False) -> T:
+    """Reads TOML into `kind`, a `msgspec.Struct` with `forbid_unknown_fields`; `source` names the file in refusals.
+
+    A `formatted` file holds a key `format` besides, which `formats.check` judges; what a person writes for one use holds none.
+    Refuses with CONFIG_INVALID, and with FORMAT_OLD or VERSION_INCOMPATIBLE where another release wrote the file.
+    """
     text = ""
     if data.count(b".") > DOTS:  # what a dotted key costs tomllib, in time and memory, grows with the square of its dots
         raise _refuse(source, "the file is nested too deeply")
     try:
         text = data.decode()
-        return msgspec.convert(tomllib.loads(text), kind)
+        table = tomllib.loads(text)
+        if formatted:
+            formats.check(table.pop("format", None), source)
+        return msgspec.convert(table, kind)
     except UnicodeDecodeError:
         raise _refuse(source, "the file is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:

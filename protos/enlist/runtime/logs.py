@@ -13,8 +13,11 @@ from enlist.runtime.terminal import escape, moment
 _SECRET = re.compile(r"enl[ut]?_([a-z2-7]{10})_[a-z2-7]{16,}")
 
 
-class _Formatter(logging.Formatter):
+class LineFormatter(logging.Formatter):
+    """One printable line for each record: time, level, logger, message, then the fields as `key=value`."""
+
     def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`; secrets are blacked out."""
         parts = [moment(int(record.created)), record.levelname.lower(), record.name, record.getMessage()]
         fields: Mapping[str, object] = getattr(record, "fields", {})
         parts += [f"{key}={_value(value)}" for key, value in fields.items()]
@@ -39,7 +42,7 @@ def redact(text: str) -> str:
 def set_up(level: int = logging.INFO) -> None:
     """Sends this process's logs to standard error. Only a daemon's `main` calls this."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

@@ -738,16 +738,22 @@ class ListBelowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_OR_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the account, or `accounts/-` for all the caller may see."""
+    display_name_or_id: _builtins.str
+    """Only servers with exactly this display name or this id (the last one of their path), and the servers on the way to them; empty
+    for all.
+    """
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
+        display_name_or_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name_or_id", b"display_name_or_id", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,22 +1308,26 @@ class ListServersRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_OR_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the account, or `accounts/-` for all the caller may see."""
     page_size: _builtins.int
     """How many at most; 0 for the most there can be, which is 1,000."""
     page_token: _builtins.str
     """Where to go on: `next_page_token` of the answer before, empty at first."""
+    display_name_or_id: _builtins.str
+    """Only servers with exactly this display name or this id; empty for all."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        display_name_or_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name_or_id", b"display_name_or_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,8 +8,15 @@ import pytest
 
 from enlist.reasons import Reason
 from enlist.v1.account_pb2 import Account, ListAccountsResponse
-from enlist.v1.hierarchy_pb2 import BelowServer, ListBelowResponse, ListedBelow, ListServersResponse
-from enlist.v1.server_pb2 import SERVER_STATE_TRUSTED
+from enlist.v1.hierarchy_pb2 import (
+    BelowServer,
+    ListBelowRequest,
+    ListBelowResponse,
+    ListedBelow,
+    ListServersRequest,
+    ListServersResponse,
+)
+from enlist.v1.server_pb2 import SERVER_STATE_TRUSTED, Server
 from enlist.v1.task_pb2 import ListTaskResultsResponse, RunTaskRequest, Task, TaskRun
 from enlist_primary.cli.below import choose, id_of
 from tests.primary.cli.conftest import Run
@@ -31,12 +38,23 @@ SLY = below("bbbbbbbbbb", "ssssssssss", "y")
 BELOW = [HOST, DEEP, *TWINS, SLY]
 
 
+def _meant(request: ListServersRequest, each: Server) -> bool:
+    return request.display_name_or_id in ("", each.id, each.display_name)
+
+
+def _called(request: ListBelowRequest) -> list[ListedBelow]:
+    """Those that are meant, and HOST on the way to DEEP."""
+    wanted = request.display_name_or_id
+    found = [each for each in BELOW if wanted in ("", each.server.display_name, each.server.path.rpartition("/")[2])]
+    return [HOST, *found] if found == [DEEP] else found
+
+
 def primary() -> FakePrimary:
     """A primary with an account, middle servers, and what stands below them."""
     return FakePrimary(
         ListAccounts=ListAccountsResponse(accounts=[Account(domain="acme.example")]),
-        ListServers=ListServersResponse(servers=MIDDLES),
-        ListBelow=ListBelowResponse(servers=BELOW),
+        ListServers=lambda request: ListServersResponse(servers=[each for each in MIDDLES if _meant(request, each)]),
+        ListBelow=lambda request: ListBelowResponse(servers=_called(request)),
         RunTask=Task(id="tttttttttt", run=TaskRun(servers=1)),
         ListTaskResults=ListTaskResultsResponse(),
     )
@@ -122,3 +140,17 @@ def test_whatever_cannot_be_said_or_decided_from_here_is_said_to_be_asked_there(
     assert ran.err.startswith("NOT_ALLOWED: deep stands below m1: its own primary decides about it")
     assert 'server show "m1/deep"' in ran.err
     assert {name for name, _ in fake.asked} <= {"ListAccounts", "ListServers", "ListBelow"}
+
+
+@pytest.mark.parametrize("words", ["server show m1/deep", "server show m1/host/deep", "task run m1/deep --kind restart"])
+def test_only_what_a_way_names_is_asked_for(run: Run, words: str) -> None:
+    fake = primary()
+    assert run(*words.split(), primary=fake).status == 0
+    asked = {each.display_name_or_id for _, each in fake.asked if isinstance(each, (ListBelowRequest, ListServersRequest))}
+    assert asked <= {"m1", "deep", words.split()[2]}
+    assert "" not in asked
+
+
+@pytest.mark.parametrize("wanted", ["/deep", "m1//", "m1/ /deep", "/"])
+def test_a_way_with_an_empty_part_names_nobody(run: Run, wanted: str) -> None:
+    assert run("server", "show", wanted, primary=primary()).err.startswith("NOT_FOUND: ")

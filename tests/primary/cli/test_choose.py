@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enlist.reasons import Reason, Refused
-from enlist.v1.hierarchy_pb2 import ListServersResponse
+from enlist.v1.account_pb2 import ListAccountsResponse
+from enlist.v1.hierarchy_pb2 import ListServersRequest, ListServersResponse
+from enlist.v1.policy_pb2 import ExplainPolicyResponse
 from enlist.v1.server_pb2 import Server
+from enlist.v1.task_pb2 import ListTaskResultsResponse, Task, TaskRun
+from enlist_primary.cli.below import LISTED
 from enlist_primary.cli.servers import LIVING, choose, state_of
 from enlist_primary.model import servers as model
 from tests.primary.cli.conftest import Run
@@ -110,3 +115,57 @@ def test_a_command_given_an_ambiguous_name_asks_the_primary_for_nothing(run: Run
     assert [line.split()[0] for line in lines[1:]] == ["aaaaaaaaaa", "bbbbbbbbbb"], "each id on a line of its own"
     if as_json:
         assert json.loads(ran.out)["reason"] == "AMBIGUOUS_NAME"
+
+
+MANY = [server(f"s{number:09}", f"printer-{number}") for number in range(1000)]
+PAGE = 100
+
+
+class Counting:
+    """A primary of a thousand servers that counts those that travel."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+        self.sent = 0
+
+    def listed(self, request: ListServersRequest) -> ListServersResponse:
+        wanted = request.display_name_or_id
+        meant = [s for s in self.servers if wanted in ("", s.id, s.display_name) and s.id > request.page_token]
+        page, more = meant[:PAGE], len(meant) > PAGE
+        self.sent += len(page)
+        return ListServersResponse(servers=page, next_page_token=page[-1].id if more else "")
+
+
+COMMANDS = [*(f"server {verb} {{}}" for verb in VERBS), "server move {} acme.example", "server label {} --add x"]
+COMMANDS += ["policy explain {} --kind web", "task run {} --kind restart"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("wanted", ["printer-7", "s000000007"])
+def test_only_the_server_that_a_command_names_travels(run: Run, command: str, wanted: str) -> None:
+    primary, verb = Counting(MANY), command.split()[1]
+    answers: dict[str, Any] = {
+        f"{verb.capitalize()}Server": MANY[7],
+        "RunTask": Task(run=TaskRun()),
+        "ExplainPolicy": ExplainPolicyResponse(),
+    }
+    answers["ListTaskResults"] = ListTaskResultsResponse()
+    fake = FakePrimary(ListServers=primary.listed, ListAccounts=ListAccountsResponse(), **answers)
+    ran = run(*command.format(wanted).split(), *["new"] * (verb == "rename"), primary=fake)
+    assert (ran.status, primary.sent) == (0, 1), ran.err
+
+
+def test_a_name_that_nobody_bears_makes_no_server_travel(run: Run) -> None:
+    primary = Counting(MANY)
+    assert run("server", "show", "printer", primary=FakePrimary(ListServers=primary.listed)).err.startswith("NOT_FOUND: ")
+    assert primary.sent == 0
+
+
+def test_an_ambiguous_name_is_refused_with_the_first_ids_of_many(run: Run) -> None:
+    twins = [server(f"t{number:09}", "twin") for number in range(2 * PAGE + 50)]
+    primary = Counting([*MANY, *twins])
+    ran = run("server", "revoke", "twin", primary=FakePrimary(ListServers=primary.listed))
+    assert ran.err.startswith("AMBIGUOUS_NAME: ")
+    assert [line.split()[0] for line in ran.err.splitlines()[1:]] == [*(each.id for each in twins[:LISTED]), "and"]
+    assert ran.err.splitlines()[-1].strip() == f"and {len(twins) - LISTED} more"
+    assert primary.sent == len(twins)

@@ -15,7 +15,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.v1.server_pb2 import Server
 from enlist.v1.trust_pb2 import Invitation, InviteServersRequest, InviteServersResponse, WithdrawServerRequest
-from enlist_primary.cli.join import _prepare, file_name, read_csv
+from enlist_primary.cli.join import file_name, read_csv
 from tests.primary.cli.conftest import Run
 from tests.primary.cli.fake import SHOWN, Answer, FakePrimary, moment, server
 from tests.primary.refusals import attempt, refused
@@ -315,11 +315,12 @@ def test_nobody_is_invited_if_the_folder_is_a_planted_link(run: Run, table: Path
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_folder_for_join_files_that_is_refused_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_folder_for_join_files_that_is_refused_stays_as_it_was(run: Run, table: Path, tmp_path: Path) -> None:
+    table.write_text("a\n")
     folder = tmp_path / "occupied"
     folder.mkdir()
     folder.chmod(0o755)
     (folder / "letters").write_text("mine")
-    with refused(Reason.FOLDER_IN_USE):
-        _prepare(folder)
+    ran = run("join", "acme.example", "--from", str(table), "--out", str(folder), primary=inviting())
+    assert ran.err.startswith("FOLDER_IN_USE: ")
     assert folder.stat().st_mode & 0o777 == 0o755

@@ -289,7 +289,12 @@ COMMANDS: dict[str, Case] = {
         [BARE_JSON, RICH_JSON],
         [hierarchy.ListServersRequest(parent="accounts/acme.example")],
     ),
-    "server show": ("server show paris-1", {"ListServers": ONE}, BARE_JSON, [ALL]),
+    "server show": (
+        "server show paris-1",
+        {"ListServers": ONE},
+        BARE_JSON,
+        [hierarchy.ListServersRequest(parent="accounts/-", display_name_or_id="paris-1")],
+    ),
     "server rename": (
         "server rename paris-1 rome-1",
         {"ListServers": ONE, "RenameServer": RICH},
@@ -301,7 +306,7 @@ COMMANDS: dict[str, Case] = {
         {"ListServers": ONE, "MoveServer": RICH},
         RICH_JSON,
         [
-            hierarchy.ListServersRequest(parent="accounts/acme.example"),
+            hierarchy.ListServersRequest(parent="accounts/acme.example", display_name_or_id="paris-1"),
             hierarchy.MoveServerRequest(name=BARE.name, group="Sites/Paris"),
         ],
     ),

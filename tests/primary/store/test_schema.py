@@ -141,8 +141,16 @@ _OVERDUE = "INDEX server_overdue (account=? AND expires_at<?)"
         (lambda tx: server_rows.accounts_to_sweep(tx, NOW), [_OVERDUE, "INDEX server_undecided (since<?)"]),
         (lambda tx: server_rows.overdue(tx, ACME, NOW, 10), [_OVERDUE]),
         (lambda tx: server_rows.by_key(tx, ACME, "key"), ["INDEX server_key (account=? AND key=?)"]),
+        (
+            lambda tx: server_rows.called(tx, ACME, "paris-1", "", 10),
+            [
+                "INDEX sqlite_autoindex_server_1 (account=? AND id=?)",
+                "COVERING INDEX server_name (account=? AND name=? AND id>?)",
+                "COVERING INDEX sqlite_autoindex_server_1 (account=? AND id=?)",
+            ],
+        ),
     ],
-    ids=["caps of pending servers", "sweep", "sweep of an account", "a server by its key"],
+    ids=["caps of pending servers", "sweep", "sweep of an account", "a server by its key", "servers by a name or an id"],
 )
 async def test_a_stranger_and_the_clock_make_the_primary_read_only_rows_that_matter(
     database: SqliteDatabase, query: Callable[[Transaction], object], how: list[str]
@@ -151,3 +159,21 @@ async def test_a_stranger_and_the_clock_make_the_primary_read_only_rows_that_mat
     said = await database.read(lambda tx: plans(tx, query))
     assert [found[1] for found in re.finditer(r"SEARCH server USING ((?:COVERING )?INDEX [^\n]+)", said)] == how
     assert "SCAN server\n" not in said + "\n"
+
+
+async def test_servers_are_found_by_their_exact_name_or_id(database: SqliteDatabase) -> None:
+    def ids(tx: Transaction, name_or_id: str, after: str = "", limit: int = 10) -> list[str]:
+        return [each.id for each in server_rows.called(tx, ACME, name_or_id, after, limit)]
+
+    def fill(tx: Transaction) -> None:
+        for id in "abcd":
+            add_server(tx, id)
+        add_server(tx, "a", "beta.example")
+        tx.run("UPDATE server SET name = 'paris' WHERE account = $1 AND id <> 'd'", ACME)
+        tx.run("UPDATE server SET name = 'a' WHERE account = $1 AND id = 'd'", ACME)
+
+    await database.write(ACME, fill)
+    assert await database.read(ids, "paris") == ["a", "b", "c"]
+    assert await database.read(ids, "paris", "a", 1) == ["b"]
+    assert await database.read(ids, "a") == ["a", "d"], "by its id, and by its name"
+    assert await database.read(ids, "Paris") == await database.read(ids, "par%") == []

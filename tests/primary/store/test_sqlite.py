@@ -14,6 +14,7 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.store import accounts, journal
+from enlist_primary.store import servers as server_rows
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.schema import STEPS, Step
 from enlist_primary.store.sqlite import Readers, SqliteDatabase, open_sqlite
@@ -253,7 +254,7 @@ async def test_a_page_damaged_later_is_found_by_a_read_and_stops_everything(path
     async with open_sqlite(path) as database:
         _overwrite(path, await database.read(_page_of_servers))
         with pytest.raises(Refused) as refused:
-            await database.read(servers)
+            await database.read(server_rows.find, ACME, "0001")
         assert refused.value.reason is Reason.STORAGE_CORRUPT
         async with asyncio.timeout(DEADLINE):
             assert (await database.failed()).reason is Reason.STORAGE_CORRUPT
@@ -288,6 +289,7 @@ def _many_servers(tx: Transaction) -> None:
 
 
 def _page_of_servers(tx: Transaction) -> int:
+    """The first page of the index by which a server is found by its id."""
     row = tx.row("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_server_1'")
     assert row is not None
     return int(row["rootpage"])
