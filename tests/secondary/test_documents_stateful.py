@@ -28,7 +28,7 @@ from enlist.v1 import document_pb2 as pb
 from enlist_secondary import policies as engine
 from enlist_secondary import policy_records as records
 from enlist_secondary import tasks
-from enlist_secondary.documents import Document
+from enlist_secondary.documents import Document, origin_items
 from enlist_secondary.handlers import workers
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import HALF, Machine, soon
@@ -402,7 +402,7 @@ class Tree(RuleBasedStateMachine):
         waits = record.provisional
         assert waits is None or self.machine.times.now < waits.since + waits.seconds, "it was not rolled back in time"
         if record.state == records.APPLIED:
-            assert record.revisions == record.running.revisions
+            assert record.versions == record.running.versions
             if want is not None and record.content == want.content:
                 assert shown(record.running.settings) == shown(want.settings), "older settings under newer revisions"
 
@@ -440,9 +440,11 @@ class Tree(RuleBasedStateMachine):
                 assert handler.in_force in (None, HALF), "what no layer speaks of is taken back"
             elif handler.change is None:
                 assert handler.in_force == want.settings
-                word = self.server.word(kind)
-                assert word is not None
-                assert (word["state"], word["meant"]) == ("applied", dict(want.revisions))
+                report = self.server.report(kind)
+                assert report is not None
+                assert report.state == pb.DOCUMENT_STATE_APPLIED
+                for told in (report.observed_items, report.applied_items):
+                    assert list(told) == origin_items(want.versions)
         for each in (self.top, self.own):
             for id in each.realm.runs:
                 assert self.server.of_run(id) in ENDED, "a run is neither done nor told"
