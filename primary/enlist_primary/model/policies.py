@@ -31,6 +31,7 @@ class Status(StrEnum):
 REFUSED = frozenset({Status.FAILED, Status.ROLLED_BACK})
 
 NOT_YET = "its stage has not begun"
+_NO_VERSION = ItemVersion(0, "")
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ class Placed:
 
     def version_at(self, server_id: str) -> ItemVersion | None:
         """The version of this policy that a server has; None for none."""
-        revision = self.revision_at(server_id)
-        if revision == self.policy.revision:
+        if self.rollout is None or (revision := self.revision_at(server_id)) == self.policy.revision:
             return self.policy.version
         return None if self.before_digest is None else ItemVersion(revision, self.before_digest)
 
@@ -158,7 +158,7 @@ def fares(placed: Placed, way: Way, server_id: str, report: Report | None, prese
 
 
 def _newest(versions: Iterable[ItemVersion]) -> int:
-    return max((each.revision for each in versions), default=0)
+    return max(versions, default=_NO_VERSION).revision
 
 
 def _counts(report: Report, desired: tuple[ItemVersion, ...]) -> bool:
