@@ -28,6 +28,8 @@ ITEM_LIMIT = 1000
 """Items in a set, at most."""
 SET_LIMIT = 512 * 1024
 """Bytes in a set, at most."""
+DIGEST_BYTES = 32
+"""Bytes in a body's SHA-256."""
 
 BODIES_LIMIT = 64 * 1024 * 1024
 """Bytes of the bodies that a set names, at most: what a server takes in memory until all are there."""
@@ -52,6 +54,13 @@ class Stamp(NamedTuple):
         return f"epoch {self.epoch}, number {self.number}"
 
 
+class ItemVersion(NamedTuple):
+    """What an item is at one moment: see `ItemVersion` in the contract. `digest` is the body's SHA-256 in hexadecimal."""
+
+    revision: int
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One thing that is wanted: see `Item` in the contract. `digest` is the body's SHA-256, 32 bytes."""
@@ -61,6 +70,11 @@ class Item:
     revision: int
     digest: bytes
     confirm_seconds: int = 0
+
+    @property
+    def version(self) -> ItemVersion:
+        """By what reports name it."""
+        return ItemVersion(self.revision, self.digest.hex())
 
 
 @dataclass(frozen=True)
@@ -161,10 +175,24 @@ def _parse(desired_set: bytes) -> pb.DesiredSet:
 
 
 def _item(message: pb.Item) -> Item:
-    plausible = len(message.digest) == 32 and 0 < message.revision < _LARGEST and 0 <= message.confirm_seconds < _LARGEST
+    plausible = _is_version(message) and 0 <= message.confirm_seconds < _LARGEST
     if not plausible or len(message.name) > _TEXT_LIMIT or not _named_well(message.kind, message.name):
         raise _invalid("has an item that no primary puts there")
     return Item(message.kind, message.name, message.revision, message.digest, message.confirm_seconds)
+
+
+def encode_version(version: ItemVersion) -> pb.ItemVersion:
+    """The version as a report names it."""
+    return pb.ItemVersion(revision=version.revision, digest=bytes.fromhex(version.digest))
+
+
+def decode_version(message: pb.ItemVersion) -> ItemVersion | None:
+    """The version that a report names; None for one that no item has."""
+    return ItemVersion(message.revision, message.digest.hex()) if _is_version(message) else None
+
+
+def _is_version(message: pb.Item | pb.ItemVersion) -> bool:
+    return len(message.digest) == DIGEST_BYTES and 0 < message.revision < _LARGEST
 
 
 def _named_well(kind: str, name: str) -> bool:

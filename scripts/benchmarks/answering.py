@@ -118,11 +118,12 @@ async def _answer(link: Link, shows: bool) -> None:
 
 def _applied(signed: document_pb2.SignedSet) -> hierarchy_pb2.FromSecondary:
     items = document_pb2.DesiredSet.FromString(signed.desired_set).items
-    meant = [document_pb2.Meant(origin=signed.origin, revisions=[item.revision for item in items])]
+    versions = [document_pb2.ItemVersion(revision=item.revision, digest=item.digest) for item in items]
+    told = [document_pb2.OriginItems(origin=signed.origin, items=versions)]
     report = document_pb2.Report(
         kind=items[0].kind,
-        meant=meant,
-        running=meant,
+        observed_items=told,
+        applied_items=told,
         state=document_pb2.DOCUMENT_STATE_APPLIED,
         time=Timestamp(seconds=int(time.time())),
     )

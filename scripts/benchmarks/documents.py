@@ -96,9 +96,9 @@ async def _change(on: Stage, admin: grpc.aio.Channel, servers: int) -> Taken:
 
 async def recorded(database: Path, revision: int, servers: int) -> float:
     """When the last report stood in the database."""
-    sql = "SELECT count(*) FROM policy_report WHERE account = ? AND kind = ? AND revisions = ? AND state = 'applied'"
+    sql = "SELECT count(*) FROM policy_report WHERE account = ? AND kind = ? AND applied LIKE ? AND state = 'applied'"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        while connection.execute(sql, (ACCOUNT, KIND, str(revision))).fetchone() != (servers,):  # noqa: ASYNC110  # a file wakes nobody
+        while connection.execute(sql, (ACCOUNT, KIND, f"{revision}:%")).fetchone() != (servers,):  # noqa: ASYNC110  # a file wakes nobody
             await asyncio.sleep(LOOK)
         return time.perf_counter()
 

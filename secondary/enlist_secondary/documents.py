@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from enlist import documents
 from enlist.ancestry import Memory
-from enlist.documents import DesiredSet, Item, Origin, Stamp
+from enlist.documents import DesiredSet, Item, ItemVersion, Origin, Stamp
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
@@ -327,18 +327,18 @@ def _digests(kept: DesiredSet) -> frozenset[bytes]:
     return frozenset(item.digest for item in kept.items)
 
 
-Revisions = Mapping[str, tuple[int, ...]]
-"""Of each origin, revisions of its items, in their order."""
+Versions = Mapping[str, tuple[ItemVersion, ...]]
+"""Of each origin, its items in their order."""
 
 
-def meant(found: Iterable[tuple[str, Item]]) -> Revisions:
-    """What a report on these items is about."""
-    revisions: dict[str, tuple[int, ...]] = {}
+def versions(found: Iterable[tuple[str, Item]]) -> Versions:
+    """What a report on these items names."""
+    by_origin: dict[str, tuple[ItemVersion, ...]] = {}
     for origin, item in found:
-        revisions[origin] = (*revisions.get(origin, ()), item.revision)
-    return revisions
+        by_origin[origin] = (*by_origin.get(origin, ()), item.version)
+    return by_origin
 
 
-def told(revisions: Revisions) -> list[pb.Meant]:
-    """The same as it stands in a report."""
-    return [pb.Meant(origin=origin, revisions=numbers) for origin, numbers in revisions.items()]
+def origin_items(by_origin: Versions) -> list[pb.OriginItems]:
+    """The same as a report carries it."""
+    return [pb.OriginItems(origin=origin, items=map(documents.encode_version, found)) for origin, found in by_origin.items()]

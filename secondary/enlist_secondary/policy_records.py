@@ -20,7 +20,7 @@ from enlist.reasons import Refused
 from enlist.runtime import schedules
 from enlist.runtime.schedules import Window
 from enlist.v1 import document_pb2 as pb
-from enlist_secondary.documents import Document, Revisions, meant, told
+from enlist_secondary.documents import Document, Versions, origin_items, versions
 
 RECEIVED, APPLIED, FAILED = "received", "applied", "failed"
 ROLLED_BACK, CHANGED_LOCALLY, UNSUPPORTED = "rolled_back", "changed_locally", "unsupported"
@@ -39,9 +39,9 @@ class Wanted:
     """What the layers of one kind come to; `problem` says why they cannot be read."""
 
     kind: str
-    revisions: Revisions
+    versions: Versions
     content: str = ""
-    """By what two of a kind are known to be the same: a restored primary gives numbers again, and locks may cease to hold."""
+    """By what two of a kind are known to be the same: locks may cease to hold."""
     settings: dict[str, Any] = field(default_factory=dict)
     put_back: bool = False
     confirm_seconds: int = 0
@@ -55,10 +55,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Good:
-    """Settings that were put in force, and the revisions they came of; None for the time before any."""
+    """Settings that were put in force, and the items they came of; None for the time before any."""
 
     settings: dict[str, Any] | None = None
-    revisions: Revisions = field(default_factory=dict)
+    versions: Versions = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Provisional:
 class Record:
     """What is known of one kind."""
 
-    revisions: Revisions = field(default_factory=dict)
+    versions: Versions = field(default_factory=dict)
     """What was last wanted."""
     content: str = ""
     """The same: see `Wanted`."""
@@ -94,7 +94,7 @@ class Record:
     @property
     def remains(self) -> bool:
         """Whether it could not be ended though nobody wants it any more."""
-        return self.state == FAILED and not self.revisions
+        return self.state == FAILED and not self.versions
 
     @property
     def touched(self) -> bool:
@@ -108,7 +108,7 @@ class Step(Enum):
     NOTHING = auto()
     APPLY = auto()
     ADOPT = auto()
-    """What is wanted is in force already, under other revisions."""
+    """What is wanted is in force already, from other items."""
     WAIT = auto()
     """Something is to be done as soon as the maintenance window opens."""
     CONFIRM = auto()
@@ -148,12 +148,12 @@ def _settled(want: Wanted, record: Record) -> bool:
 
 def about(want: Wanted, record: Record, at: int, state: str, message: str = "") -> Record:
     """The record with another word, on what is wanted now."""
-    return replace(record, revisions=want.revisions, content=want.content, state=state, message=message, at=at)
+    return replace(record, versions=want.versions, content=want.content, state=state, message=message, at=at)
 
 
 def remnant(record: Record, at: int, message: str) -> Record:
     """The record of a kind that nobody wants any more and that could not be ended."""
-    return replace(record, revisions={}, content="", state=FAILED, message=message, at=at)
+    return replace(record, versions={}, content="", state=FAILED, message=message, at=at)
 
 
 def _new(want: Wanted, record: Record, window_open: bool) -> Step:
@@ -173,8 +173,8 @@ def _confirmed(provisional: Provisional, want: Wanted) -> bool:
 
 def in_force(want: Wanted, record: Record, now: int, left: float) -> Record:
     """The record once the settings are in force. `left` are the seconds that are left to confirm what was in force before."""
-    good, provisional = Good(want.settings, want.revisions), _provisional(want, record, now, left)
-    return Record(want.revisions, want.content, APPLIED, "", now, good, provisional=provisional)
+    good, provisional = Good(want.settings, want.versions), _provisional(want, record, now, left)
+    return Record(want.versions, want.content, APPLIED, "", now, good, provisional=provisional)
 
 
 def _provisional(want: Wanted, record: Record, now: int, left: float) -> Provisional | None:
@@ -217,12 +217,12 @@ def _folded(kind: str, found: Sequence[Document]) -> Wanted:
         settings, put_back = layers.effective(says), layers.put_back(says)
     except Refused as refused:
         problem = refused.message
-    revisions = meant((document.origin, document.item) for document in found)
-    content = values.dumps([[*revisions.items()], settings, problem])
+    by_origin = versions((document.origin, document.item) for document in found)
+    content = values.dumps([[*by_origin.items()], settings, problem])
     parts = {_part(document): document.item.confirm_seconds for document in found}
     return Wanted(
         kind=kind,
-        revisions=revisions,
+        versions=by_origin,
         content=hashlib.sha256(content).hexdigest(),
         settings=settings,
         put_back=put_back,
@@ -259,6 +259,6 @@ def report(kind: str, record: Record) -> pb.Report:
     """A record as the primary hears of it."""
     said = pb.Report(kind=documents.POLICY + kind, state=_STATES[record.state], message=record.message)
     said.time.seconds = record.at
-    said.meant.extend(told(record.revisions))
-    said.running.extend(told(record.running.revisions))
+    said.observed_items.extend(origin_items(record.versions))
+    said.applied_items.extend(origin_items(record.running.versions))
     return said

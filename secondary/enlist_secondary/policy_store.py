@@ -58,7 +58,7 @@ class PolicyStore:
     def say_all(self) -> None:
         """Puts the word on every kind in the outbox: after a start, before the first link."""
         for kind, record in self._records.items():
-            if record.revisions or record.remains:
+            if record.versions or record.remains:
                 self._outbox.put(policy_records.report(kind, record))
 
     def know(self, kind: str, record: Record) -> None:

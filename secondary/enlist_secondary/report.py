@@ -12,7 +12,7 @@ from enlist.runtime.terminal import moment
 from enlist_secondary import config as configs
 from enlist_secondary import identity, policy_store, state, tasks
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.documents import Revisions
+from enlist_secondary.documents import Versions
 
 TASKS = 10
 """Runs of tasks that are shown, at most."""
@@ -137,12 +137,12 @@ def _enrolment(config: SecondaryConfig, staged: Status | None) -> Status:
 
 def _policies(config: SecondaryConfig) -> Iterator[Policy]:
     for kind, record in sorted(policy_store.read_all(config.folder / "policies").items()):
-        revisions, running = (_numbers(each) for each in (record.revisions, record.running.revisions))
+        revisions, running = (_numbers(each) for each in (record.versions, record.running.versions))
         yield Policy(kind, record.state, moment(record.at), revisions, running, record.message)
 
 
-def _numbers(revisions: Revisions) -> tuple[int, ...]:
-    return tuple(number for numbers in revisions.values() for number in numbers)
+def _numbers(versions: Versions) -> tuple[int, ...]:
+    return tuple(version.revision for of_origin in versions.values() for version in of_origin)
 
 
 def _tasks(config: SecondaryConfig) -> Iterator[Task]:

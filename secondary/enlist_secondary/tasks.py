@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 
 from enlist import documents, names
-from enlist.documents import Item
+from enlist.documents import Item, ItemVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
-from enlist_secondary.documents import Document, Documents
+from enlist_secondary.documents import Document, Documents, origin_items
 from enlist_secondary.handlers.interface import NO_EXIT_CODE, TaskHandler, TaskOutcome, sentence
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
@@ -36,6 +36,7 @@ KEPT_SECONDS = 7 * 86400
 """Seconds after its deadline for which a run is remembered, so that a clock set back does not bring it back."""
 
 RUNNING, INTERRUPTED = "running", "interrupted"
+_UNKNOWN = ItemVersion(0, "")
 _LOG = Log("enlist.secondary")
 
 
@@ -46,7 +47,7 @@ class Run:
     id: str
     kind: str
     origin: str
-    revision: int
+    version: ItemVersion
     deadline: int
     state: str
     at: int
@@ -57,7 +58,7 @@ class Run:
     @property
     def damaged(self) -> bool:
         """Whether its record could not be read: that it was begun is all that is known."""
-        return self.revision == 0
+        return self.version == _UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class Tasks:
         item, now = document.item, int(self._primary_now())
         if item.name not in self._going:
             kind = item.kind.removeprefix(documents.TASK)
-            run = Run(item.name, kind, document.origin, item.revision, now, RUNNING, int(self._now()))
+            run = Run(item.name, kind, document.origin, item.version, now, RUNNING, int(self._now()))
             task = asyncio.create_task(self._go(run, document))
             self._going[run.id] = document.origin, task
             task.add_done_callback(lambda task: self._gone(run, task))
@@ -342,7 +343,8 @@ def report(run: Run) -> pb.Report:
     told.time.seconds = run.at
     told.exit_code = run.exit_code
     told.output = run.output
-    told.meant.add(origin=run.origin, revisions=[run.revision])
+    if not run.damaged:
+        told.observed_items.extend(origin_items({run.origin: (run.version,)}))
     return told
 
 
@@ -362,9 +364,9 @@ def _read(path: Path, now: int) -> Run | None:
         return msgspec.json.decode(files.read(path), type=Run)
     except (msgspec.DecodeError, UnicodeDecodeError, Refused) as error:
         _LOG.warning("the record of a run cannot be read", path=path, problem=str(error))
-    return Run(path.stem, "", "", 0, now, INTERRUPTED, now, "Its record cannot be read.") if names.is_id(path.stem) else None
+    return Run(path.stem, "", "", _UNKNOWN, now, INTERRUPTED, now, "Its record cannot be read.") if names.is_id(path.stem) else None
 
 
 def _recognized(run: Run, origin: str, item: Item) -> Run:
     """A run whose record could not be read, after what its item says of it."""
-    return replace(run, kind=item.kind.removeprefix(documents.TASK), origin=origin, revision=item.revision)
+    return replace(run, kind=item.kind.removeprefix(documents.TASK), origin=origin, version=item.version)

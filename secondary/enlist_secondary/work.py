@@ -16,7 +16,7 @@ from enlist_secondary import state
 from enlist_secondary.ancestors import Ancestors
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.documents import Documents, meant, told
+from enlist_secondary.documents import Documents, origin_items, versions
 from enlist_secondary.handlers.configured import build_policies, build_tasks
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
@@ -190,9 +190,9 @@ class Work:
         for kind in self._strange - kinds:
             self.outbox.forget(kind)
         for kind in kinds:
-            revisions = meant((origin, item) for origin, item in strange if item.kind == kind)
+            observed = versions((origin, item) for origin, item in strange if item.kind == kind)
             state = document_pb2.DOCUMENT_STATE_UNSUPPORTED
-            self.outbox.put(document_pb2.Report(kind=kind, state=state, meant=told(revisions)))
+            self.outbox.put(document_pb2.Report(kind=kind, state=state, observed_items=origin_items(observed)))
         self._strange = kinds
 
 

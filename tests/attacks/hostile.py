@@ -13,6 +13,7 @@ import grpc.aio
 from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, server_pb2, task_pb2, trust_pb2
+from enlist.v1.document_pb2 import ItemVersion, OriginItems
 from enlist_primary.authority.signer import Signer
 from enlist_primary.store.database import Row, Transaction
 from tests.attacks.world import World, server_name
@@ -58,14 +59,15 @@ class Speaker:
         sets = [message.desired for message in self.got if message.HasField("desired")]
         return list(document_pb2.DesiredSet.FromString(sets[-1].desired_set).items) if sets else []
 
-    def meant(self, kind: str = "policy/chrony") -> list[int]:
-        """The revisions it shall have in force."""
-        return [item.revision for item in self.wanted() if item.kind == kind]
+    def desired(self, kind: str = "policy/chrony") -> list[ItemVersion]:
+        """What it is to have in force."""
+        return [ItemVersion(revision=item.revision, digest=item.digest) for item in self.wanted() if item.kind == kind]
 
-    def policy(self, revisions: list[int], **fields: Any) -> document_pb2.Report:
+    def policy(self, items: list[ItemVersion], **fields: Any) -> document_pb2.Report:
         """A word on the policy it was given: applied, unless said otherwise."""
-        meant = [document_pb2.Meant(origin=self.origin, revisions=revisions)]
-        said = {"kind": "policy/chrony", "state": document_pb2.DOCUMENT_STATE_APPLIED, "meant": meant, "running": meant, **fields}
+        of_origin = [OriginItems(origin=self.origin, items=items)]
+        applied = document_pb2.DOCUMENT_STATE_APPLIED
+        said = {"kind": "policy/chrony", "state": applied, "observed_items": of_origin, "applied_items": of_origin, **fields}
         return document_pb2.Report(**said)
 
     def run(self, name: str, **fields: Any) -> document_pb2.Report:
@@ -137,6 +139,11 @@ class Yard:
         await self.world.running.admin.trust.AuthorizeServer(request)
 
 
+def made_up(*revisions: int, digest: bytes = b"d" * 32) -> list[ItemVersion]:
+    """Items that no primary ever made."""
+    return [ItemVersion(revision=revision, digest=digest) for revision in revisions]
+
+
 def _said(tx: Transaction) -> dict[str, list[Row]]:
     return {table: tx.rows(f"SELECT * FROM {table}") for table in SAID}
 
@@ -179,7 +186,7 @@ async def yard(world: World, group: str) -> AsyncIterator[Yard]:
     async with speaking(world, "hostile", group) as hostile, speaking(world, "sibling", group) as sibling:
         target = task_pb2.TaskTarget(server_id=sibling.id)
         task = await admin.tasks.RunTask(task_pb2.RunTaskRequest(parent=PARENT, kind="restart", target=target))
-        await eventually(lambda: hostile.meant() and len(sibling.wanted()) == 2, what="both sets")
+        await eventually(lambda: hostile.desired() and len(sibling.wanted()) == 2, what="both sets")
         found = Yard(world, group, policy.revision, task.run.id, task.name, hostile, sibling)
 
         async def sent() -> bool:

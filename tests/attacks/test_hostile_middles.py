@@ -16,7 +16,7 @@ from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2
 from enlist_primary.federation import descendants as links_below
 from enlist_primary.rpc.listeners import MESSAGE_LIMIT
 from tests.attacks.above import KEPT, Above, policy, stand_under, way_up
-from tests.attacks.hostile import Speaker, Yard, below, linked, speaking, yard
+from tests.attacks.hostile import Speaker, Yard, below, linked, made_up, speaking, yard
 from tests.attacks.world import World, populated
 from tests.support.inprocess import ACCOUNT
 from tests.support.pretender import new_signer
@@ -127,7 +127,7 @@ async def test_ids_of_others_below_it_are_below_it_only(ground: Yard) -> None:
     hostile, sibling = ground.hostile, ground.sibling
     before = await ground.of("task_result", sibling.id)
     ids = (sibling.id, ground.world.victim_id, hostile.id)
-    lies = [hostile.policy(hostile.meant()), hostile.run(ground.run)]
+    lies = [hostile.policy(hostile.desired()), hostile.run(ground.run)]
     revoked = server_pb2.SERVER_STATE_REVOKED
     await hostile.say_below(*(below(id, display_name="victim", state=revoked, reports=lies) for id in ids))
     await eventually(lambda: listed(ground, hostile.id), what="what it says")
@@ -160,7 +160,7 @@ async def test_paths_that_make_no_sense_are_passed_over_and_fill_no_memory(groun
     known = len(words)
     senseless = ["", "/", "..", f"../{NOBODY}", f"{NOBODY}/", "A" * 10, "x" * 10_000, "\0", "/".join([NOBODY] * 17), f"{NOBODY}\n"]
     await hostile.say_below(*(below(path) for path in senseless), below(NOBODY, state=99))
-    await hostile.say_below(*(below(f"not an id {n}", reports=[hostile.policy([n])]) for n in range(3000)))
+    await hostile.say_below(*(below(f"not an id {n}", reports=[hostile.policy(made_up(n))]) for n in range(3000)))
     await hostile.through()
     assert await listed(ground, hostile.id) == []
     assert len(words) <= known + 2  # the hostile server's own, and the honest one's
@@ -238,13 +238,13 @@ KINDS = ("policy/a", "policy/b")
 RUNS = tuple(f"{'c' * 8}{first}{second}" for first in "abcd" for second in "abcde")
 
 
-@pytest.mark.parametrize("what", ["sentences", "revisions", "outputs"])
+@pytest.mark.parametrize("what", ["sentences", "items", "outputs"])
 async def test_what_one_server_says_of_documents_from_above_fits_into_what_goes_up(middle: Middle, what: str) -> None:
     """Else one server below would end, again and again, the link through which all others are seen from above."""
     async with speaking(middle.world, "hostile", "/") as hostile:
         words = {
-            "sentences": [hostile.policy([1], kind=kind, message="x" * 1_000_000) for kind in KINDS],
-            "revisions": [hostile.policy([1] * 1_000_000, kind=kind, running=[]) for kind in KINDS],
+            "sentences": [hostile.policy(made_up(1), kind=kind, message="x" * 1_000_000) for kind in KINDS],
+            "items": [hostile.policy(made_up(*[1] * 20_000), kind=kind, applied_items=[]) for kind in KINDS],
             "outputs": [hostile.run(run, output=b"x" * 65_536) for run in RUNS],  # this one is even honest
         }[what]
         for word in words:
@@ -263,7 +263,7 @@ async def test_a_server_that_forges_words_of_others_upward_is_not_heard(middle: 
         speaking(middle.world, "hostile", "/") as hostile,
         linked(middle.world, *(await middle.world.trusted("honest"))) as honest,
     ):
-        lie = hostile.policy([1], kind="policy/a")
+        lie = hostile.policy(made_up(1), kind="policy/a")
         await hostile.say_below(below(honest.id, reports=[lie]), below(middle.world.victim_id, reports=[lie]), whole=True)
         await hostile.through()
         subtree = middle.world.running.primary.context.subtree

@@ -13,9 +13,10 @@ import pytest
 from enlist import outputs
 from enlist.reasons import Reason
 from enlist.v1 import document_pb2, hierarchy_pb2, task_pb2
+from enlist.v1.document_pb2 import OriginItems
 from enlist_primary.model import reports
 from enlist_primary.rpc.listeners import MESSAGE_LIMIT
-from tests.attacks.hostile import Yard, linked, yard
+from tests.attacks.hostile import Yard, linked, made_up, yard
 from tests.attacks.world import World
 from tests.support.waiting import eventually
 
@@ -30,7 +31,7 @@ async def ground(world: World) -> AsyncIterator[Yard]:
     """A group of its own; afterwards its honest server has been heard by nobody but itself, and its link is open."""
     async with yard(world, f"Yard {next(_numbers)}") as made:
         yield made
-        await made.sibling.say(made.sibling.policy(made.sibling.meant()))
+        await made.sibling.say(made.sibling.policy(made.sibling.desired()))
 
         async def heard() -> bool:
             return (await made.counts()).applied == 1
@@ -46,14 +47,18 @@ async def test_words_on_what_it_was_not_given_are_passed_over(ground: Yard) -> N
     """Kinds, runs and forms: neither a row nor a journal entry comes of them."""
     hostile, before, head = ground.hostile, await ground.said(), await ground.world.head()
     for kind in ("policy/other", "policy/", "policy/../../x", "policy/chrony/", "POLICY/chrony", "window", "", "x" * 10_000, "\0"):
-        await hostile.say(hostile.policy([ground.revision], kind=kind), hostile.policy([ground.revision], kind=kind, name="x"))
+        await hostile.say(
+            hostile.policy(made_up(ground.revision), kind=kind), hostile.policy(made_up(ground.revision), kind=kind, name="x")
+        )
     for name in (NOBODY, "", "../run", "x" * 10_000, hostile.id):
         await hostile.say(hostile.run(name), hostile.run(name, kind="task/other"), hostile.run(name, kind="task/"))
     await hostile.say(
-        hostile.policy([ground.revision], name=ground.run), hostile.policy([1], state=0), hostile.policy([1], state=99)
+        hostile.policy(made_up(ground.revision), name=ground.run),
+        hostile.policy(made_up(1), state=0),
+        hostile.policy(made_up(1), state=99),
     )
     for found in (1, 7, -1):  # what the primary alone finds out, and what nobody knows
-        await hostile.say(hostile.policy([ground.revision], state=found))
+        await hostile.say(hostile.policy(made_up(ground.revision), state=found))
     await hostile.through()
     assert await ground.said() == before
     assert await ground.world.head() == head
@@ -73,13 +78,26 @@ async def test_a_run_of_another_server_is_not_its_to_speak_of(ground: Yard) -> N
 
 
 async def test_a_claim_to_have_in_force_what_it_has_not_makes_no_count_green(ground: Yard) -> None:
-    """Revisions that are not those it shall have, in another order, of another primary, or below zero."""
-    hostile, wanted = ground.hostile, ground.hostile.meant()
-    for claim in ([], [0], [-1], [2**62], [*wanted, *wanted], [1, *wanted], [wanted[0] + 1]):
+    """Items that are not those desired there: in another order, of another primary, another body, or what no item can be."""
+    hostile, wanted = ground.hostile, ground.hostile.desired()
+    digest, [revision] = wanted[0].digest, [each.revision for each in wanted]
+    other = made_up(revision)
+    for claim in (
+        [],
+        made_up(0, -1, 2**62, digest=digest),
+        [*wanted, *wanted],
+        [*made_up(1), *wanted],
+        made_up(revision + 1),
+        other,
+    ):
         await hostile.say(hostile.policy(claim))
-    stranger = [document_pb2.Meant(origin="f" * 64, revisions=wanted), document_pb2.Meant(origin=hostile.origin, revisions=[])]
-    await hostile.say(hostile.policy([], meant=stranger))
-    await ground.sibling.say(ground.sibling.policy(ground.sibling.meant()))
+    for claim in (other, [], [*wanted, *wanted]):
+        applied = [OriginItems(origin=hostile.origin, items=claim)]
+        await hostile.say(hostile.policy(wanted, applied_items=applied))
+        await hostile.say(hostile.policy(claim, applied_items=[OriginItems(origin=hostile.origin, items=wanted)]))
+    stranger = [OriginItems(origin="f" * 64, items=wanted), OriginItems(origin=hostile.origin)]
+    await hostile.say(hostile.policy([], observed_items=stranger))
+    await ground.sibling.say(ground.sibling.policy(ground.sibling.desired()))
 
     async def settled() -> bool:
         return (await ground.counts()).applied == 1
@@ -92,22 +110,20 @@ async def test_a_claim_to_have_in_force_what_it_has_not_makes_no_count_green(gro
 # --- How much it says -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_million_revisions_are_cut(ground: Yard) -> None:
+async def test_endless_items_are_cut(ground: Yard) -> None:
     hostile = ground.hostile
-    await hostile.say(hostile.policy([1] * 1_000_000, running=[]))
-    await hostile.say(
-        hostile.policy([], meant=[], running=[document_pb2.Meant(origin=hostile.origin, revisions=[2**62] * 100_000)])
-    )
+    await hostile.say(hostile.policy(made_up(*[2**62 - 1] * 10_000)))
+    await hostile.say(hostile.policy(made_up(*[1] * 50_000, digest=b"d")))
     await hostile.through()
     (row,) = await ground.of("policy_report", hostile.id)
-    assert max(row["revisions"].count(","), row["running"].count(",")) < reports.REVISIONS
+    assert row["observed"] == row["applied"] == ",".join([f"{2**62 - 1}:{(b'd' * 32).hex()}"] * reports.LAYERS)
 
 
 @pytest.mark.parametrize("text", ["m" * 65_536, "\x1b[31m" * 13_000, "\u202e" * 20_000, "\U000e0001" * 15_000])
 async def test_what_it_says_in_words_is_cut_and_made_printable(ground: Yard, text: str) -> None:
     """Row 41 besides: it ends up on an administrator's terminal."""
     hostile, run = ground.hostile, await run_at(ground)
-    await hostile.say(hostile.policy(hostile.meant(), message=text), hostile.run(run, message=text, output=text.encode() * 3))
+    await hostile.say(hostile.policy(hostile.desired(), message=text), hostile.run(run, message=text, output=text.encode() * 3))
     await hostile.through()
     (policy,), (result,) = await ground.of("policy_report", hostile.id), await ground.of("task_result", hostile.id)
     for message in (policy["message"], result["message"]):
@@ -135,7 +151,7 @@ async def test_it_takes_nothing_back_and_moves_no_time(ground: Yard) -> None:
         return [row["state"] for row in await ground.of("task_result", hostile.id)] == ["failed"]
 
     await eventually(written, what="its first word")
-    await hostile.say(hostile.run(run, output=b"second"), hostile.policy(hostile.meant(), time=later))
+    await hostile.say(hostile.run(run, output=b"second"), hostile.policy(hostile.desired(), time=later))
     await hostile.say(hostile.run(run, task_state=document_pb2.TASK_STATE_RUNNING))
     await hostile.through()
     (result,), (policy,) = await ground.of("task_result", hostile.id), await ground.of("policy_report", hostile.id)
@@ -146,7 +162,7 @@ async def test_it_takes_nothing_back_and_moves_no_time(ground: Yard) -> None:
 async def test_a_flood_of_words_holds_up_itself_alone_and_grows_nothing(ground: Yard) -> None:
     """A thousand messages of a thousand reports each: the honest server is heard meanwhile, and so is the administrator."""
     hostile, sibling = ground.hostile, ground.sibling
-    word = hostile.policy(hostile.meant())
+    word = hostile.policy(hostile.desired())
     made_up = [
         hostile.run(f"{'a' * 6}{n:04}".replace("0", "b").replace("1", "c").replace("8", "d").replace("9", "e")) for n in range(500)
     ]
@@ -160,7 +176,7 @@ async def test_a_flood_of_words_holds_up_itself_alone_and_grows_nothing(ground: 
     flooding = asyncio.create_task(flood())
     await eventually(lambda: ground.of("policy_report", hostile.id), what="the flood")
     begun = time.monotonic()
-    await sibling.say(sibling.policy(sibling.meant()))
+    await sibling.say(sibling.policy(sibling.desired()))
     await eventually(lambda: ground.of("policy_report", sibling.id), 5, what="the honest word")
     assert time.monotonic() - begun < 3
     assert not flooding.done(), "or it was no flood"
@@ -172,10 +188,10 @@ async def test_a_flood_of_words_holds_up_itself_alone_and_grows_nothing(ground: 
 
 async def test_a_message_over_the_limit_ends_its_link_and_nobody_else_s(ground: Yard) -> None:
     hostile = ground.hostile
-    await hostile.say(hostile.policy(hostile.meant(), output=b"x" * MESSAGE_LIMIT))
+    await hostile.say(hostile.policy(hostile.desired(), output=b"x" * MESSAGE_LIMIT))
     await eventually(lambda: hostile.ended is not None, what="the end of its link")
     async with linked(ground.world, hostile.asker, hostile.id) as again:  # it may come back, and behave
-        await again.say(again.policy([ground.revision]))
+        await again.say(again.policy(made_up(ground.revision)))
         await eventually(lambda: ground.of("policy_report", hostile.id), what="its word")
 
 
@@ -194,7 +210,7 @@ async def test_a_hello_of_whatever_size_leaves_little_behind(ground: Yard) -> No
     }
     before = await ground.world.refusals("acme.example", Reason.IDENTITY_CHANGED)
     async with linked(ground.world, hostile.asker, hostile.id, **hello) as again:
-        await eventually(lambda: again.meant(), what="its set")
+        await eventually(lambda: again.desired(), what="its set")
         server = await ground.world.running.server(hostile.id)
     assert 0 < len(server.kinds) <= 256
     assert all(kind.startswith("policy/k") for kind in server.kinds)

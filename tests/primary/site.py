@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc.aio
 
+from enlist.documents import ItemVersion
 from enlist.names import resource
 from enlist.runtime import sockets
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, policy_pb2_grpc
@@ -59,18 +60,22 @@ class Site:
         own.observations.disconnected(ACCOUNT, self.ids[name], own.now())
         own.reports.wake(ACCOUNT)
 
-    async def meant(self, name: str, kind: str = KIND) -> tuple[int, ...]:
-        """The revisions that the server shall have now."""
+    async def desired(self, name: str, kind: str = KIND) -> tuple[ItemVersion, ...]:
+        """What is desired at the server now."""
         database = self.running.primary.context.database
         layout = await database.read(desired.layout, ACCOUNT)
         row = await database.read(rows.load, ACCOUNT, self.ids[name])
-        return layout.desired(row.id, row.group_id).revisions(f"policy/{kind}")
+        return layout.desired(row.id, row.group_id).versions(f"policy/{kind}")
 
-    async def say(self, name: str, state: str = "applied", message: str = "") -> None:
-        """The server says how what it shall have fares."""
-        own, meant = self.running.primary.context, await self.meant(name)
-        running = meant if state == "applied" else ()
-        own.reports.take(ACCOUNT, Word(self.ids[name], f"policy/{KIND}", "", state, own.now(), message, meant, running))
+    async def say(
+        self, name: str, state: str = "applied", message: str = "", observed: tuple[ItemVersion, ...] | None = None
+    ) -> None:
+        """The server says how what is desired there fares, or what it observed instead."""
+        own = self.running.primary.context
+        if observed is None:
+            observed = await self.desired(name)
+        applied = observed if state == "applied" else ()
+        own.reports.take(ACCOUNT, Word(self.ids[name], f"policy/{KIND}", "", state, own.now(), message, observed, applied))
 
     # --- Policies -----------------------------------------------------------------------------------------------------------
 

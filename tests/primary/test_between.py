@@ -162,8 +162,9 @@ async def test_words_of_servers_that_are_gone_below_are_gone_too(running: Runnin
 
 async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(running: Running, own: Context) -> None:
     middle = await middle_server(running, own)
-    meant = [document_pb2.Meant(origin="x" * 1_000_000)]
-    fat = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED, meant=meant)
+    items = [document_pb2.ItemVersion(revision=1, digest=b"d" * 100_000)]
+    observed = [document_pb2.OriginItems(origin="x" * 1_000_000, items=items)]
+    fat = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED, observed_items=observed)
     unknown = document_pb2.Report.FromString(fat.SerializeToString() + b"\xfa\x3f\x80\x80\x04" + b"y" * 65_536)
     own.subtree.heard(ACCOUNT, middle, [unknown], ITEMS)
     assert sum(each.ByteSize() for each in own.subtree._words[ACCOUNT, middle].values()) < 1000

@@ -43,7 +43,7 @@ def standing(id: str, group_id: str) -> Standing:
 
 
 def revisions(told: list[tuple[Desired, Stamp]]) -> list[tuple[int, ...]]:
-    return [wanted.revisions("policy/web") for wanted, _ in told]
+    return [tuple(each.revision for each in wanted.versions("policy/web")) for wanted, _ in told]
 
 
 class Read:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from enlist import documents
+from enlist.documents import ItemVersion
 from enlist.names import resource
 from enlist.reasons import Reason
 from enlist.v1 import document_pb2, hierarchy_pb2
@@ -226,12 +227,25 @@ async def test_a_watch_gathers_what_comes_quickly(site: Site) -> None:
     call.cancel()
 
 
+async def test_the_same_revision_with_another_body_is_not_applied(site: Site) -> None:
+    """As after a restore: the primary gave the number again, to another body."""
+    await site.set("Shared", {"a": 1})
+    [version] = await site.desired("s0")
+    await site.say("s0", observed=(ItemVersion(version.revision, "d" * 64),))
+    await site.say("s1")
+
+    async def counted() -> bool:
+        return counts(await site.get("Shared")) == {"desired": 4, "applied": 1, "pending": 3}
+
+    await eventually(counted, what="both words")
+
+
 # --- In stages ------------------------------------------------------------------------------------------------------------------
 
 
 async def holders(site: Site, policy: pb.Policy) -> set[str]:
     """The servers that shall have this revision now."""
-    return {name for name in site.ids if policy.revision in await site.meant(name)}
+    return {name for name in site.ids if policy.revision in {each.revision for each in await site.desired(name)}}
 
 
 def rollout(policy: pb.Policy) -> tuple[str, int]:

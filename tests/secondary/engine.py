@@ -11,6 +11,7 @@ from typing import Any
 
 from enlist import documents
 from enlist.reasons import Refused
+from enlist.v1 import document_pb2 as pb
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
 from enlist_secondary.outbox import Outbox
@@ -189,9 +190,13 @@ class Server:
         dead = any(task.done() for task in self._running)
         return dead or (_rests(self.policies) and _rests(self.tasks))
 
+    def report(self, kind: str = "motd") -> pb.Report | None:
+        """The report on a policy."""
+        return self.outbox._last.get((documents.POLICY + kind, ""))
+
     def word(self, kind: str = "motd") -> dict[str, Any] | None:
         """What is said of a policy."""
-        report = self.outbox._last.get((documents.POLICY + kind, ""))
+        report = self.report(kind)
         return said(report) if report is not None else None
 
     def state(self, kind: str = "motd") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,9 +120,12 @@ def said(report: pb.Report) -> dict[str, Any]:
         state = pb.TaskState.Name(report.task_state).removeprefix("TASK_STATE_").lower()
         return {"run": report.name, "state": state, "message": report.message}
     state = pb.DocumentState.Name(report.state).removeprefix("DOCUMENT_STATE_").lower()
-    meant = {each.origin: tuple(each.revisions) for each in report.meant}
-    running = {each.origin: tuple(each.revisions) for each in report.running}
+    meant, running = (_revisions(each) for each in (report.observed_items, report.applied_items))
     return {"state": state, "meant": meant, "running": running, "message": report.message}
+
+
+def _revisions(items: Iterable[pb.OriginItems]) -> dict[str, tuple[int, ...]]:
+    return {each.origin: tuple(item.revision for item in each.items) for each in items}
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from enlist import documents
 from enlist.documents import Stamp
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist_secondary.documents import Document, Documents, meant
+from enlist_secondary.documents import Document, Documents, versions
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.origins import Primary, Wish, bodies, policy, run, run_id, wish
 from tests.support.waiting import eventually
@@ -245,7 +245,8 @@ async def test_the_upper_origins_documents_come_first(tmp_path: Path) -> None:
     assert await held.save()
     found = await held.all("policy/")
     assert [(each.origin, each.item.revision) for each in found] == [(upper.name, 4), (lower.name, 9)]
-    assert meant((each.origin, each.item) for each in found) == {upper.name: (4,), lower.name: (9,)}
+    named = versions((each.origin, each.item) for each in found)
+    assert named == {upper.name: (high.item.version,), lower.name: (low.item.version,)}
 
 
 async def test_an_origins_newer_set_removes_only_its_own(tmp_path: Path) -> None:

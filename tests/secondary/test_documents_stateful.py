@@ -28,7 +28,7 @@ from enlist.v1 import document_pb2 as pb
 from enlist_secondary import policies as engine
 from enlist_secondary import policy_records as records
 from enlist_secondary import tasks
-from enlist_secondary.documents import Document
+from enlist_secondary.documents import Document, origin_items
 from enlist_secondary.handlers import workers
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import HALF, Machine, soon
@@ -156,6 +156,7 @@ class Tree(RuleBasedStateMachine):
         self.deciders = {each.primary.name: each for each in (self.top, self.own)}
         self.highest: dict[str, Stamp] = {}
         self.possible: set[tuple[str, str]] = set()
+        self.left: dict[str, tuple[int, Any]] = {}  # how often a handler had been called, and what it left when its record ended
         self.runs = 0
         self.server = self.machine.server()
 
@@ -377,7 +378,11 @@ class Tree(RuleBasedStateMachine):
         found = await self.server.held.all("")
         assert all(documents.digest(document.body) == document.item.digest for document in found)
         self._check_handlers()
-        for kind, record in self.server.policies.records().items():
+        known = self.server.policies.records()
+        for kind in KINDS:
+            if kind not in known:
+                self.left[kind] = len(self._handler(kind).calls), self._handler(kind).in_force
+        for kind, record in known.items():
             self._check_record(kind, record, folded.get(kind))
         begun = [args["who"] for args, _ in self.machine.worker.calls]
         assert len(begun) == len(set(begun)), "a run was begun twice"
@@ -391,18 +396,23 @@ class Tree(RuleBasedStateMachine):
                 else:
                     assert each is None or shown(each) in applied, "a handler was to go back to what never was in force"
 
+    def _in_force(self, kind: str, record: records.Record) -> Any:
+        """What the record says. A new record says nothing of what was left with an earlier one, until the handler is called."""
+        calls, left = self.left.get(kind, (0, None))
+        return left if len(self._handler(kind).calls) == calls else record.running.settings
+
     def _check_record(self, kind: str, record: records.Record, want: records.Wanted | None) -> None:
         handler = self._handler(kind)
         local = handler.change is not None
         sure = not record.doubtful or (handler.restores and record.state == records.FAILED and not local)
         if sure and not record.uncertain and not local:
-            assert handler.in_force == record.running.settings, "what is in force is not what the record says"
+            assert handler.in_force == self._in_force(kind, record), "what is in force is not what the record says"
         if kind not in self.machine.configured:
             return
         waits = record.provisional
         assert waits is None or self.machine.times.now < waits.since + waits.seconds, "it was not rolled back in time"
         if record.state == records.APPLIED:
-            assert record.revisions == record.running.revisions
+            assert record.versions == record.running.versions
             if want is not None and record.content == want.content:
                 assert shown(record.running.settings) == shown(want.settings), "older settings under newer revisions"
 
@@ -440,9 +450,11 @@ class Tree(RuleBasedStateMachine):
                 assert handler.in_force in (None, HALF), "what no layer speaks of is taken back"
             elif handler.change is None:
                 assert handler.in_force == want.settings
-                word = self.server.word(kind)
-                assert word is not None
-                assert (word["state"], word["meant"]) == ("applied", dict(want.revisions))
+                report = self.server.report(kind)
+                assert report is not None
+                assert report.state == pb.DOCUMENT_STATE_APPLIED
+                for told in (report.observed_items, report.applied_items):
+                    assert list(told) == origin_items(want.versions)
         for each in (self.top, self.own):
             for id in each.realm.runs:
                 assert self.server.of_run(id) in ENDED, "a run is neither done nor told"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist.v1.document_pb2 import Report
+from enlist.v1.document_pb2 import ItemVersion, OriginItems, Report
 from enlist_secondary import policies as engine
 from tests.secondary.disks import Disk
-from tests.secondary.engine import Machine, soon
+from tests.secondary.engine import Machine, Server, soon
 from tests.secondary.motd import CLOSED, A, B, C, counted, meant, provisional, word
-from tests.secondary.origins import Primary, policy, window, wish
+from tests.secondary.origins import Primary, Wish, policy, window, wish
 
 # --- In force -------------------------------------------------------------------------------------------------------------------
 
@@ -86,7 +87,7 @@ async def test_a_set_that_comes_while_a_handler_runs_is_in_force_afterwards(mach
         put = server.outbox.put
 
         def noted(report: Report) -> None:
-            words.append(list(report.meant[0].revisions))
+            words.append([item.revision for item in report.observed_items[0].items])
             put(report)
 
         server.outbox.put = noted  # type: ignore[method-assign]  # noted on its way
@@ -114,6 +115,31 @@ async def test_other_settings_under_the_same_revision_are_put_in_force(machine: 
         await server.send(machine.primary, policy(5, B))
         await soon(lambda: machine.motd.in_force == B)
         await server.until("applied")
+
+
+async def test_another_body_under_the_same_revision_is_reported_by_its_digest(machine: Machine) -> None:
+    """Also where it comes to the same settings: or the primary could not tell which of the two is in force."""
+    async with machine.running() as server:
+        for each in (policy(5, A), policy(5, A, locks=("/text",)), policy(5, B)):
+            await server.send(machine.primary, each)
+            await soon(partial(_applied, server, machine.primary, each))
+        machine.motd.refuse()
+        await server.send(machine.primary, policy(5, C))
+        await server.until("failed")
+        report = server.report()
+        assert report is not None
+        assert list(report.observed_items) == _named(machine.primary, policy(5, C))
+        assert list(report.applied_items) == _named(machine.primary, policy(5, B))
+    assert machine.motd.calls[:2] == [("apply", A), ("apply", B)]
+
+
+def _named(primary: Primary, wish: Wish) -> list[OriginItems]:
+    return [OriginItems(origin=primary.name, items=[ItemVersion(revision=wish.item.revision, digest=wish.item.digest)])]
+
+
+def _applied(server: Server, primary: Primary, wish: Wish) -> bool:
+    report, named = server.report(), _named(primary, wish)
+    return report is not None and list(report.observed_items) == list(report.applied_items) == named
 
 
 async def test_a_restored_primary_does_not_confirm_what_another_decision_of_the_same_number_began(machine: Machine) -> None:

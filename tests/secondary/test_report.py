@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from enlist import certificates
+from enlist.documents import ItemVersion
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, standings
@@ -106,22 +107,28 @@ def test_problems_and_alarms_are_told(secondary: Secondary) -> None:
     assert told.alarms == (report.Alarm("1970-01-01T00:01:01Z", "a:1", "ff"),)
 
 
+def version(revision: int) -> ItemVersion:
+    return ItemVersion(revision, "d" * 64)
+
+
 def test_policies_and_the_last_tasks_are_told_by_whoever_only_looks(
     secondary: Secondary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Attacks rows 36 and 41: a program's words are text from outside. What is damaged is told as what it is."""
-    folder, applied = secondary.config.folder, {"a": (7,), "b": (9, 12)}
+    folder, applied = secondary.config.folder, {"a": (version(7),), "b": (version(9), version(12))}
     for name in ("policies", "tasks"):
         files.make_folder(folder / name)
-    running = Good(settings={"text": "x"}, revisions=applied)
-    good = Record(revisions=applied, state="applied", at=60, running=running)
-    failed = replace(good, state="failed", message="line 3: \x1b[2Jbad", running=replace(running, revisions={"b": (5,)}))
+    running = Good(settings={"text": "x"}, versions=applied)
+    good = Record(versions=applied, state="applied", at=60, running=running)
+    failed = replace(good, state="failed", message="line 3: \x1b[2Jbad", running=replace(running, versions={"b": (version(5),)}))
     for kind, record in {"motd": good, "ntp": failed}.items():
         files.write(folder / "policies" / f"{kind}.json", msgspec.json.encode(record))
     files.write(folder / "policies" / "web.json", b"{")
     for n in range(12):
         id = "a" * 9 + "abcdefghijkl"[n]
-        run = Run(id, "note", "b", 7, 600, "failed" if n == 11 else "succeeded", 60 + n, "\u202e", 3 if n == 11 else 0, b"said")
+        run = Run(
+            id, "note", "b", version(7), 600, "failed" if n == 11 else "succeeded", 60 + n, "\u202e", 3 if n == 11 else 0, b"said"
+        )
         files.write(folder / "tasks" / f"{id}.json", msgspec.json.encode(run))
     told = report.status(secondary.path)
     assert [(each.kind, each.state, each.revisions, each.running) for each in told.policies[:2]] == [

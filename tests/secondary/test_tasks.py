@@ -15,7 +15,7 @@ from enlist import documents
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_secondary import tasks as engine
-from enlist_secondary.documents import Document
+from enlist_secondary.documents import Document, origin_items
 from enlist_secondary.handlers.interface import TaskOutcome
 from enlist_secondary.tasks import Tasks, order
 from tests.secondary.disks import Crash, Disk
@@ -55,7 +55,8 @@ async def test_a_run_is_begun_and_its_outcome_told(machine: Machine) -> None:
         await until(server, ONE, "failed")
         report = server.outbox._last[documents.TASK + "update", ONE]
         assert (report.exit_code, report.output, report.message) == (3, b"it said", "update ended with status 3.")
-        assert [(each.origin, list(each.revisions)) for each in report.meant] == [(machine.primary.name, [5])]
+        version = run(ONE, 5, speed="fast").item.version
+        assert list(report.observed_items) == origin_items({machine.primary.name: (version,)})
         assert report.time.seconds == START
         assert machine.worker.calls == [({"speed": "fast"}, 600.0)]
 
@@ -403,7 +404,7 @@ async def test_of_two_that_come_together_the_upper_origins_counts(machine: Machi
         await server.held.save()
         server.look()
         await until(server, ONE, "succeeded")
-        assert server.outbox._last[documents.TASK + "update", ONE].meant[0].origin == top.name
+        assert server.outbox._last[documents.TASK + "update", ONE].observed_items[0].origin == top.name
     assert [args for args, _ in machine.worker.calls] == [{"who": "top"}]
 
 
@@ -600,7 +601,8 @@ async def test_a_run_whose_record_is_damaged_counts_as_interrupted(machine: Mach
     (machine.folder / "tasks" / "something else.json").write_bytes(damage)
     async with machine.running() as server:
         assert (await until(server, ONE, "interrupted"))["message"] == "Its record cannot be read."
-        assert list(server.outbox._last[documents.TASK + "update", ONE].meant[0].revisions) == [5]
+        told = server.outbox._last[documents.TASK + "update", ONE].observed_items
+        assert list(told) == origin_items({machine.primary.name: (run(ONE, 5).item.version,)})
         await server.send(machine.primary)
         await soon(lambda: server.of_run(ONE) == "")
         await server.pass_by(engine.KEPT_SECONDS + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from enlist import outputs
+from enlist import documents, outputs
 from enlist.ancestry import LEVELS
 from enlist.certificates import Authority
 from enlist.v1 import document_pb2
@@ -16,7 +16,7 @@ from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.messages import servers as render
 from enlist_primary.model.levels import BelowServer
-from enlist_primary.model.reports import MESSAGE_LIMIT, REVISIONS
+from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT
 from enlist_primary.model.servers import LIVING, Server, State
 from enlist_primary.store import accounts, servers
 from enlist_primary.store.database import Database, Transaction
@@ -180,16 +180,24 @@ def _bounded(report: document_pb2.Report) -> document_pb2.Report:
         state=report.state,
         task_state=report.task_state,
         message=report.message[:MESSAGE_LIMIT],
-        meant=_meant(report.meant),
-        running=_meant(report.running),
+        observed_items=_origin_items(report.observed_items),
+        applied_items=_origin_items(report.applied_items),
         time=report.time if report.HasField("time") else None,
         exit_code=report.exit_code,
         output=outputs.cut(report.output),
     )
 
 
-def _meant(said: Sequence[document_pb2.Meant]) -> list[document_pb2.Meant]:
-    return [document_pb2.Meant(origin=each.origin[:ORIGIN], revisions=each.revisions[:REVISIONS]) for each in said[: LEVELS + 1]]
+def _origin_items(said: Sequence[document_pb2.OriginItems]) -> list[document_pb2.OriginItems]:
+    return [
+        document_pb2.OriginItems(origin=each.origin[:ORIGIN], items=map(_version, each.items[:LAYERS]))
+        for each in said[: LEVELS + 1]
+    ]
+
+
+def _version(said: document_pb2.ItemVersion) -> document_pb2.ItemVersion:
+    """Without what this version does not know. A digest that is too long stays so: it is for its origin to refuse."""
+    return document_pb2.ItemVersion(revision=said.revision, digest=said.digest[: documents.DIGEST_BYTES + 1])
 
 
 def _fitting(reports: Iterable[document_pb2.Report]) -> list[document_pb2.Report]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from enlist import documents
-from enlist.documents import Item
+from enlist.documents import Item, ItemVersion
 from enlist.reasons import Reason, Refused
 from enlist_primary.model import rollouts
 from enlist_primary.model.rollouts import Rollout
@@ -99,9 +99,9 @@ class Desired:
         """What a server that has it may speak of: kind, and run or nothing."""
         return frozenset(documents.about(item) for item in self.items)
 
-    def revisions(self, kind: str) -> tuple[int, ...]:
-        """The revisions of one kind, in their order: what a report on it must mean to count."""
-        return tuple(item.revision for item in self.items if item.kind == kind)
+    def versions(self, kind: str) -> tuple[ItemVersion, ...]:
+        """The items of one kind, in their order: what a report on it must name to count."""
+        return tuple(item.version for item in self.items if item.kind == kind)
 
 
 NOTHING = Desired(())

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 from enlist import names
+from enlist.documents import ItemVersion
 from enlist_primary.model import rollouts
 from enlist_primary.model.rollouts import Outcome, Presence, Rollout
 
@@ -26,11 +28,10 @@ class Status(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
-IN_FORCE = frozenset({Status.APPLIED, Status.CHANGED_LOCALLY})
-"""It came to be in force. What somebody at the server did to it later is no reason to keep it from others."""
 REFUSED = frozenset({Status.FAILED, Status.ROLLED_BACK})
 
 NOT_YET = "its stage has not begun"
+_NO_VERSION = ItemVersion(0, "")
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,22 @@ class Policy:
     created_at: int
     actor: str
 
+    @cached_property
+    def version(self) -> ItemVersion | None:
+        """By what reports name it; None if it says nothing."""
+        return None if self.digest is None else ItemVersion(self.revision, self.digest)
+
 
 @dataclass(frozen=True)
 class Placed:
-    """A group's present policy, with the rollout that brings it; None if it went to all servers at once."""
+    """A group's present policy, with the rollout that brings it; None if it went to all servers at once.
+
+    `before_digest` is the body of the revision that `rollout.before` names; None if that says nothing.
+    """
 
     policy: Policy
     rollout: Rollout | None = None
+    before_digest: str | None = None
 
     def revision_at(self, server_id: str) -> int:
         """The revision of this policy that a server has; 0 for none."""
@@ -60,16 +70,22 @@ class Placed:
             return self.policy.revision
         return rollouts.revision_for(self.policy.revision, self.rollout, server_id)[0]
 
+    def version_at(self, server_id: str) -> ItemVersion | None:
+        """The version of this policy that a server has; None for none."""
+        if self.rollout is None or (revision := self.revision_at(server_id)) == self.policy.revision:
+            return self.policy.version
+        return None if self.before_digest is None else ItemVersion(revision, self.before_digest)
+
 
 Way = Sequence[Placed]
 """The policies of one kind on the way from the root group down to a server's."""
 
 
 class Report(NamedTuple):
-    """The last word of a server on the policy of one kind, Unix seconds: what it meant, and what is in force there."""
+    """The last word of a server on the policy of one kind, Unix seconds: what it holds, and what is in force there."""
 
-    revisions: tuple[int, ...]
-    running: tuple[int, ...]
+    observed: tuple[ItemVersion, ...]
+    applied: tuple[ItemVersion, ...]
     state: Status
     message: str
     at: int
@@ -125,20 +141,29 @@ def _steps(path: str) -> list[str]:
     return [names.show_group(tuple(parts[:depth])) for depth in range(len(parts) + 1)]
 
 
-def meant(way: Way, server_id: str) -> tuple[int, ...]:
-    """The revisions that a server shall have now, from the top down: what its report must mean to count."""
-    return tuple(revision for each in way if (revision := each.revision_at(server_id)))
+def desired_items(way: Way, server_id: str) -> tuple[ItemVersion, ...]:
+    """What is desired at a server now, from the top down: what its report must name to count."""
+    return tuple(version for each in way if (version := each.version_at(server_id)))
 
 
 def fares(placed: Placed, way: Way, server_id: str, report: Report | None, presence: Presence) -> Fares:
     """How one policy of a server's way fares there. All of a kind are in force together or not at all."""
-    revision, running = (max(report.revisions, default=0), max(report.running, default=0)) if report else (0, 0)
+    revision, running = (_newest(report.observed), _newest(report.applied)) if report else (0, 0)
     if not presence.connected:
         return Fares(Status.UNREACHABLE, revision, running, since=presence.since)
     begun = placed.revision_at(server_id) == placed.policy.revision
-    if not begun or report is None or report.revisions != meant(way, server_id):
+    if not begun or report is None or not _counts(report, desired_items(way, server_id)):
         return Fares(Status.PENDING, placed.policy.revision, running, "" if begun else NOT_YET, _asked(way, presence))
     return Fares(report.state, revision, running, report.message, report.at)
+
+
+def _newest(versions: Iterable[ItemVersion]) -> int:
+    return max(versions, default=_NO_VERSION).revision
+
+
+def _counts(report: Report, desired: tuple[ItemVersion, ...]) -> bool:
+    """Whether a report is about exactly what is desired. That it is applied counts only if that is what is in force, too."""
+    return report.observed == desired and (report.state is not Status.APPLIED or report.applied == desired)
 
 
 def _asked(way: Way, presence: Presence) -> int:
@@ -150,15 +175,16 @@ def _asked(way: Way, presence: Presence) -> int:
 def outcome(placed: Placed, way: Way, server_id: str, report: Report | None) -> Outcome:
     """What a server's last word makes of the rollout of a policy.
 
-    Where its revision is in force it has proved itself, though it be among others that have changed since; where it failed, it
-    failed together with exactly what the server shall have now.
+    Where it came to be in force it has proved itself, even among others that have changed since, or if somebody at the server
+    changed it later. Where it failed, it failed together with exactly what is desired at the server now.
     """
+    version = placed.policy.version
     if report is None:
         return Outcome.WAITING
-    if placed.policy.revision in report.running:
+    if version in report.applied:
         return Outcome.IN_FORCE
-    if report.revisions != meant(way, server_id) or placed.policy.revision not in report.revisions:
+    if version not in report.observed or report.observed != desired_items(way, server_id):
         return Outcome.WAITING
     if report.state is Status.UNSUPPORTED:  # it has no handler, whatever the change says: that tells nothing of the change
         return Outcome.IN_FORCE
-    return Outcome.FAILED if report.state in REFUSED else Outcome.IN_FORCE if report.state in IN_FORCE else Outcome.WAITING
+    return Outcome.FAILED if report.state in REFUSED else Outcome.WAITING

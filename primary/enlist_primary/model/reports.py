@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from enlist import documents, names, outputs
+from enlist.documents import ItemVersion
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2 as pb
 
 MESSAGE_LIMIT = 1000
 REMNANTS = 64
 """Policies that reach a server no more of which it may say that it could not end them."""
-REVISIONS = 64
+LAYERS = 64
 """Layers of one policy that an origin may have at a server, at most: more than a tree is deep."""
 _LATEST = 253402300799  # the last second of the year 9999
 
@@ -45,9 +46,9 @@ TASK_STATES = MappingProxyType(
 
 @dataclass(frozen=True)
 class Word:
-    """What one server last said of one policy kind (`name` empty) or one run. `revisions` are those of this primary's own layers.
+    """What one server last said of one policy kind (`name` empty) or one run.
 
-    `kind` is `policy/{kind}` or `task/{kind}`; `at` is Unix seconds.
+    `kind` is `policy/{kind}` or `task/{kind}`; `at` is Unix seconds. `observed` and `applied` are items of this primary alone.
     """
 
     server_id: str
@@ -56,8 +57,8 @@ class Word:
     state: str
     at: int
     message: str = ""
-    revisions: tuple[int, ...] = ()
-    running: tuple[int, ...] = ()
+    observed: tuple[ItemVersion, ...] = ()
+    applied: tuple[ItemVersion, ...] = ()
     exit_code: int | None = None
     output: bytes = b""
 
@@ -103,7 +104,7 @@ def remnants(
         if not kind.startswith(documents.POLICY) or any((kind, report.name) in each for each in wanted):
             continue
         found.pop(kind, None)
-        over = report.state != pb.DOCUMENT_STATE_FAILED or report.meant or not names.is_document_kind(kind)
+        over = report.state != pb.DOCUMENT_STATE_FAILED or report.observed_items or not names.is_document_kind(kind)
         word = None if over or len(found) >= REMNANTS else read(report, server_id, "", now)
         if word is not None:
             found[kind] = word
@@ -119,6 +120,9 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
     state = TASK_STATES.get(report.task_state) if of_task else POLICY_STATES.get(report.state)
     if state is None or of_task is not bool(report.name) or not report.kind.startswith((documents.TASK, documents.POLICY)):
         return None
+    observed, applied = (_of_origin(each, origin) for each in (report.observed_items, report.applied_items))
+    if observed is None or applied is None:
+        return None
     return Word(
         server_id=server_id,
         kind=report.kind,
@@ -126,15 +130,16 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
         state=state,
         at=max(0, min(report.time.seconds, now, _LATEST)) or now,
         message=escape(report.message[:MESSAGE_LIMIT])[:MESSAGE_LIMIT],  # escaped it may be ten times as long
-        revisions=_own(report.meant, origin),
-        running=_own(report.running, origin),
+        observed=observed,
+        applied=applied,
         exit_code=None if report.exit_code < 0 or not of_task else report.exit_code,
         output=outputs.cut(report.output) if of_task else b"",
     )
 
 
-def _own(meant: object, origin: str) -> tuple[int, ...]:
-    for each in meant:  # type: ignore[attr-defined]  # a repeated field, for which the stubs have no public name
-        if each.origin == origin:
-            return tuple(each.revisions[:REVISIONS])
-    return ()
+def _of_origin(said: Sequence[pb.OriginItems], origin: str) -> tuple[ItemVersion, ...] | None:
+    """The items of one origin, at most `LAYERS`; None if one of them is what no item can be."""
+    items = next((each.items for each in said if each.origin == origin), ())
+    versions = [documents.decode_version(each) for each in items[:LAYERS]]
+    known = tuple(each for each in versions if each is not None)
+    return known if len(known) == len(versions) else None

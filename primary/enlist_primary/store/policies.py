@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from enlist import documents
+from enlist.documents import ItemVersion
 from enlist.layers import Layer, reread
 from enlist.reasons import Reason, Refused
 from enlist.runtime.schedules import Window
@@ -154,7 +155,7 @@ def sizes(tx: Transaction, account: str) -> dict[str, list[tuple[str, int]]]:
 
 def _placed(tx: Transaction, account: str, rows: Iterable[Row]) -> list[Placed]:
     brought = rollouts.of_policies(tx, account)
-    found = [Placed(policy, brought.get(policy.revision)) for policy in map(_policy, rows)]
+    found = [Placed(policy, *brought.get(policy.revision, ())) for policy in map(_policy, rows)]
     return sorted(found, key=lambda each: (each.policy.group.strip("/").split("/"), each.policy.kind))
 
 
@@ -247,26 +248,31 @@ def save_report(tx: Transaction, account: str, word: Word) -> None:
         "FROM below_server WHERE account = $1 AND via = $9 AND path = $10" if path else "FROM server WHERE account = $1 AND id = $9"
     )
     sql = f"""
-        INSERT INTO policy_report (account, server_id, kind, revisions, running, state, message, at)
+        INSERT INTO policy_report (account, server_id, kind, observed, applied, state, message, at)
         SELECT account, $2, $3, $4, $5, $6, $7, $8 {there}
-        ON CONFLICT (account, server_id, kind) DO UPDATE SET revisions = excluded.revisions, running = excluded.running,
+        ON CONFLICT (account, server_id, kind) DO UPDATE SET observed = excluded.observed, applied = excluded.applied,
             state = excluded.state, message = excluded.message, at = excluded.at
     """
     kind = word.kind.removeprefix(documents.POLICY)
-    revisions, running = (",".join(map(str, each)) for each in (word.revisions, word.running))
-    values = (account, word.server_id, kind, revisions, running, word.state, word.message, word.at, via)
+    items = (_written(word.observed), _written(word.applied))
+    values = (account, word.server_id, kind, *items, word.state, word.message, word.at, via)
     tx.run(sql, *values, *([path] if path else []))
 
 
 def reports(tx: Transaction, account: str, kind: str) -> dict[str, Report]:
     """The last words of an account's servers on the policy of one kind, by server id."""
-    sql = "SELECT server_id, revisions, running, state, message, at FROM policy_report WHERE account = $1 AND kind = $2"
-    numbers = cache(_numbers)  # most servers mean the same, and there may be very many
+    sql = "SELECT server_id, observed, applied, state, message, at FROM policy_report WHERE account = $1 AND kind = $2"
+    versions = cache(_versions)  # most servers have the same, and there may be very many
     return {
-        r["server_id"]: Report(numbers(r["revisions"]), numbers(r["running"]), _STATUSES[r["state"]], r["message"], r["at"])
+        r["server_id"]: Report(versions(r["observed"]), versions(r["applied"]), _STATUSES[r["state"]], r["message"], r["at"])
         for r in tx.rows(sql, account, kind)
     }
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(","))) if text else ()
+def _written(versions: Iterable[ItemVersion]) -> str:
+    return ",".join(f"{each.revision}:{each.digest}" for each in versions)
+
+
+def _versions(text: str) -> tuple[ItemVersion, ...]:
+    pairs = (each.split(":") for each in text.split(",") if each)
+    return tuple(ItemVersion(int(revision), digest) for revision, digest in pairs)

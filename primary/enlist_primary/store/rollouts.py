@@ -71,10 +71,14 @@ def unfinished(tx: Transaction, account: str) -> list[Rollout]:
     return [_rollout(row) for row in tx.rows(sql, account, RolloutState.DONE.value)]
 
 
-def of_policies(tx: Transaction, account: str) -> dict[int, Rollout]:
-    """The rollouts of an account's present policies, done or not, by revision."""
-    sql = "SELECT rollout.* FROM rollout JOIN policy USING (account, revision) WHERE rollout.account = $1"
-    return {row["revision"]: _rollout(row) for row in tx.rows(sql, account)}
+def of_policies(tx: Transaction, account: str) -> dict[int, tuple[Rollout, str | None]]:
+    """The rollouts of an account's present policies, done or not, by revision; each with the digest of its revision before."""
+    sql = """
+        SELECT rollout.*, earlier.digest AS before_digest FROM rollout JOIN policy USING (account, revision)
+            LEFT JOIN policy_revision earlier ON earlier.account = rollout.account AND earlier.revision = rollout.before
+        WHERE rollout.account = $1
+    """
+    return {row["revision"]: (_rollout(row), row["before_digest"]) for row in tx.rows(sql, account)}
 
 
 def _rollout(row: Row) -> Rollout:

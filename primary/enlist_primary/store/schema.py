@@ -211,14 +211,15 @@ CREATE TABLE rollout (
 );
 CREATE INDEX rollout_running ON rollout (account, revision) WHERE state = 'running';
 
--- What servers said of a policy: the last word of each, overwritten in place. Revisions are joined by commas, as they were meant.
+-- What servers said of a policy: the last word of each, overwritten in place. `observed` is what it holds, `applied` what
+-- is in force there: items as 'revision:digest', joined by commas in their order, digests in hex.
 -- A server is named by its id; one below a middle server by that one's id, a slash, and its path from there.
 CREATE TABLE policy_report (
     account text NOT NULL,
     server_id text NOT NULL,
     kind text NOT NULL,
-    revisions text NOT NULL,
-    running text NOT NULL,
+    observed text NOT NULL,
+    applied text NOT NULL,
     state text NOT NULL,
     message text NOT NULL,
     at bigint NOT NULL,

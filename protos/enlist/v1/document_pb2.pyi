@@ -295,32 +295,58 @@ class Held(_message.Message):
 Global___Held: _TypeAlias = Held  # noqa: Y015
 
 @_typing.final
-class Meant(_message.Message):
-    """What a server means by what it reports: of each origin, the revisions of its items, in their order."""
+class ItemVersion(_message.Message):
+    """What an item is at one moment. The revision alone does not say that: a restored primary may give a number again, to another body."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """As in `Item`."""
+    digest: _builtins.bytes
+    """As in `Item`."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemVersion: _TypeAlias = ItemVersion  # noqa: Y015
+
+@_typing.final
+class OriginItems(_message.Message):
+    """Items of one origin, in the order of its desired set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORIGIN_FIELD_NUMBER: _builtins.int
-    REVISIONS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """The origin's fingerprint."""
     @_builtins.property
-    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The revisions of the origin's items of this kind."""
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemVersion]:
+        """Its items of the kind that is reported on."""
 
     def __init__(
         self,
         *,
         origin: _builtins.str = ...,
-        revisions: _abc.Iterable[_builtins.int] | None = ...,
+        items: _abc.Iterable[Global___ItemVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "origin", b"origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Meant: _TypeAlias = Meant  # noqa: Y015
+Global___OriginItems: _TypeAlias = OriginItems  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
@@ -330,8 +356,8 @@ class Report(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    MEANT_FIELD_NUMBER: _builtins.int
-    RUNNING_FIELD_NUMBER: _builtins.int
+    OBSERVED_ITEMS_FIELD_NUMBER: _builtins.int
+    APPLIED_ITEMS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     TASK_STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -353,12 +379,12 @@ class Report(_message.Message):
     output: _builtins.bytes
     """What a task wrote, at most 64 KiB: its beginning and its end if there was more, with a line `[N bytes left out]` between."""
     @_builtins.property
-    def meant(self) -> _containers.RepeatedCompositeFieldContainer[Global___Meant]:
-        """The revisions it is about."""
+    def observed_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OriginItems]:
+        """What the server holds, and what the state is about: of each origin, its items."""
 
     @_builtins.property
-    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___Meant]:
-        """The revisions in force; of a policy that failed, what was in force before."""
+    def applied_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OriginItems]:
+        """What is in force; of a policy that failed, what was in force before. It counts as applied only where both are what is desired."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -369,8 +395,8 @@ class Report(_message.Message):
         *,
         kind: _builtins.str = ...,
         name: _builtins.str = ...,
-        meant: _abc.Iterable[Global___Meant] | None = ...,
-        running: _abc.Iterable[Global___Meant] | None = ...,
+        observed_items: _abc.Iterable[Global___OriginItems] | None = ...,
+        applied_items: _abc.Iterable[Global___OriginItems] | None = ...,
         state: Global___DocumentState.ValueType = ...,
         task_state: Global___TaskState.ValueType = ...,
         message: _builtins.str = ...,
@@ -380,7 +406,7 @@ class Report(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "kind", b"kind", "meant", b"meant", "message", b"message", "name", b"name", "output", b"output", "running", b"running", "state", b"state", "task_state", b"task_state", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_items", b"applied_items", "exit_code", b"exit_code", "kind", b"kind", "message", b"message", "name", b"name", "observed_items", b"observed_items", "output", b"output", "state", b"state", "task_state", b"task_state", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

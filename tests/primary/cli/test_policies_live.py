@@ -125,7 +125,7 @@ async def test_watching_a_rollout_to_its_end(person: Terminal) -> None:
     watching_ends = asyncio.create_task(person.end(watching, b'{"b": 1}'))
     while not watching_ends.done():
         for name in site.ids:
-            if await site.meant(name):
+            if await site.desired(name):
                 await site.say(name)
         await asyncio.wait({watching_ends}, timeout=0.1)
     ended = await watching_ends
@@ -142,7 +142,7 @@ async def test_watching_a_failure_names_it(person: Terminal) -> None:
     ends = asyncio.create_task(person.end(watching, b'{"c": 1}'))
 
     async def is_set() -> bool:
-        return all([await site.meant(name) for name in site.ids])
+        return all([await site.desired(name) for name in site.ids])
 
     await eventually(is_set, what="the policy")
     for name, state in (("s0", "applied"), ("s1", "failed"), ("s2", "applied")):

@@ -6,26 +6,51 @@ from dataclasses import replace
 
 import pytest
 
-from enlist_primary.model.policies import NOT_YET, Counts, Fares, Placed, Policy, Report, Status, fares, meant, outcome, ways
+from enlist.documents import ItemVersion
+from enlist_primary.model.policies import (
+    NOT_YET,
+    Counts,
+    Fares,
+    Placed,
+    Policy,
+    Report,
+    Status,
+    desired_items,
+    fares,
+    outcome,
+    ways,
+)
 from enlist_primary.model.rollouts import NONE, Outcome, Presence, Rollout, RolloutState, Stages, begin, place
 
 T = 1_800_000_000
 ME, OTHER = "aaaaaaaaaa", "bbbbbbbbbb"
+BODY, OTHER_BODY = "d" * 64, "e" * 64
 HERE, AWAY = Presence(connected=True, since=T - 5), Presence(connected=False, since=T - 9)
 
 
 def policy(revision: int, group: str = "Sites", before: int | None = None) -> Placed:
     """A policy; with `before`, one whose rollout has reached `OTHER` only."""
-    row = Policy("acme.example", group, group, "chrony", revision, "d" * 64, T, "ann")
+    row = Policy("acme.example", group, group, "chrony", revision, BODY, T, "ann")
     if before is None:
         return Placed(row)
     started = place(revision, OTHER)
     rollout = Rollout("acme.example", revision, before, Stages(("1", "100%")), RolloutState.RUNNING, 1, started, NONE, T)
-    return Placed(row, rollout)
+    return Placed(row, rollout, BODY if before else None)
 
 
-def report(state: str = "applied", revisions: tuple[int, ...] = (5, 9), running: tuple[int, ...] = ()) -> Report:
-    return Report(revisions, running, Status(state), "because", T)
+Versions = tuple[ItemVersion, ...]
+
+
+def items(*revisions: int, body: str = BODY) -> Versions:
+    return tuple(ItemVersion(revision, body) for revision in revisions)
+
+
+def report(state: str = "applied", observed: Versions | None = None, applied: Versions | None = None) -> Report:
+    """A report on the items 5 and 9, if not on others; they are in force, if it says nothing else and they came to be so."""
+    observed = items(5, 9) if observed is None else observed
+    if applied is None:
+        applied = observed if state in ("applied", "changed_locally") else ()
+    return Report(observed, applied, Status(state), "because", T)
 
 
 UPPER, LOWER = policy(5, "/"), policy(9)
@@ -47,20 +72,41 @@ def test_what_is_set_further_up_comes_first() -> None:
 @pytest.mark.parametrize(("before", "expected"), [(3, (5, 3)), (0, (5,))])
 def test_who_is_not_in_the_stage_means_what_it_has(before: int, expected: tuple[int, ...]) -> None:
     staged = policy(late(9), before=before)
-    assert meant((UPPER, staged), ME) == expected
-    assert meant((UPPER, staged), OTHER) == (5, staged.policy.revision)
+    assert desired_items((UPPER, staged), ME) == items(*expected)
+    assert desired_items((UPPER, staged), OTHER) == items(5, staged.policy.revision)
+
+
+def test_a_server_outside_the_stage_keeps_the_body_it_has() -> None:
+    staged = replace(policy(late(9), before=3), before_digest=OTHER_BODY)
+    assert desired_items((UPPER, staged), ME) == (*items(5), *items(3, body=OTHER_BODY))
 
 
 @pytest.mark.parametrize("state", sorted(set(Status) - {Status.PENDING, Status.UNREACHABLE}))
 @pytest.mark.parametrize("placed", WAY)
 def test_a_word_on_all_its_layers_is_a_word_on_each(placed: Placed, state: str) -> None:
-    assert fares(placed, WAY, ME, report(state), HERE) == Fares(Status(state), 9, 0, "because", T)
+    said = report(state)
+    running = max((each.revision for each in said.applied), default=0)
+    assert fares(placed, WAY, ME, said, HERE) == Fares(Status(state), 9, running, "because", T)
 
 
-@pytest.mark.parametrize("revisions", [(), (5,), (9,), (9, 5), (4, 9), (5, 8), (5, 9, 10), (5, 5, 9)])
-def test_a_word_on_anything_else_leaves_it_pending(revisions: tuple[int, ...]) -> None:
-    said = report(revisions=revisions, running=(5, 8))
-    assert fares(LOWER, WAY, ME, said, HERE) == Fares(Status.PENDING, LOWER.policy.revision, 8, since=T)
+ELSE = [
+    *(items(*each) for each in [(), (5,), (9,), (9, 5), (4, 9), (5, 8), (5, 9, 10), (5, 5, 9)]),
+    *[items(5, 9, body=OTHER_BODY), (*items(5, body=OTHER_BODY), *items(9)), (*items(5), *items(9, body=OTHER_BODY))],
+]
+"""Items that are not those desired: among others with their revisions and another body."""
+
+
+@pytest.mark.parametrize("observed", ELSE)
+@pytest.mark.parametrize("applied", [items(5, 9), items(5, 8)])
+def test_a_word_on_anything_else_leaves_it_pending(observed: Versions, applied: Versions) -> None:
+    found = fares(LOWER, WAY, ME, report(observed=observed, applied=applied), HERE)
+    assert found == Fares(Status.PENDING, LOWER.policy.revision, applied[-1].revision, since=T)
+
+
+@pytest.mark.parametrize("applied", ELSE)
+def test_applied_counts_only_with_exactly_the_desired_items_in_force(applied: Versions) -> None:
+    for placed in WAY:
+        assert fares(placed, WAY, ME, report(applied=applied), HERE).status is Status.PENDING
 
 
 def test_no_word_leaves_it_pending() -> None:
@@ -84,7 +130,7 @@ def test_whoever_is_not_connected_is_unreachable_whatever_it_said(said: Report |
 def test_of_a_stage_that_has_not_begun_there_is_nothing_to_say_yet() -> None:
     staged = policy(late(9), before=3)
     way = (UPPER, staged)
-    applied = report(revisions=(5, 3), running=(5, 3))
+    applied = report(observed=items(5, 3))
     assert fares(staged, way, ME, applied, HERE) == Fares(Status.PENDING, staged.policy.revision, 5, NOT_YET, T)
     assert fares(UPPER, way, ME, applied, HERE).status is Status.APPLIED
 
@@ -99,12 +145,18 @@ def test_of_a_stage_that_has_not_begun_there_is_nothing_to_say_yet() -> None:
         (report("failed"), Outcome.FAILED),
         (report("rolled_back"), Outcome.FAILED),
         (report("unsupported"), Outcome.IN_FORCE),
-        (report("applied", (5, 8)), Outcome.WAITING),
-        (report("failed", (5, 8)), Outcome.WAITING),
-        (report("failed", (4, 9)), Outcome.WAITING),
-        (report("received", (6, 9), running=(5, 9)), Outcome.IN_FORCE),
-        (report("failed", (6, 9), running=(5, 9)), Outcome.IN_FORCE),
-        (report("failed", running=(5, 8)), Outcome.FAILED),
+        (report("applied", items(5, 8)), Outcome.WAITING),
+        (report("applied", items(5, 9, body=OTHER_BODY)), Outcome.WAITING),
+        (report("applied", applied=items(5, 9, body=OTHER_BODY)), Outcome.WAITING),
+        (report("changed_locally", applied=items(5, 8)), Outcome.WAITING),
+        (report("failed", items(5, 8)), Outcome.WAITING),
+        (report("failed", items(4, 9)), Outcome.WAITING),
+        (report("failed", items(5, 9, body=OTHER_BODY)), Outcome.WAITING),
+        (report("unsupported", items(5, 9, body=OTHER_BODY)), Outcome.WAITING),
+        (report("received", items(6, 9), applied=items(5, 9)), Outcome.IN_FORCE),
+        (report("failed", items(6, 9), applied=items(5, 9)), Outcome.IN_FORCE),
+        (report("failed", items(6, 9), applied=items(5, 9, body=OTHER_BODY)), Outcome.WAITING),
+        (report("failed", applied=items(5, 8)), Outcome.FAILED),
     ],
 )
 def test_what_a_word_makes_of_a_rollout(said: Report | None, expected: Outcome) -> None:

@@ -7,16 +7,28 @@ from typing import Any
 import pytest
 
 from enlist import outputs
+from enlist.documents import ItemVersion
 from enlist.v1 import document_pb2 as pb
 from enlist_primary.model import reports
-from enlist_primary.model.reports import MESSAGE_LIMIT, REMNANTS, REVISIONS, Asked, Word
+from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT, REMNANTS, Asked, Word
 
 NOW, OWN, RUN = 1_800_000_000, "f" * 64, "run1234567"
+BODY = b"d" * 32
 
 
 def failed(**fields: Any) -> pb.Report:
     """A report on a run that failed."""
     return pb.Report(**{"kind": "task/restart", "name": RUN, "task_state": pb.TASK_STATE_FAILED, "exit_code": 3, **fields})
+
+
+def applied(**fields: Any) -> pb.Report:
+    """A report on a policy that is in force."""
+    return pb.Report(kind="policy/chrony", state=pb.DOCUMENT_STATE_APPLIED, **fields)
+
+
+def items(*revisions: int, origin: str = OWN, body: bytes = BODY) -> list[pb.OriginItems]:
+    """Items as a report names them; `body` is their digest."""
+    return [pb.OriginItems(origin=origin, items=[pb.ItemVersion(revision=each, digest=body) for each in revisions])]
 
 
 def read(report: pb.Report) -> Word:
@@ -30,9 +42,22 @@ def test_what_is_said_is_bounded_and_printable() -> None:
     word = read(failed(message="\x1b[2J\u202e" + "x" * 5000, output=b"\xff" * 200_000))
     assert word.message.startswith("\\x1b[2J\\u202exxx")
     assert (len(word.message), word.output) == (MESSAGE_LIMIT, outputs.cut(b"\xff" * 200_000))
-    meant = [pb.Meant(origin=OWN, revisions=range(1000))]
-    applied = pb.Report(kind="policy/chrony", state=pb.DOCUMENT_STATE_APPLIED, meant=meant)
-    assert read(applied).revisions == tuple(range(REVISIONS))
+    word = read(applied(observed_items=items(*range(1, 1000))))
+    assert (word.observed, word.applied) == (tuple(ItemVersion(each, BODY.hex()) for each in range(1, LAYERS + 1)), ())
+
+
+def test_of_a_report_the_items_of_this_primary_alone_are_read() -> None:
+    others = [*items(4, origin="a" * 64), *items(5), *items(6)]
+    word = read(applied(observed_items=others, applied_items=items(3)))
+    assert (word.observed, word.applied) == ((ItemVersion(5, BODY.hex()),), (ItemVersion(3, BODY.hex()),))
+    assert read(applied(observed_items=items(4, origin="a" * 64))).observed == ()
+
+
+@pytest.mark.parametrize("field", ["observed_items", "applied_items"])
+@pytest.mark.parametrize(("revision", "body"), [(0, BODY), (-1, BODY), (2**62, BODY), (5, b""), (5, BODY[1:]), (5, BODY + b"x")])
+def test_a_report_that_names_what_no_item_can_be_is_no_word(field: str, revision: int, body: bytes) -> None:
+    said = applied(**{field: [*items(9, origin="a" * 64), *items(revision, body=body)]})
+    assert reports.read(said, "paris", OWN, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +125,7 @@ def test_what_a_server_could_not_end_is_heard_though_it_was_not_asked_about() ->
     "report",
     [
         remains("policy/motd", pb.DOCUMENT_STATE_APPLIED),
-        remains("policy/motd", meant=[pb.Meant(origin=OWN, revisions=[5])]),
+        remains("policy/motd", observed_items=items(5)),
         remains("policy/motd", name="x"),
         remains("policy/" + "x" * 1000),
         remains("policy/"),

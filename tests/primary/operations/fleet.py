@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from enlist.documents import ItemVersion
 from enlist.layers import Layer
 from enlist_primary.model import policies as model
 from enlist_primary.model.policies import Counts, Policy
@@ -50,12 +51,11 @@ class Fleet:
         self.links[server.id] = Presence(connected=True, since=self.desk.now)
 
     def say(self, server: Server, state: str = "applied", message: str = "", kind: str = KIND, **fields: Any) -> None:
-        """A server says how what it shall have now fares; it runs that, if it is in force."""
-        meant = self.meant(server, kind)
-        running = meant if state in ("applied", "changed_locally") else ()
-        word = Word(
-            server.id, f"policy/{kind}", "", state, self.desk.now, message, **{"revisions": meant, "running": running, **fields}
-        )
+        """A server says how what is desired there now fares; that is applied, if it is in force."""
+        observed = self.desired(server, kind)
+        applied = observed if state in ("applied", "changed_locally") else ()
+        said = {"observed": observed, "applied": applied, **fields}
+        word = Word(server.id, f"policy/{kind}", "", state, self.desk.now, message, **said)
         self.desk.do(rows.save_report, server.account, word)
 
     # --- Decisions ----------------------------------------------------------------------------------------------------------
@@ -94,13 +94,17 @@ class Fleet:
     # --- What there is ------------------------------------------------------------------------------------------------------
 
     def meant(self, server: Server, kind: str = KIND) -> tuple[int, ...]:
-        """The revisions a server shall have now; links, which send them, must know the same."""
+        """The revisions a server shall have now."""
+        return tuple(each.revision for each in self.desired(server, kind))
+
+    def desired(self, server: Server, kind: str = KIND) -> tuple[ItemVersion, ...]:
+        """What is desired at a server now; links, which send it, must know the same."""
         server = self.desk.load(server)
         root = groups.root(self.tx, server.account)
-        meant = model.meant(rows.scene(self.tx, server.account, kind, root).ways[server.group_id], server.id)
+        found = model.desired_items(rows.scene(self.tx, server.account, kind, root).ways[server.group_id], server.id)
         sent = desired_rows.layout(self.tx, server.account).desired(server.id, server.group_id)
-        assert sent.revisions(f"policy/{kind}") == meant
-        return meant
+        assert sent.versions(f"policy/{kind}") == found
+        return found
 
     def has(self, policy: Policy, *servers: Server) -> list[str]:
         """The names of those servers that shall have this revision now."""

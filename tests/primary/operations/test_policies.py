@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from enlist import certificates, documents
-from enlist.documents import Item
+from enlist.documents import Item, ItemVersion
 from enlist.layers import Layer
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
@@ -442,8 +442,30 @@ def test_who_is_not_in_the_stage_is_pending_and_told_why(fleet: Fleet) -> None:
     assert (fares[waiting].status, fares[waiting].message) == (Status.PENDING, "its stage has not begun")
 
 
+def test_a_word_on_the_same_revision_with_another_body_is_not_applied(fleet: Fleet) -> None:
+    """As after a restore: the primary gave the number again, to another body."""
+    server = fleet.server("paris", "Sites")
+    policy = fleet.set("Sites", NTP)
+    other = (ItemVersion(policy.revision, "d" * 64),)
+    [desired] = fleet.desired(server)
+    for observed, applied in ((other, other), (other, (desired,)), ((desired,), other)):
+        fleet.say(server, observed=observed, applied=applied)
+        assert fleet.counts("Sites").by_status == {Status.PENDING: 1}
+    fleet.say(server)
+    assert fleet.counts("Sites").by_status == {Status.APPLIED: 1}
+
+
+def test_what_was_said_is_read_as_it_was_written(fleet: Fleet) -> None:
+    server = fleet.server("paris", "Sites")
+    observed, applied = (ItemVersion(7, "a" * 64), ItemVersion(2**62 - 1, "b" * 64)), (ItemVersion(7, "c" * 64),)
+    fleet.say(server, "failed", observed=observed, applied=applied)
+    fleet.say(fleet.server("rome", "Sites"), "received", observed=(), applied=())
+    found = rows.reports(fleet.tx, ACME, KIND).values()
+    assert {(each.observed, each.applied) for each in found} == {(observed, applied), ((), ())}
+
+
 def test_nobody_s_word_is_kept_that_is_not_there(fleet: Fleet) -> None:
-    stranger = Word("nobodyhere", f"policy/{KIND}", "", "applied", fleet.desk.now, revisions=(1,))
+    stranger = Word("nobodyhere", f"policy/{KIND}", "", "applied", fleet.desk.now, observed=(ItemVersion(1, "d" * 64),))
     with fleet.desk.unchanged():
         fleet.desk.do(rows.save_report, ACME, stranger)
 

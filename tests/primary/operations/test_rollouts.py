@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from enlist.documents import ItemVersion
 from enlist.runtime.schedules import Window
 from enlist_primary.model.policies import Policy
 from enlist_primary.model.rollouts import ALL, PATIENCE, Presence, RolloutState, Stages, place
@@ -105,10 +106,14 @@ def test_what_was_changed_locally_had_been_put_in_force(fleet: Fleet) -> None:
 def test_a_word_on_another_revision_is_none_on_this_one(fleet: Fleet) -> None:
     """A late word of the revision before, or one that was made up, brings nothing on."""
     policy, (first, *_) = begun(fleet)
-    for revisions in ((policy.revision - 1,), (), (policy.revision, 1), (10**6,)):
-        fleet.say(first, "applied", revisions=revisions, running=(policy.revision - 1,))
-        assert fleet.look()[0] == []
-        fleet.say(first, "failed", revisions=revisions)
+    [now] = fleet.desired(first)
+    before = ItemVersion(policy.revision - 1, now.digest)
+    other_body = ItemVersion(policy.revision, "d" * 64)
+    for observed in ((before,), (), (now, before), (ItemVersion(10**6, now.digest),), (other_body,)):
+        for applied in (before, other_body):
+            fleet.say(first, "applied", observed=observed, applied=(applied,))
+            assert fleet.look()[0] == []
+        fleet.say(first, "failed", observed=observed)
         assert fleet.look()[0] == []
 
 
