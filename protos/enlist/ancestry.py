@@ -22,14 +22,14 @@ from google.protobuf.message import DecodeError
 
 from enlist import certificates
 from enlist.certificates import Authority
-from enlist.documents import DesiredSet, Origin, Stamp
+from enlist.documents import DesiredSet, Origin, SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
 
 LEVELS = 16
 """Primaries above another one, at most."""
 REMEMBERED = 256
-"""Primaries of which the newest stamp is remembered, at most: whoever invents ways up shall not fill the disk."""
+"""Primaries of which the newest version is remembered, at most: whoever invents ways up shall not fill the disk."""
 LIFETIME = 10 * 365 * 86400
 """Seconds for which a cross-certificate is made out: as long as an authority's own. What ends it is the upper primary's word."""
 
@@ -39,12 +39,12 @@ _STATES = (pb.ANCESTOR_STATE_PRESENT, pb.ANCESTOR_STATE_KEPT, pb.ANCESTOR_STATE_
 
 
 class Above(NamedTuple):
-    """A primary above, once both ends of the step to it have been verified. `stamp` is that of the consent."""
+    """A primary above, once both ends of the step to it have been verified. `version` is that of the consent."""
 
     name: str
     authority: Authority
     origin: Origin
-    stamp: Stamp
+    version: SetVersion
     state: pb.AncestorState.ValueType
 
 
@@ -52,31 +52,31 @@ class Above(NamedTuple):
 class Memory:
     """What keeps an older word from counting again, also after its primary was not above for a while.
 
-    `words` are the newest stamps of each primary's consent, by its fingerprint; `sets` those of the sets of primaries that stand
+    `words` are the newest versions of each primary's consent, by its fingerprint; `sets` those of the sets of primaries that stand
     above no more.
     """
 
-    words: Mapping[str, Stamp] = field(default_factory=dict)
-    sets: Mapping[str, Stamp] = field(default_factory=dict)
+    words: Mapping[str, SetVersion] = field(default_factory=dict)
+    sets: Mapping[str, SetVersion] = field(default_factory=dict)
 
-    def after(self, found: Sequence[Above], own: Authority, held: Mapping[str, Stamp]) -> Memory:
-        """Once these stand above `own`; `held` are the stamps of the sets held so far. Refused with SET_STALE for an older word."""
+    def after(self, found: Sequence[Above], own: Authority, held: Mapping[str, SetVersion]) -> Memory:
+        """Once these stand above `own`; `held` are the versions of the sets held so far. SET_STALE for an older word."""
         words = dict(self.words)
         lower = own.fingerprint
         for above in found:
-            if above.stamp < words.get(lower, above.stamp):
+            if above.version < words.get(lower, above.version):
                 raise Refused(Reason.SET_STALE, f"An older word of {lower} on whom it stands under came again.")
             words.pop(lower, None)  # the newest stand last
-            words[lower] = above.stamp
+            words[lower] = above.version
             lower = above.authority.fingerprint
         there = {each.authority.fingerprint for each in found}
-        gone = {origin: stamp for origin, stamp in held.items() if origin not in there}
+        gone = {origin: version for origin, version in held.items() if origin not in there}
         return Memory(_newest(words), _newest({**self.sets, **gone}))
 
     def check(self, new: DesiredSet) -> None:
         """Refuses with SET_STALE a set older than one that was held before its origin was gone for a while."""
-        if new.stamp < self.sets.get(new.origin, new.stamp):
-            raise Refused(Reason.SET_STALE, f"A desired set of {new.stamp} came after that of {self.sets[new.origin]}.")
+        if new.version < self.sets.get(new.origin, new.version):
+            raise Refused(Reason.SET_STALE, f"A desired set of {new.version} came after that of {self.sets[new.origin]}.")
 
     def to_json(self) -> str:
         """As it is kept."""
@@ -87,14 +87,14 @@ class Memory:
         """As it was kept; ValueError if this is none."""
         try:
             kept = json.loads(text or "{}")
-            words, sets = ({str(k): Stamp(*map(int, v)) for k, v in kept.get(each, {}).items()} for each in ("words", "sets"))
+            words, sets = ({str(k): SetVersion(*map(int, v)) for k, v in kept.get(each, {}).items()} for each in ("words", "sets"))
         except (AttributeError, TypeError) as error:
             raise ValueError(str(error)) from None
         return cls(words, sets)
 
 
-def _newest(stamps: Mapping[str, Stamp]) -> Mapping[str, Stamp]:
-    return dict(list(stamps.items())[-REMEMBERED:])
+def _newest(versions: Mapping[str, SetVersion]) -> Mapping[str, SetVersion]:
+    return dict(list(versions.items())[-REMEMBERED:])
 
 
 # --- Made by primaries ------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def step(ancestor: pb.Ancestor, lower: Authority) -> Above:
     if consent.upper_key != upper.public_key:
         raise _invalid("is a word on another primary")
     origin = certified(certificates.load(ancestor.cross_certificate), upper, lower)
-    return Above(ancestor.primary_name, upper, origin, Stamp(consent.epoch, consent.number), consent.state)
+    return Above(ancestor.primary_name, upper, origin, SetVersion(consent.epoch, consent.number), consent.state)
 
 
 def certified(cross: x509.Certificate, upper: Authority, lower: Authority) -> Origin:

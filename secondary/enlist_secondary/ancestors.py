@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from enlist import ancestry
 from enlist.ancestry import Above, Memory
 from enlist.certificates import Authority
-from enlist.documents import Origin, Stamp
+from enlist.documents import Origin, SetVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
@@ -50,8 +50,8 @@ class Ancestors:
         except (Refused, DecodeError, msgspec.DecodeError, ValueError) as error:
             _LOG.warning("the primaries above cannot be read; the next link tells them again", path=self._path, problem=str(error))
 
-    def take(self, said: pb.Ancestry, held: Mapping[str, Stamp]) -> bool:
-        """Takes what the own primary says; whether it is anything new. `held` are the stamps of the sets held, by origin.
+    def take(self, said: pb.Ancestry, held: Mapping[str, SetVersion]) -> bool:
+        """Takes what the own primary says; whether it is anything new. `held` are the versions of the sets held, by origin.
 
         Refused: SET_INVALID, WOULD_LOOP, SET_STALE. A primary's word on whom it stands under never goes back to an older one.
         """

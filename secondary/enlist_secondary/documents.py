@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from enlist import documents
 from enlist.ancestry import Memory
-from enlist.documents import DesiredSet, Item, Origin, Stamp
+from enlist.documents import DesiredSet, Item, Origin, SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
@@ -103,12 +103,12 @@ class Documents:
                 del sets[name]
 
     @property
-    def stamps(self) -> dict[str, Stamp]:
-        """The newest stamp that was verified of each origin."""
+    def versions(self) -> dict[str, SetVersion]:
+        """The newest version that was verified of each origin."""
         newest = [*self._sets.values(), *filter(None, self._damaged.values()), *(each.verified for each in self._incoming.values())]
-        found: dict[str, Stamp] = {}
+        found: dict[str, SetVersion] = {}
         for each in newest:
-            found[each.origin] = max(each.stamp, found.get(each.origin, each.stamp))
+            found[each.origin] = max(each.version, found.get(each.origin, each.version))
         return found
 
     # --- What is held ---------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Documents:
         self._damaged.pop(origin, None)
         self._there |= incoming.digests
         coming = self._incoming.get(origin)
-        if coming is not None and coming.verified.stamp <= incoming.verified.stamp:
+        if coming is not None and coming.verified.version <= incoming.verified.version:
             del self._incoming[origin]
         self._drop_bodies()
         return True
@@ -316,8 +316,8 @@ class Documents:
 def _held(kept: DesiredSet) -> pb.Held:
     return pb.Held(
         origin=kept.origin,
-        epoch=kept.stamp.epoch,
-        number=kept.stamp.number,
+        epoch=kept.version.epoch,
+        number=kept.version.number,
         content=kept.content,
         digests=sorted(_digests(kept)),
     )

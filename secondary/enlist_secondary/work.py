@@ -127,7 +127,7 @@ class Work:
 
     def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""
-        if self._ancestors.take(said, self._held.stamps):
+        if self._ancestors.take(said, self._held.versions):
             self._ascended = True
             self._stand()
 

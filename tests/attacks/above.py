@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enlist import certificates, documents
-from enlist.documents import Item, Stamp
+from enlist.documents import Item, SetVersion
 from enlist.layers import Layer, encode
 from enlist.v1 import document_pb2
 from enlist_primary.authority.signer import Signer
@@ -52,7 +52,7 @@ class Above:
     def set(self, number: int, *items: Item, **changes: str) -> document_pb2.SignedSet:
         """A set that it signs for the lower primary's host, or for somebody else."""
         whom = {"account": self.account, "target": self.server, **changes}
-        encoded = documents.encode(stamp=Stamp(1, number), encoded_items=documents.encode_items(items), **whom)
+        encoded = documents.encode(version=SetVersion(1, number), encoded_items=documents.encode_items(items), **whom)
         return self.signer.sign_set(encoded)
 
 

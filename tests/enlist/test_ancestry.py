@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from enlist import ancestry, certificates, channel
 from enlist.certificates import Authority
-from enlist.documents import Origin, Stamp
+from enlist.documents import Origin, SetVersion
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
@@ -83,7 +83,7 @@ def test_each_step_up_names_whom_the_upper_primarys_sets_are_made_out_for() -> N
         Origin(middle.authority.public_key, ACCOUNT, "aaaaaaaaaa"),
         Origin(top.authority.public_key, ACCOUNT, "bbbbbbbbbb"),
     ]
-    assert found[0].stamp == Stamp(1, 7)
+    assert found[0].version == SetVersion(1, 7)
 
 
 def test_nobody_stands_above_a_primary_that_names_nobody() -> None:

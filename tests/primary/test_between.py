@@ -205,7 +205,7 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
 
     stream: Any = Stream()
     await upstream._Attached(own, stream).hear()
-    assert [kept.verified.stamp.number for kept in own.upper.sets] == [5]
+    assert [kept.verified.version.number for kept in own.upper.sets] == [5]
 
 
 async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(

@@ -136,10 +136,10 @@ class Upper:
     def held(self) -> Iterator[document_pb2.Held]:
         """Which sets are here, for the secondary on this host to send only others."""
         for origin, kept in self._sets.items():
-            stamp = kept.verified.stamp
+            version = kept.verified.version
             digests = sorted(kept.desired.digests)
             content = kept.verified.content
-            yield document_pb2.Held(origin=origin, epoch=stamp.epoch, number=stamp.number, content=content, digests=digests)
+            yield document_pb2.Held(origin=origin, epoch=version.epoch, number=version.number, content=content, digests=digests)
 
     # --- What comes -------------------------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Upper:
             if self._row is None:
                 return
             found = ancestry.verify(said, self._signer.authority)
-            held = {origin: kept.verified.stamp for origin, kept in self._sets.items()}
+            held = {origin: kept.verified.version for origin, kept in self._sets.items()}
             memory = self._row.memory.after(found, self._signer.authority, held)
             origins = [each.authority.fingerprint for each in found]
             row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), origins, memory)

@@ -61,7 +61,7 @@ class Upper:
     signature: bytes
     ancestry: bytes = b""
     memory: Memory = field(default_factory=Memory)
-    """The newest stamps of what came from above."""
+    """The newest versions of what came from above."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from enlist.ancestry import Memory
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist_primary.model.accounts import PRIMARY
@@ -41,8 +41,8 @@ def stand_under(
     number = record(tx, PRIMARY, action, "", PRIMARY_ITSELF, now, upper=name, fingerprint=fingerprint, leaves=state.value)
     consent, signature = b"", b""
     if state is not UpperState.GONE:
-        stamp = {"epoch": levels.epoch(tx), "number": number}
-        consent = document_pb2.Consent(upper_key=key, state=ANCESTOR_STATES[state], **stamp).SerializeToString()
+        version = {"epoch": levels.epoch(tx), "number": number}
+        consent = document_pb2.Consent(upper_key=key, state=ANCESTOR_STATES[state], **version).SerializeToString()
         signature = sign(consent)
     same = known is not None and known.authority == authority and state is not UpperState.GONE
     ancestry = known.ancestry if same and known is not None else b""
@@ -58,11 +58,11 @@ def stand_under(
 
 def _with_sets(tx: Transaction, memory: Memory) -> Memory:
     """What is remembered once no set from above is kept any more."""
-    stamps = dict(memory.sets)
+    versions = dict(memory.sets)
     for origin, signed in levels.upper_sets(tx).items():
         said = document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
-        stamps[origin] = Stamp(said.epoch, said.number)
-    return Memory(memory.words, stamps)
+        versions[origin] = SetVersion(said.epoch, said.number)
+    return Memory(memory.words, versions)
 
 
 def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:

@@ -9,7 +9,7 @@ import grpc.aio
 
 from enlist import __version__, documents, names
 from enlist.channel import PROTOCOL
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
 from enlist.runtime.logs import Log
@@ -120,7 +120,7 @@ class _Body:
         self._runs: frozenset[tuple[str, str]] = frozenset()
         self._upper_version = -1
         self._ancestry = document_pb2.Ancestry()  # as it was told over this link
-        self._next: tuple[Desired, Stamp] | None = None
+        self._next: tuple[Desired, SetVersion] | None = None
         self._welcomed = False
         self._writer: asyncio.Task[None] | None = None
         self._lower = Lower(own, self._account, self._id, self._begin_writing)
@@ -191,7 +191,7 @@ class _Body:
 
     # --- Out ------------------------------------------------------------------------------------------------------------------
 
-    def _deliver(self, wanted: Desired, stamp: Stamp) -> None:
+    def _deliver(self, wanted: Desired, stamp: SetVersion) -> None:
         """Puts a set in line in place of one that waits there; the line is one place long."""
         self._next = wanted, stamp
         self._begin_writing()
@@ -254,7 +254,7 @@ class _Body:
             await self._stream.write(pb.FromPrimary(ancestry=self._ancestry))
         for kept in sets:
             origin = kept.signed.origin
-            stamp = kept.verified.stamp
+            stamp = kept.verified.version
             said = (stamp.epoch, stamp.number, kept.verified.content)  # one made out for another server has another stamp
             if self._held.get(origin) != said and await self._send(PRIMARY, kept.signed, kept.desired):
                 self._held[origin] = said
