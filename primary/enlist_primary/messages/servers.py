@@ -33,7 +33,7 @@ def code(authority: Authority, server: Server) -> str:
     """The server's comparison code; empty for an unused invitation."""
     if server.public_key is None:
         return ""
-    return certificates.comparison_code(authority.public_key, server.public_key, server.account)
+    return certificates.comparison_code(authority.primary_id, server.public_key, server.account)
 
 
 def _remnant(word: Word) -> server_pb2.Remnant:
