@@ -52,6 +52,17 @@ class SetVersion(NamedTuple):
         return f"epoch {self.epoch}, number {self.number}"
 
 
+class Place(NamedTuple):
+    """Within what set versions are compared: the origin's primary id, its account, and the server there.
+
+    An account's journal orders its sets; but one server's set that still holds may be older than another's.
+    """
+
+    origin: str
+    account: str
+    target: str
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One thing that is wanted: see `Item` in the contract. `digest` is the body's SHA-256, 32 bytes."""
@@ -65,13 +76,18 @@ class Item:
 
 @dataclass(frozen=True)
 class DesiredSet:
-    """A set that has been verified."""
+    """A set that has been verified. `origin` is the primary id of its origin."""
 
     origin: str
     account: str
     target: str
     version: SetVersion
     items: tuple[Item, ...]
+
+    @property
+    def place(self) -> Place:
+        """Within what its version counts."""
+        return Place(self.origin, self.account, self.target)
 
     @property
     def content(self) -> bytes:
@@ -87,9 +103,14 @@ class Origin(NamedTuple):
     target: str
 
     @property
-    def fingerprint(self) -> str:
-        """The origin's name."""
+    def primary_id(self) -> str:
+        """The origin's name: until there are succession chains, its authority's key is its first."""
         return certificates.fingerprint(self.public_key)
+
+    @property
+    def place(self) -> Place:
+        """Within what the versions of its sets count."""
+        return Place(self.primary_id, self.account, self.target)
 
 
 def digest(body: bytes) -> bytes:
@@ -150,7 +171,7 @@ def verify(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
     if not (0 < message.epoch < _LARGEST and 0 < message.number < _LARGEST) or len(message.items) > ITEM_LIMIT:
         raise _invalid("has a version or a length that no primary gives it")
     version = SetVersion(message.epoch, message.number)
-    return DesiredSet(origin.fingerprint, message.account, message.target, version, tuple(map(_item, message.items)))
+    return DesiredSet(origin.primary_id, message.account, message.target, version, tuple(map(_item, message.items)))
 
 
 def _parse(desired_set: bytes) -> pb.DesiredSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from enlist import documents
 from enlist.documents import Origin
+from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
@@ -59,7 +60,7 @@ class Work:
         """The primary on this host, if the owner joined the two."""
         if config.local_primary is None:
             return None
-        socket, above = Path(config.local_primary.socket), lambda: self._ancestors.message
+        socket, above = Path(config.local_primary.socket), lambda: self._ancestors.ascent.message
         known = state.load(config.folder)
         upstream = Upstream(
             socket, self._held, identity.authority, known.primary_name, above, self._now, lambda: self._outlet.nudge()
@@ -115,7 +116,8 @@ class Work:
             if message.HasField("ancestry"):
                 self._ascend(message.ancestry)
         except Refused as refused:
-            _LOG.warning("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
+            lasts: Callable[..., None] = _LOG.alarm if refused.reason in ALARMS else _LOG.warning
+            lasts("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
         try:
             self._held.receive(signed, message.bodies)
         except Refused as refused:
@@ -132,7 +134,7 @@ class Work:
             self._stand()
 
     def _stand(self) -> None:
-        self._held.stand(self._ancestors.origins, self._ancestors.unlocked, self._ancestors.memory)
+        self._held.stand(self._ancestors.origins, self._ancestors.unlocked, self._ancestors.ascent.memory)
 
     async def farewell(self, bequest: str) -> None:
         """The primary above has ended this enrolment; `bequest` says what stays with the servers below."""
@@ -170,7 +172,7 @@ class Work:
         ascended, self._ascended = self._ascended, False
         try:
             if ascended:  # first: without it a restart would take back what the sets from further up put in force
-                await to_the_end(self._ancestors.save)
+                await to_the_end(self._ancestors.save, self._ancestors.ascent)
                 ascended = False
             await self._held.save()
         except Refused as refused:

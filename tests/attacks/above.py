@@ -35,7 +35,7 @@ class Above:
 
     def consent(self, number: int, state: Any = PRESENT) -> tuple[bytes, bytes]:
         """The lower primary's word on whether it stands under this one, and its signature."""
-        said = document_pb2.Consent(upper_key=self.signer.authority.public_key, epoch=1, number=number, state=state)
+        said = document_pb2.Consent(parent_primary_id=self.signer.authority.primary_id, epoch=1, number=number, state=state)
         return said.SerializeToString(), self.lower.sign_consent(said.SerializeToString())
 
     def step(self, number: int = 1, state: Any = PRESENT) -> document_pb2.Ancestor:

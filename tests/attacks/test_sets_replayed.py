@@ -96,12 +96,12 @@ def lie(pair: Pair, which: str) -> document_pb2.SignedSet:
 
 def _named(signer: Signer, encoded: bytes, pair: Pair) -> document_pb2.SignedSet:
     signed = signer.sign_set(encoded)
-    signed.origin = pair.running.authority.fingerprint
+    signed.origin = pair.running.authority.primary_id
     return signed
 
 
 def _renamed(signed: document_pb2.SignedSet, signer: Signer) -> document_pb2.SignedSet:
-    return document_pb2.SignedSet(desired_set=signed.desired_set, signature=signed.signature, origin=signer.authority.fingerprint)
+    return document_pb2.SignedSet(desired_set=signed.desired_set, signature=signed.signature, origin=signer.authority.primary_id)
 
 
 LIES = {

@@ -58,7 +58,7 @@ def primary() -> Primary:
 
 def step(lower: Primary, upper: Primary, server: str = "aaaaaaaaaa", number: int = 7, name: str = "Head office") -> pb.Ancestor:
     """An honest step from one primary up to another."""
-    consent = pb.Consent(upper_key=upper.authority.public_key, epoch=1, number=number, state=pb.ANCESTOR_STATE_PRESENT)
+    consent = pb.Consent(parent_primary_id=upper.authority.primary_id, epoch=1, number=number, state=pb.ANCESTOR_STATE_PRESENT)
     said = consent.SerializeToString()
     return pb.Ancestor(
         primary_name=name,
@@ -118,7 +118,7 @@ def test_a_sibling_is_no_ancestor() -> None:
 def test_a_word_that_this_version_does_not_know_counts_for_nothing(state: int) -> None:
     low, upper = primary(), primary()
     odd = step(low, upper)
-    consent = pb.Consent(upper_key=upper.authority.public_key, epoch=1, number=1, state=state)  # type: ignore[arg-type]  # on purpose
+    consent = pb.Consent(parent_primary_id=upper.authority.primary_id, epoch=1, number=1, state=state)  # type: ignore[arg-type]  # on purpose
     odd.consent = consent.SerializeToString()
     odd.consent_signature = low.signer.sign_consent(odd.consent)
     assert refusal([odd], low).reason is Reason.SET_INVALID

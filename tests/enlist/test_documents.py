@@ -22,7 +22,7 @@ VERSION = SetVersion(1, 7)
 
 def signed(*items: Item, origin: Origin = ORIGIN, version: SetVersion = VERSION) -> pb.SignedSet:
     encoded = documents.encode(origin.account, origin.target, version, documents.encode_items(items))
-    return pb.SignedSet(desired_set=encoded, signature=documents.sign(KEY, encoded), origin=origin.fingerprint)
+    return pb.SignedSet(desired_set=encoded, signature=documents.sign(KEY, encoded), origin=origin.primary_id)
 
 
 def refused(each: pb.SignedSet, origin: Origin = ORIGIN) -> str:
@@ -35,7 +35,7 @@ def refused(each: pb.SignedSet, origin: Origin = ORIGIN) -> str:
 def test_a_set_comes_out_as_it_was_signed() -> None:
     items = (ITEM, Item("task/update", "bbbbbbbbbb", 6, BODY), Item("window", "/", 3, BODY))
     verified = documents.verify(signed(*items), ORIGIN)
-    assert verified == DesiredSet(ORIGIN.fingerprint, "acme.example", "aaaaaaaaaa", VERSION, items)
+    assert verified == DesiredSet(ORIGIN.primary_id, "acme.example", "aaaaaaaaaa", VERSION, items)
     assert documents.verify(signed(), ORIGIN).items == ()
 
 
@@ -149,20 +149,20 @@ def test_sets_have_bounds() -> None:
 @given(st.binary(max_size=300))
 def test_whatever_the_authority_signs_is_read_or_refused(content: bytes) -> None:
     """Attacks row 37: a primary that has gone mad ends no daemon."""
-    each = pb.SignedSet(desired_set=content, signature=documents.sign(KEY, content), origin=ORIGIN.fingerprint)
+    each = pb.SignedSet(desired_set=content, signature=documents.sign(KEY, content), origin=ORIGIN.primary_id)
     refused(each)
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_whatever_is_no_signature_is_refused(content: bytes, signature: bytes) -> None:
-    refused(pb.SignedSet(desired_set=content, signature=signature, origin=ORIGIN.fingerprint))
+    refused(pb.SignedSet(desired_set=content, signature=signature, origin=ORIGIN.primary_id))
 
 
 # --- Which of two counts ------------------------------------------------------------------------------------------------------
 
 
 def verified(version: SetVersion, *items: Item) -> DesiredSet:
-    return DesiredSet(ORIGIN.fingerprint, ORIGIN.account, ORIGIN.target, version, items)
+    return DesiredSet(ORIGIN.primary_id, ORIGIN.account, ORIGIN.target, version, items)
 
 
 def test_the_first_set_counts() -> None:

@@ -99,8 +99,8 @@ async def test_a_primary_that_stood_above_may_stand_below_once_it_does_so_no_mor
     await own.database.write(ACCOUNT, levels.allow, ACCOUNT, id, True, None, PRIMARY_ITSELF, own.now())
     above = await stand_under(own)
     authority = certificates.der(above.signer.authority.certificate)
-    present, own_key = document_pb2.ANCESTOR_STATE_PRESENT, own.signer.authority.public_key
-    consent = document_pb2.Consent(upper_key=own_key, epoch=1, number=1, state=present).SerializeToString()
+    present, parent = document_pb2.ANCESTOR_STATE_PRESENT, own.signer.authority.primary_id
+    consent = document_pb2.Consent(parent_primary_id=parent, epoch=1, number=1, state=present).SerializeToString()
     signature = above.signer.sign_consent(consent)
     said = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
     stream = Stream()

@@ -97,7 +97,7 @@ class Primary:
     @property
     def name(self) -> str:
         """Its fingerprint."""
-        return self.origin.fingerprint
+        return self.origin.primary_id
 
     def sign(self, wishes: Sequence[Wish], version: SetVersion | None = None, target: str | None = None) -> pb.SignedSet:
         """A set of these wishes under the next version, or the given one."""

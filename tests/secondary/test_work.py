@@ -18,6 +18,7 @@ from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import policies
 from enlist_secondary import work as works
+from enlist_secondary.ancestors import Ascent
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
@@ -320,7 +321,7 @@ async def test_who_stands_above_is_written_down_also_after_a_fault(site: Site) -
     """Or a restart would take back what the sets from further up put in force."""
     saved: list[bool] = []
 
-    def save() -> None:
+    def save(ascent: Ascent) -> None:
         saved.append(True)
         if len(saved) < 3:
             raise RuntimeError("can't start new thread")

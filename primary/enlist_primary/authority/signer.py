@@ -55,9 +55,9 @@ class Signer:
         """This primary's word on which primary it stands under."""
         return ancestry.sign_consent(self._key, consent)
 
-    def cross_certificate(self, lower: Authority, account: str, server_id: str, now: int) -> bytes:
-        """The certificate (DER) over the authority of a primary that stands below, through this server of this account."""
-        return ancestry.cross_certificate(self._key, self.authority, lower, account, server_id, now)
+    def cross_certificate(self, lower: Authority, account: str, server_id: str, not_before: int) -> bytes:
+        """The certificate (DER) over a child's authority, for this server of this account; see `ancestry.cross_certificate`."""
+        return ancestry.cross_certificate(self._key, self.authority, lower, account, server_id, not_before)
 
     def issue_secondary(self, key: ec.EllipticCurvePublicKey, account: str, server_id: str, lifetime: int, now: int) -> bytes:
         """A secondary's certificate (DER): an X.509-SVID with the one SAN that names it."""

@@ -55,6 +55,7 @@ class Hierarchy(Groups):
         return pb.PrimaryStatus(
             primary_name=own.config.name,
             fingerprint=own.signer.authority.fingerprint,
+            primary_id=own.signer.authority.primary_id,
             ssl_port=own.ports.ssl,
             api_port=own.ports.api,
             addresses=own.addresses,

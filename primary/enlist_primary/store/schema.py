@@ -137,7 +137,7 @@ _DOCUMENTS = """
 ALTER TABLE account ADD COLUMN landing_group text;  -- where servers land that nobody has given another place; none: the root group
 -- The number of the last decision that changed what any server of the account shall get.
 ALTER TABLE account ADD COLUMN desired bigint NOT NULL DEFAULT 0;
--- Grows when the primary's data was restored: the first half of every stamp. The primary's own, on the account '.'.
+-- Grows when the primary's data was restored: the first half of every set version. The primary's own, on the account '.'.
 ALTER TABLE account ADD COLUMN epoch bigint NOT NULL DEFAULT 1;
 
 -- A group's maintenance window: a cron expression, seconds, and a time zone (none: UTC).
@@ -277,9 +277,16 @@ CREATE INDEX task_result_server ON task_result (account, server_id);
 
 -- A middle server: its host runs a primary, which stands under this one if it may.
 ALTER TABLE server ADD COLUMN may_have_secondaries bigint NOT NULL DEFAULT 0;
-ALTER TABLE server ADD COLUMN lower_key text;           -- SHA-256 of that primary's authority, hex; none: no primary stands below
+ALTER TABLE server ADD COLUMN child_primary_id text;    -- of that primary; none: no primary stands below
 ALTER TABLE server ADD COLUMN cross_certificate bytea;  -- this primary's authority over that key, DER
 ALTER TABLE server ADD COLUMN bequest text;             -- of a removed one: 'keep', 'freeze' or 'delete'
+
+-- When the newest cross-certificate over a child's key begins. The next one begins later, also for another account, and also
+-- once the server of the last one is removed.
+CREATE TABLE certified_key (
+    child_key text NOT NULL PRIMARY KEY,        -- SHA-256, hex
+    not_before bigint NOT NULL                  -- Unix seconds
+);
 
 -- What last stood below middle servers, as those said: observations.
 CREATE TABLE below_server (
@@ -307,12 +314,12 @@ CREATE TABLE upper (
     consent bytea NOT NULL,                     -- this authority's word, and its signature
     signature bytea NOT NULL,
     ancestry bytea NOT NULL,                    -- all primaries above, serialised; empty until the one above has certified this one
-    memory text NOT NULL                        -- JSON: the newest stamps, so that nothing older counts again
+    memory text NOT NULL                        -- JSON: the newest versions, so that nothing older counts again
 );
 -- The newest set of each primary above, under its signature.
 CREATE TABLE upper_set (
     account text NOT NULL REFERENCES account (domain),
-    origin text NOT NULL,
+    origin text NOT NULL,                       -- its primary id
     signed bytea NOT NULL,
     PRIMARY KEY (account, origin)
 );

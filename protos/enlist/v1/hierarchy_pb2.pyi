@@ -535,6 +535,7 @@ class PrimaryStatus(_message.Message):
     SERVERS_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     ABOVE_FIELD_NUMBER: _builtins.int
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
     primary_name: _builtins.str
     """The primary's own name."""
     fingerprint: _builtins.str
@@ -549,6 +550,8 @@ class PrimaryStatus(_message.Message):
     """Links open now, of all accounts the caller may see."""
     stalled: _builtins.int
     """Links that ended but whose peer does not read, so that the end cannot be delivered."""
+    primary_id: _builtins.str
+    """The primary id: the fingerprint of its first authority, 64 lower-case hex digits."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The addresses the primary goes by, the first one standing in join lines."""
@@ -589,10 +592,11 @@ class PrimaryStatus(_message.Message):
         servers: _abc.Iterable[Global___StateCount] | None = ...,
         refusals: _abc.Iterable[Global___RefusalCount] | None = ...,
         above: _abc.Iterable[Global___UpperPrimary] | None = ...,
+        primary_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "addresses", b"addresses", "api_port", b"api_port", "certificate_expire_time", b"certificate_expire_time", "connected", b"connected", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusals", b"refusals", "servers", b"servers", "ssl_port", b"ssl_port", "stalled", b"stalled", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "addresses", b"addresses", "api_port", b"api_port", "certificate_expire_time", b"certificate_expire_time", "connected", b"connected", "fingerprint", b"fingerprint", "primary_id", b"primary_id", "primary_name", b"primary_name", "refusals", b"refusals", "servers", b"servers", "ssl_port", b"ssl_port", "stalled", b"stalled", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -610,16 +614,19 @@ class UpperPrimary(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     CONNECTED_TIME_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
     primary_name: _builtins.str
     """Its own name."""
     fingerprint: _builtins.str
-    """Its fingerprint."""
+    """The fingerprint of its authority."""
     state: _document_pb2.AncestorState.ValueType
     """Whether it still stands above, and what of it stays if it does not."""
     connected: _builtins.bool
     """Of the nearest: whether the link to it is open, as the secondary on this primary's host says."""
     refusal: _builtins.str
     """Of the nearest: why it refuses this primary, for people; empty if it does not."""
+    primary_id: _builtins.str
+    """Its primary id."""
     @_builtins.property
     def connected_time(self) -> _timestamp_pb2.Timestamp:
         """Of the nearest: when that link was last opened or closed; absent if that is not known."""
@@ -633,10 +640,11 @@ class UpperPrimary(_message.Message):
         connected: _builtins.bool = ...,
         connected_time: _timestamp_pb2.Timestamp | None = ...,
         refusal: _builtins.str = ...,
+        primary_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "connected_time", b"connected_time", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusal", b"refusal", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "connected_time", b"connected_time", "fingerprint", b"fingerprint", "primary_id", b"primary_id", "primary_name", b"primary_name", "refusal", b"refusal", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
