@@ -221,7 +221,7 @@ async def vouched(
             f"The primary at {primary.address} has the fingerprint {shown}, not {fingerprint}.",
         )
     check_unchanged(primary, known.accepted(primary.address))
-    if known.holds(shown):
+    if known.holds(primary.authority.primary_id):
         return Way.KNOWN
     if fingerprint is not None:
         return Way.FINGERPRINT
