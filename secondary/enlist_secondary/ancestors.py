@@ -54,18 +54,23 @@ class Ancestors:
         """
         try:
             kept = msgspec.json.decode(files.read(self._path), type=_Kept)
-            self.ascent = Ascent(memory=Memory.from_json(kept.memory))
-            said = pb.Ancestry.FromString(kept.ancestry)
-            self.ascent = Ascent(said, tuple(ancestry.verify(said, self._own)), self.ascent.memory)
         except FileNotFoundError:
             return
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.ascent = Ascent(memory=Memory(damaged=str(error)))
+        except (Refused, msgspec.DecodeError, UnicodeDecodeError) as error:
+            kept, memory = _Kept(b"", ""), Memory(damaged=str(error))
+        else:
+            memory = Memory.from_json(kept.memory)
+        if memory.damaged:
+            _LOG.alarm("what is remembered of the primaries above cannot be read", path=self._path, problem=memory.damaged)
+        self.ascent = Ascent(*self._verified(kept.ancestry), memory)
+
+    def _verified(self, kept: bytes) -> tuple[pb.Ancestry, tuple[Above, ...]]:
+        try:
+            said = pb.Ancestry.FromString(kept)
+            return said, tuple(ancestry.verify(said, self._own))
         except (Refused, DecodeError) as error:
             _LOG.warning("the primaries above cannot be read; the next link tells them again", path=self._path, problem=str(error))
-        if self.ascent.memory.damaged:
-            problem = self.ascent.memory.damaged
-            _LOG.alarm("what is remembered of the primaries above cannot be read", path=self._path, problem=problem)
+            return pb.Ancestry(), ()
 
     def take(self, said: pb.Ancestry, held: Mapping[Place, SetVersion]) -> bool:
         """Takes what the own primary says; whether it is anything new. `held` are the versions of the sets held.

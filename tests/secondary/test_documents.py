@@ -298,6 +298,38 @@ async def test_an_origin_that_leaves_and_comes_back_keeps_its_newest_set(tmp_pat
     assert await contents(loaded(tmp_path, upper, lower)) == expected(MOTD)
 
 
+async def test_set_of_an_older_step_of_its_origin_does_not_count(tmp_path: Path) -> None:
+    """The parent moved to another account of its own parent: what was wanted there is neither in force nor in the way."""
+    upper, lower = Primary(number=1000), Primary()
+    held = loaded(tmp_path, upper, lower)
+    held.receive(upper.sign([NTP]), [NTP.body])
+    await held.save()
+    moved = Primary("other.example", "bbbbbbbbbb", upper.key)
+    held.stand([moved.origin, lower.origin])
+    assert await contents(held) == []
+    assert reason(lambda: held.receive(upper.sign([NTP]), [])) is Reason.SET_INVALID
+    held.receive(moved.sign([MOTD]), [MOTD.body])
+    assert await held.save()
+    assert await contents(held) == expected(MOTD)
+    assert await contents(loaded(tmp_path, moved, lower)) == expected(MOTD)
+    assert [each.target for each in held.held()] == ["bbbbbbbbbb"]
+
+
+async def test_set_that_is_written_as_its_step_ends_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upper, lower = Primary(), Primary()
+    moved = Primary("other.example", "bbbbbbbbbb", upper.key)
+    slow, held = Slow(monkeypatch), loaded(tmp_path, upper, lower)
+    held.receive(upper.sign([MOTD]), [MOTD.body])
+    saving = asyncio.create_task(held.save())
+    await eventually(slow.begun.is_set)
+    held.stand([moved.origin, lower.origin])
+    slow.go.set()
+    await saving
+    await held.save()
+    assert held.held() == []
+    assert await contents(loaded(tmp_path, moved, lower)) == []
+
+
 async def test_a_set_that_is_written_as_its_origin_leaves_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upper, lower = Primary(), Primary()
     slow, held = Slow(monkeypatch), loaded(tmp_path, upper, lower)
