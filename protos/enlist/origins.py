@@ -71,7 +71,8 @@ class Memory:
 
     @property
     def primaries(self) -> Sequence[str]:
-        """The ids of all primaries of which something is remembered."""
+        """The ids of all primaries of which something is remembered. Refused: ORIGINS_UNREADABLE."""
+        self._check_readable()
         found = {part for key in self.steps for part in key.split("/")} | {key.split("/")[0] for key in self.sets}
         return sorted(found | set(self.consents))
 
@@ -82,7 +83,7 @@ class Memory:
         """
         there = set(present)
         if not primary_id:
-            return self._without(set(self.primaries) - there)
+            return Memory() if self.damaged else self._without(set(self.primaries) - there)
         self._check_readable()
         if primary_id in there:
             raise Refused(

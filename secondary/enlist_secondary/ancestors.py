@@ -14,10 +14,13 @@ from enlist.ancestry import Above
 from enlist.certificates import Authority
 from enlist.documents import Origin, Place, SetVersion
 from enlist.origins import Memory
-from enlist.reasons import Refused
+from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2 as pb
+from enlist_secondary import identity
+from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.identity import Identity
 
 _LOG = Log("enlist.secondary")
 
@@ -37,6 +40,22 @@ class Ascent:
     memory: Memory = field(default_factory=Memory)
 
 
+def of(folder: Path, mine: Identity, account: str) -> Ancestors:
+    """The way up of the enrolment in this folder, not loaded yet."""
+    origin = Origin(mine.authority.public_key, account, mine.server_id)
+    return Ancestors(folder / "ancestry", mine.authority, origin)
+
+
+def kept(config: SecondaryConfig) -> Ancestors:
+    """The way up as the enrolment of a configuration keeps it. Refused with SERVER_UNKNOWN where there is no enrolment."""
+    mine = identity.load(config.folder)
+    if mine is None:
+        raise Refused(Reason.SERVER_UNKNOWN, "This server has not asked to join yet; no primary is above it.")
+    found = of(config.folder, mine, config.account)
+    found.load()
+    return found
+
+
 class Ancestors:
     """The way up from this server's own primary, kept in one file."""
 
@@ -44,7 +63,7 @@ class Ancestors:
         """`origin` is the own primary, whose sets come first-hand."""
         self._path = path
         self._own = own
-        self._origin = origin
+        self.origin = origin
         self.ascent = Ascent()
 
     def load(self) -> None:
@@ -102,7 +121,7 @@ class Ancestors:
     @property
     def origins(self) -> Sequence[Origin]:
         """Whose sets count, the top-most first, the own primary last."""
-        return [*(each.origin for each in reversed(self.ascent.above)), self._origin]
+        return [*(each.origin for each in reversed(self.ascent.above)), self.origin]
 
     @property
     def unlocked(self) -> frozenset[str]:

@@ -7,14 +7,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from enlist import documents
-from enlist.documents import Origin
 from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_secondary import state
-from enlist_secondary.ancestors import Ancestors
+from enlist_secondary import ancestors, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.documents import Documents, meant, told
@@ -39,14 +37,13 @@ class Work:
 
     def __init__(self, config: SecondaryConfig, identity: Identity, now: Clock) -> None:
         """The identity must hold a certificate: it says for whom sets must be made out."""
-        origin = Origin(identity.authority.public_key, config.account, identity.server_id)
         folder = config.folder
         of_policies, of_tasks = build_policies(config), build_tasks(config)
         self.outbox = Outbox()
         self._outlet = self.outbox.open()
         self._now = now
-        self._ancestors = Ancestors(folder / "ancestry", identity.authority, origin)
-        self._held = Documents(folder / "documents", [origin])
+        self._ancestors = ancestors.of(folder, identity, config.account)
+        self._held = Documents(folder / "documents", [self._ancestors.origin])
         self._policies = Policies(folder / "policies", self._held, of_policies, self.outbox, now)
         self._tasks = Tasks(folder / "tasks", self._held, of_tasks, self.outbox, now)
         kinds = {documents.POLICY + kind for kind in of_policies} | {documents.TASK + kind for kind in of_tasks}

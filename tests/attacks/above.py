@@ -27,11 +27,13 @@ class Above:
     account: str = "corp.example"
     server: str = "m" * 10
     signer: Signer = field(default_factory=new_signer)
+    begins: int = MADE_AT
+    """When its cross-certificate begins."""
 
     @property
     def fingerprint(self) -> str:
         """As origin of its sets."""
-        return self.signer.authority.fingerprint
+        return self.signer.authority.primary_id
 
     def consent(self, number: int, state: Any = PRESENT) -> tuple[bytes, bytes]:
         """The lower primary's word on whether it stands under this one, and its signature."""
@@ -44,7 +46,7 @@ class Above:
         return document_pb2.Ancestor(
             primary_name=self.name,
             authority_certificate=certificates.der(self.signer.authority.certificate),
-            cross_certificate=self.signer.cross_certificate(self.lower.authority, self.account, self.server, MADE_AT),
+            cross_certificate=self.signer.cross_certificate(self.lower.authority, self.account, self.server, self.begins),
             consent=consent,
             consent_signature=signature,
         )

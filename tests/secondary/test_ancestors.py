@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
 
 from enlist.documents import Origin
+from enlist.names import Address
 from enlist.reasons import Reason, Refused
+from enlist.runtime import files
 from enlist_primary.authority.signer import Signer
 from enlist_secondary.ancestors import Ancestors
+from enlist_secondary.cli import main
 from tests.attacks.above import Above, way_up
 from tests.support.pretender import new_signer
+from tests.support.secondaries import Secondary, written
 
 OWN = new_signer()
+HERE, GONE = Above(OWN), Above(OWN)
 
 
 def loaded(folder: Path, own: Signer = OWN) -> Ancestors:
@@ -94,3 +100,49 @@ def test_what_is_above_cannot_be_cleared(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.STATE_FORBIDS
     ancestors.clear(gone.signer.authority.primary_id)
     assert gone.signer.authority.primary_id not in ancestors.ascent.memory.primaries
+
+
+# --- The commands ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secondary(tmp_path: Path) -> Secondary:
+    """A server whose primary was below `GONE` and is below `HERE` now."""
+    secondary = written(tmp_path, Address("127.0.0.1", 1), OWN.authority)
+    kept(secondary.config.folder, GONE)
+    ancestors = loaded(secondary.config.folder)
+    ancestors.take(way_up(HERE.step(2)), {})
+    ancestors.save(ancestors.ascent)
+    return secondary
+
+
+def listed(secondary: Secondary, capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, bool]]:
+    """What `origins list` shows."""
+    assert main(["--config", str(secondary.path), "origins", "list", "--json"]) == 0
+    return {each["primary_id"]: (each["primary_name"], each["above"]) for each in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.parametrize("which", [GONE.fingerprint, "--all"])
+def test_what_is_not_above_is_listed_and_cleared(secondary: Secondary, which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    here, gone = {HERE.fingerprint: ("upper", True)}, {GONE.fingerprint: ("", False)}
+    assert listed(secondary, capsys) == here | gone
+    assert main(["--config", str(secondary.path), "origins", "clear", which]) == 0
+    capsys.readouterr()
+    assert listed(secondary, capsys) == here
+
+
+@pytest.mark.parametrize(
+    ("which", "reason"),
+    [(HERE.fingerprint, "STATE_FORBIDS"), ("ab" * 32, "NOT_FOUND"), ("ab", "INVALID_ARGUMENT")],
+)
+def test_clearing_names_why_it_is_refused(
+    secondary: Secondary, which: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--config", str(secondary.path), "origins", "clear", which]) == 1
+    assert capsys.readouterr().err.startswith(f"{reason}: ")
+
+
+def test_clearing_waits_until_the_daemon_is_stopped(secondary: Secondary, capsys: pytest.CaptureFixture[str]) -> None:
+    with files.lock(secondary.config.lock, Reason.ALREADY_RUNNING, "It runs."):
+        assert main(["--config", str(secondary.path), "origins", "clear", GONE.fingerprint]) == 1
+    assert capsys.readouterr().err.startswith("ALREADY_RUNNING: ")

@@ -40,6 +40,8 @@ class Upper:
         """What is above now; whoever reads more than one thing of it takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
         self._changed: asyncio.Future[None] | None = None
+        self.cleared = asyncio.Event()
+        """Set when somebody clears what is remembered, and then replaced: what was refused before has to be said again."""
         self.connected = False
         self.connected_at: int | None = None
         """Whether the link to the primary above is open, and when it last opened or closed, as the secondary on this host says."""
@@ -104,9 +106,14 @@ class Upper:
         return self.snapshot.origins
 
     @property
+    def own_id(self) -> str:
+        """The id of this primary."""
+        return self._signer.authority.primary_id
+
+    @property
     def primary_ids(self) -> frozenset[str]:
         """This primary and all above it: none of them can stand below."""
-        return frozenset({self._signer.authority.primary_id, *self.snapshot.origins})
+        return frozenset({self.own_id, *self.snapshot.origins})
 
     @property
     def sets(self) -> Sequence[Kept]:
@@ -173,6 +180,8 @@ class Upper:
         async with self._lock:
             row = await self._database.write(PRIMARY, levels.clear_origin, primary_id, self.primary_ids, by, now)
             self._replace_row(row)
+        self.cleared.set()
+        self.cleared = asyncio.Event()
 
     def _replace_row(self, row: model.Upper) -> None:
         if row != self.snapshot.row:

@@ -1094,3 +1094,109 @@ class RenameServerRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenameServerRequest: _TypeAlias = RenameServerRequest  # noqa: Y015
+
+@_typing.final
+class ListOriginsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOriginsRequest: _TypeAlias = ListOriginsRequest  # noqa: Y015
+
+@_typing.final
+class RememberedOrigin(_message.Message):
+    """A primary that is, or was, above this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
+    PRIMARY_NAME_FIELD_NUMBER: _builtins.int
+    ABOVE_FIELD_NUMBER: _builtins.int
+    primary_id: _builtins.str
+    """Its primary id."""
+    primary_name: _builtins.str
+    """Its own name; empty if it is not above now."""
+    above: _builtins.bool
+    """Whether it is above now."""
+    def __init__(
+        self,
+        *,
+        primary_id: _builtins.str = ...,
+        primary_name: _builtins.str = ...,
+        above: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "primary_id", b"primary_id", "primary_name", b"primary_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RememberedOrigin: _TypeAlias = RememberedOrigin  # noqa: Y015
+
+@_typing.final
+class ListOriginsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RememberedOrigin]:
+        """By primary id."""
+
+    def __init__(
+        self,
+        *,
+        origins: _abc.Iterable[Global___RememberedOrigin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origins", b"origins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOriginsResponse: _TypeAlias = ListOriginsResponse  # noqa: Y015
+
+@_typing.final
+class ClearOriginRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    primary_id: _builtins.str
+    """The primary id; empty with `all`."""
+    all: _builtins.bool
+    """Whether all are meant that are not above now; also where what is remembered cannot be read."""
+    def __init__(
+        self,
+        *,
+        primary_id: _builtins.str = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "primary_id", b"primary_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearOriginRequest: _TypeAlias = ClearOriginRequest  # noqa: Y015
+
+@_typing.final
+class ClearOriginResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearOriginResponse: _TypeAlias = ClearOriginResponse  # noqa: Y015
