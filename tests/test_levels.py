@@ -40,10 +40,12 @@ command = ["/bin/sh", "-c", "until [ -e {folder}/go ]; do sleep 0.1; done; touch
 class Place:
     """A secondary with handlers that leave traces in its own folder."""
 
-    def __init__(self, folder: Path, name: str, above: PrimaryProcess, below: PrimaryProcess | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, above: PrimaryProcess, below: PrimaryProcess | None = None, account: str = ACCOUNT
+    ) -> None:
         self.daemon = SecondaryProcess(folder, name)
         self.folder = folder / name
-        line = above.last_line("join", ACCOUNT, "--name", name)
+        line = above.last_line("join", account, "--name", name)
         (self.folder / "join").write_text(line)
         where = ("--config", str(self.daemon.config), "--data", str(self.daemon.data))
         wait_for(lambda: self._joins(*where), 60, what=f"the enrolment of {name}")

@@ -72,7 +72,7 @@ async def _choose(wizard: Wizard, given: Answers, path: Path, standing: Standing
 
 async def _onward(wizard: Wizard, given: Answers, path: Path, standing: Standing, choice: Choice) -> None:
     """The enrolment stays: whoever answers must be the primary it is with."""
-    given = replace(given, primary_fingerprint=standing.fingerprint or given.primary_fingerprint)
+    given = replace(given, primary_fingerprint=standing.primary_id or given.primary_fingerprint)
     interview = Interview(wizard.say, wizard.now, given, path, standing.config)
     asked = _ASKED[choice]
     if choice is Choice.REPAIR:

@@ -31,19 +31,19 @@ class Change(StrEnum):
 
 @dataclass(frozen=True)
 class Standing:
-    """An enrolment that is there: its configuration, its primary's fingerprint if that is known, its last known state."""
+    """An enrolment that is there: its configuration, its primary's id if that is known, its last known state."""
 
     config: SecondaryConfig
-    fingerprint: str | None
+    primary_id: str | None
     state: str
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What shall be: a configuration, whose `enrolment` does not count, and the fingerprint of the primary that was reached."""
+    """What shall be: a configuration, whose `enrolment` does not count, and the id of the primary that was reached."""
 
     config: SecondaryConfig
-    fingerprint: str
+    primary_id: str
     ask_again: bool = False
     """Whether to ask again after a no; where a key was revoked, only another one may."""
     stay: bool = False
@@ -94,10 +94,10 @@ def plan(wanted: Wanted, current: Standing | None, staged: Standing | None, new_
 
 def _is_it(standing: Standing, wanted: Wanted) -> bool:
     """Whether this is already an enrolment in the wanted account of the wanted primary: the key says so, not the address."""
-    if standing.fingerprint is None:
+    if standing.primary_id is None:
         same_primary = standing.config.primary == wanted.config.primary
     else:
-        same_primary = standing.fingerprint == wanted.fingerprint
+        same_primary = standing.primary_id == wanted.primary_id
     used_up = wanted.ask_again and standing.state == "revoked"
     return same_primary and standing.config.account == wanted.config.account and not used_up
 

@@ -76,7 +76,7 @@ class Setup:
 def planned(answered: Answered, person: str, ask_again: bool = False, stay: bool = False) -> Setup:
     """What has to be done, given what stands now; the two flags are those of `plan.Wanted`."""
     path, config = answered.path, answered.wanted
-    wanted = Wanted(config, answered.primary.authority.fingerprint, ask_again, stay)
+    wanted = Wanted(config, answered.primary.authority.primary_id, ask_again, stay)
     enrolment = "main" if not (config.data_folder / "main").exists() else names.new_id(secrets.token_bytes)
     current, staged = standing(path), standing(configs.next_path(path))
     present = current.config if current else None
@@ -102,7 +102,7 @@ def standing(path: Path) -> Standing | None:
         return None
     config = configs.load(path)
     mine = identity.load(config.folder)
-    return Standing(config, mine.authority.fingerprint if mine else None, state.load(config.folder).state)
+    return Standing(config, mine.authority.primary_id if mine else None, state.load(config.folder).state)
 
 
 async def carry_out(setup: Setup, now: Clock) -> State:

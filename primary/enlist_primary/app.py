@@ -85,7 +85,7 @@ class Primary:
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
         observations = Observations(database)
         hub, reports = Hub(), Reports(database)
-        below = Below(database, reports, signer.authority.fingerprint)
+        below = Below(database, reports, signer.authority.primary_id)
         reach = Reach(hub, observations, below, int(clock()))
         self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(

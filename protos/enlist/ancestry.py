@@ -8,9 +8,7 @@ without the second, a primary in the middle could invent one above its own, whos
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,93 +20,47 @@ from google.protobuf.message import DecodeError
 
 from enlist import certificates
 from enlist.certificates import Authority
-from enlist.documents import DesiredSet, Origin, Stamp
+from enlist.documents import Origin, SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
 
 LEVELS = 16
 """Primaries above another one, at most."""
-REMEMBERED = 256
-"""Primaries of which the newest stamp is remembered, at most: whoever invents ways up shall not fill the disk."""
 LIFETIME = 10 * 365 * 86400
 """Seconds for which a cross-certificate is made out: as long as an authority's own. What ends it is the upper primary's word."""
 
 _LABEL = b"enlist-consent-v1\0"
+_NAME_LIMIT = 253  # characters of an account's domain; ids are shorter
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
 _STATES = (pb.ANCESTOR_STATE_PRESENT, pb.ANCESTOR_STATE_KEPT, pb.ANCESTOR_STATE_FROZEN)
 
 
 class Above(NamedTuple):
-    """A primary above, once both ends of the step to it have been verified. `stamp` is that of the consent."""
+    """A primary above, once both ends of the step to it have been verified.
+
+    `version` is that of the consent; `step` says when the cross-certificate begins (Unix seconds): a later one replaces it.
+    """
 
     name: str
     authority: Authority
     origin: Origin
-    stamp: Stamp
+    version: SetVersion
     state: pb.AncestorState.ValueType
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What keeps an older word from counting again, also after its primary was not above for a while.
-
-    `words` are the newest stamps of each primary's consent, by its fingerprint; `sets` those of the sets of primaries that stand
-    above no more.
-    """
-
-    words: Mapping[str, Stamp] = field(default_factory=dict)
-    sets: Mapping[str, Stamp] = field(default_factory=dict)
-
-    def after(self, found: Sequence[Above], own: Authority, held: Mapping[str, Stamp]) -> Memory:
-        """Once these stand above `own`; `held` are the stamps of the sets held so far. Refused with SET_STALE for an older word."""
-        words = dict(self.words)
-        lower = own.fingerprint
-        for above in found:
-            if above.stamp < words.get(lower, above.stamp):
-                raise Refused(Reason.SET_STALE, f"An older word of {lower} on whom it stands under came again.")
-            words.pop(lower, None)  # the newest stand last
-            words[lower] = above.stamp
-            lower = above.authority.fingerprint
-        there = {each.authority.fingerprint for each in found}
-        gone = {origin: stamp for origin, stamp in held.items() if origin not in there}
-        return Memory(_newest(words), _newest({**self.sets, **gone}))
-
-    def check(self, new: DesiredSet) -> None:
-        """Refuses with SET_STALE a set older than one that was held before its origin was gone for a while."""
-        if new.stamp < self.sets.get(new.origin, new.stamp):
-            raise Refused(Reason.SET_STALE, f"A desired set of {new.stamp} came after that of {self.sets[new.origin]}.")
-
-    def to_json(self) -> str:
-        """As it is kept."""
-        return json.dumps({"words": self.words, "sets": self.sets})
-
-    @classmethod
-    def from_json(cls, text: str) -> Memory:
-        """As it was kept; ValueError if this is none."""
-        try:
-            kept = json.loads(text or "{}")
-            words, sets = ({str(k): Stamp(*map(int, v)) for k, v in kept.get(each, {}).items()} for each in ("words", "sets"))
-        except (AttributeError, TypeError) as error:
-            raise ValueError(str(error)) from None
-        return cls(words, sets)
-
-
-def _newest(stamps: Mapping[str, Stamp]) -> Mapping[str, Stamp]:
-    return dict(list(stamps.items())[-REMEMBERED:])
+    step: int
 
 
 # --- Made by primaries ------------------------------------------------------------------------------------------------------
 
 
 def cross_certificate(
-    upper_key: ec.EllipticCurvePrivateKey, upper: Authority, lower: Authority, account: str, server_id: str, now: int
+    upper_key: ec.EllipticCurvePrivateKey, upper: Authority, lower: Authority, account: str, server_id: str, not_before: int
 ) -> bytes:
     """The upper authority's certificate (DER) over the lower one's key; `server_id` is the lower primary's host in `account`.
 
+    `not_before` (Unix seconds) must be later than that of every one made over this key before: the newest counts.
     A standard verifier finds nothing good below it but leaves of the lower one's own trust domain (RFC 5280, 4.2.1.10).
     """
     name = certificates.spiffe_id(upper.stable_name, account, server_id)
-    begin = now - certificates.CLOCK_TOLERANCE
     key = certificates.load_public_key(lower.public_key)
     domain = x509.NameConstraints([x509.UniformResourceIdentifier(lower.stable_name)], None)
     return (
@@ -117,8 +69,8 @@ def cross_certificate(
         .issuer_name(upper.certificate.subject)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.fromtimestamp(begin, UTC))
-        .not_valid_after(datetime.fromtimestamp(now + LIFETIME, UTC))
+        .not_valid_before(datetime.fromtimestamp(not_before, UTC))
+        .not_valid_after(datetime.fromtimestamp(not_before + LIFETIME, UTC))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         # All authorities bear one name: only this tells a verifier that the certificate is not its own issuer.
@@ -155,12 +107,12 @@ def verify(ancestry: pb.Ancestry, own: Authority) -> list[Above]:
     if len(ancestry.ancestors) > LEVELS:
         raise _invalid(f"has more than {LEVELS} levels")
     found: list[Above] = []
-    lower, met = own, {own.fingerprint}
+    lower, met = own, {own.primary_id}
     for ancestor in ancestry.ancestors:
         above = step(ancestor, lower)
-        if above.authority.fingerprint in met:
+        if above.origin.primary_id in met:
             raise Refused(Reason.WOULD_LOOP, "A primary cannot stand above itself.")
-        met.add(above.authority.fingerprint)
+        met.add(above.origin.primary_id)
         found.append(above)
         lower = above.authority
     return found
@@ -170,10 +122,12 @@ def step(ancestor: pb.Ancestor, lower: Authority) -> Above:
     """One step up from a primary, verified from both sides."""
     consent = consented(lower, ancestor.consent, ancestor.consent_signature)
     upper = certificates.read_authority(ancestor.authority_certificate)
-    if consent.upper_key != upper.public_key:
+    if consent.parent_primary_id != upper.primary_id:
         raise _invalid("is a word on another primary")
-    origin = certified(certificates.load(ancestor.cross_certificate), upper, lower)
-    return Above(ancestor.primary_name, upper, origin, Stamp(consent.epoch, consent.number), consent.state)
+    cross = certificates.load(ancestor.cross_certificate)
+    origin = certified(cross, upper, lower)
+    version = SetVersion(consent.epoch, consent.number)
+    return Above(ancestor.primary_name, upper, origin, version, consent.state, certificates.begins_at(cross))
 
 
 def certified(cross: x509.Certificate, upper: Authority, lower: Authority) -> Origin:
@@ -189,7 +143,7 @@ def certified(cross: x509.Certificate, upper: Authority, lower: Authority) -> Or
     names = [each.value for each in _names(cross) if isinstance(each, x509.UniformResourceIdentifier)]
     prefix = f"spiffe://{upper.stable_name}/"
     parts = names[0].removeprefix(prefix).split("/") if len(names) == 1 and names[0].startswith(prefix) else []
-    if len(parts) != 2 or not all(parts):
+    if len(parts) != 2 or not all(0 < len(part) <= _NAME_LIMIT for part in parts):
         raise _invalid("is certified for no server")
     return Origin(upper.public_key, parts[0], parts[1])
 

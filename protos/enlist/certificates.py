@@ -114,24 +114,46 @@ class Authority(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The primary's fingerprint."""
+        """The authority's own: what people compare."""
         return fingerprint(self.public_key)
 
     @property
+    def primary_id(self) -> str:
+        """Which primary this is: the fingerprint of its first authority's key, 64 lower-case hex digits.
+
+        Without a succession chain the key shown is the only one that is proven, so it counts as the first.
+        """
+        return self.fingerprint
+
+    @property
     def stable_name(self) -> str:
-        """The one name every server certificate of this primary bears, whatever its addresses."""
-        return f"{self.fingerprint[:32]}.primary.enlist.internal"
+        """The trust domain, which is also the one name every server certificate of this primary bears, whatever its addresses."""
+        return trust_domain(self.primary_id)
+
+
+def trust_domain(primary_id: str) -> str:
+    """The SPIFFE trust domain of a primary: half of its id, for a DNS label holds at most 63 characters."""
+    return f"{primary_id[:32]}.primary.enlist.internal"
+
+
+def authority_uri(primary_id: str) -> str:
+    """The URI that an authority's certificate bears: the SPIFFE ID of the trust domain itself (X.509-SVID, section 4.1)."""
+    return f"spiffe://{trust_domain(primary_id)}"
 
 
 def read_authority(authority_der: bytes) -> Authority:
-    """Reads an authority's certificate: self-signed, a CA, P-256. That it is *accepted* is for others to decide.
+    """Reads an authority's certificate: self-signed, a CA, P-256, of the trust domain of its own key. Refused: CERTIFICATE_INVALID.
 
-    Its end is not looked at: an authority is its key, and the server certificates that matter end sooner.
+    That it is *accepted* is for others to decide. Its end is not looked at: an authority is its key, and the server certificates
+    that matter end sooner.
     """
     certificate = load(authority_der)
     authority = Authority(certificate, spki(key_of(certificate)))
     if not (_is_ca(certificate) and issued_by(certificate, certificate)):
         raise Refused(Reason.CERTIFICATE_INVALID, "The primary's authority is not a self-signed certificate authority.")
+    names = list(extension(certificate, x509.SubjectAlternativeName) or ())
+    if names != [x509.UniformResourceIdentifier(authority_uri(authority.primary_id))]:
+        raise Refused(Reason.CERTIFICATE_INVALID, "The primary's authority is made out for another primary id than its key's.")
     return authority
 
 
@@ -264,10 +286,13 @@ def check_own(certificate: x509.Certificate, authority: Authority, public_key: b
         raise Refused(Reason.CERTIFICATE_INVALID, "The certificate received is made out for somebody else.")
 
 
-def comparison_code(authority_key: bytes, server_key: bytes, account: str) -> str:
-    """Four groups of five digits that both ends derive from the two keys (SubjectPublicKeyInfo, DER) and the account."""
+def comparison_code(primary_id: str, server_key: bytes, account: str) -> str:
+    """Four groups of five digits that both ends derive from the primary's id, the server's key and the account.
+
+    `server_key` is a SubjectPublicKeyInfo, DER. Another authority of the same primary changes nothing of it.
+    """
     digest = hashlib.sha256(_CODE_LABEL)
-    for part in (authority_key, server_key, account.encode()):
+    for part in (primary_id.encode(), server_key, account.encode()):
         digest.update(len(part).to_bytes(4, "big") + part)
     digits = f"{int.from_bytes(digest.digest(), 'big') % 10**20:020d}"
     return "-".join(digits[i : i + 5] for i in range(0, 20, 5))

@@ -1,7 +1,7 @@
 """Desired sets: what an origin signs for one server, and what a server makes of it. Takes bytes, does no I/O.
 
 An origin is a primary on the way from the top down to the server. It signs, for each server directly under it, the whole list of
-what it wants there. A set is bound to its target and carries a stamp: an older one never replaces a newer, and two of one stamp
+what it wants there. A set is bound to its target and carries a version: an older one never replaces a newer, and two of one version
 say the same or somebody lies. What a newer set leaves out is not wanted any more. The bodies travel apart: they are authentic
 through the SHA-256 in the signed list.
 """
@@ -44,7 +44,7 @@ _LARGEST = 2**62
 _TEXT_LIMIT = 1200  # more characters than the path of any group
 
 
-class Stamp(NamedTuple):
+class SetVersion(NamedTuple):
     """What orders the sets of an origin: the epoch first, then the number of its account's journal."""
 
     epoch: int
@@ -59,6 +59,17 @@ class ItemVersion(NamedTuple):
 
     revision: int
     digest: str
+
+
+class Place(NamedTuple):
+    """Within what set versions are compared: the origin's primary id, its account, and the server there.
+
+    An account's journal orders its sets; but one server's set that still holds may be older than another's.
+    """
+
+    origin: str
+    account: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +90,22 @@ class Item:
 
 @dataclass(frozen=True)
 class DesiredSet:
-    """A set that has been verified."""
+    """A set that has been verified. `origin` is the primary id of its origin."""
 
     origin: str
     account: str
     target: str
-    stamp: Stamp
+    version: SetVersion
     items: tuple[Item, ...]
 
     @property
+    def place(self) -> Place:
+        """Within what its version counts."""
+        return Place(self.origin, self.account, self.target)
+
+    @property
     def content(self) -> bytes:
-        """What the set says, whatever its stamp."""
+        """What the set says, whatever its version."""
         return content(self.items)
 
 
@@ -101,9 +117,14 @@ class Origin(NamedTuple):
     target: str
 
     @property
-    def fingerprint(self) -> str:
-        """The origin's name."""
+    def primary_id(self) -> str:
+        """The origin's name: until there are succession chains, its authority's key is its first."""
         return certificates.fingerprint(self.public_key)
+
+    @property
+    def place(self) -> Place:
+        """Within what the versions of its sets count."""
+        return Place(self.primary_id, self.account, self.target)
 
 
 def digest(body: bytes) -> bytes:
@@ -134,9 +155,9 @@ def encode_items(items: Sequence[Item]) -> bytes:
     return pb.DesiredSet(items=messages).SerializeToString()
 
 
-def encode(account: str, target: str, stamp: Stamp, encoded_items: bytes) -> bytes:
+def encode(account: str, target: str, version: SetVersion, encoded_items: bytes) -> bytes:
     """A serialised `DesiredSet`. Serialised messages put one behind the other are their merger (protobuf, encoding)."""
-    head = pb.DesiredSet(account=account, target=target, epoch=stamp.epoch, number=stamp.number)
+    head = pb.DesiredSet(account=account, target=target, epoch=version.epoch, number=version.number)
     return head.SerializeToString() + encoded_items
 
 
@@ -162,9 +183,9 @@ def verify(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
     if (message.account, message.target) != (origin.account, origin.target) or not message.target:
         raise _invalid("is made out for another server")
     if not (0 < message.epoch < _LARGEST and 0 < message.number < _LARGEST) or len(message.items) > ITEM_LIMIT:
-        raise _invalid("has a stamp or a length that no primary gives it")
-    stamp = Stamp(message.epoch, message.number)
-    return DesiredSet(origin.fingerprint, message.account, message.target, stamp, tuple(map(_item, message.items)))
+        raise _invalid("has a version or a length that no primary gives it")
+    version = SetVersion(message.epoch, message.number)
+    return DesiredSet(origin.primary_id, message.account, message.target, version, tuple(map(_item, message.items)))
 
 
 def _parse(desired_set: bytes) -> pb.DesiredSet:
@@ -214,12 +235,12 @@ def _invalid(what: str) -> Refused:
 def supersedes(new: DesiredSet, held: DesiredSet | None) -> bool:
     """Whether `new` replaces what is held of the same origin; False for the same set once more.
 
-    Refused: SET_STALE for an older stamp; SET_CONFLICT - an alarm - for the held stamp with other content.
+    Refused: SET_STALE for an older version; SET_CONFLICT - an alarm - for the held version with other content.
     """
-    if held is None or new.stamp > held.stamp:
+    if held is None or new.version > held.version:
         return True
-    if new.stamp < held.stamp:
-        raise Refused(Reason.SET_STALE, f"A desired set of {new.stamp} came after that of {held.stamp}.")
+    if new.version < held.version:
+        raise Refused(Reason.SET_STALE, f"A desired set of {new.version} came after that of {held.version}.")
     if new.content != held.content:
-        raise Refused(Reason.SET_CONFLICT, f"Two desired sets of {new.stamp} say different things.")
+        raise Refused(Reason.SET_CONFLICT, f"Two desired sets of {new.version} say different things.")
     return False

@@ -81,6 +81,8 @@ class Reason(StrEnum):
     SET_INVALID = "SET_INVALID"
     SET_STALE = "SET_STALE"
     SET_CONFLICT = "SET_CONFLICT"
+    ORIGINS_FULL = "ORIGINS_FULL"
+    ORIGINS_UNREADABLE = "ORIGINS_UNREADABLE"
     # The primary's own troubles
     OVERLOADED = "OVERLOADED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
@@ -173,6 +175,8 @@ TABLE: Mapping[Reason, Row] = MappingProxyType(
         Reason.SET_INVALID: _UNAUTHENTICATED,
         Reason.SET_STALE: _PRECONDITION,
         Reason.SET_CONFLICT: _PRECONDITION,
+        Reason.ORIGINS_FULL: _PRECONDITION,
+        Reason.ORIGINS_UNREADABLE: _PRECONDITION,
         Reason.OVERLOADED: Row("RESOURCE_EXHAUSTED", retry=True),
         Reason.SHUTTING_DOWN: _UNAVAILABLE,
         Reason.STORAGE_FULL: Row("RESOURCE_EXHAUSTED", retry=True),

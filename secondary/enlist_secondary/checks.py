@@ -165,9 +165,12 @@ def _check_clock(address: Address, theirs: int, ours: int) -> None:
 
 def _authority(address: Address, described: registration_pb2.DescribePrimaryResponse) -> certificates.Authority:
     try:
-        return certificates.read_authority(described.authority_certificate)
+        authority = certificates.read_authority(described.authority_certificate)
     except Refused as refused:
         raise Refused(Reason.NOT_ENLIST, f"{address} shows no proper authority: {refused.message}") from None
+    if described.primary_id != authority.primary_id:
+        raise Refused(Reason.CERTIFICATE_INVALID, f"The primary at {address} goes by an id that its authority does not prove.")
+    return authority
 
 
 def _check_leaf(address: Address, authority: certificates.Authority, leaf: x509.Certificate, statement: bytes, now: int) -> None:
@@ -218,7 +221,7 @@ async def vouched(
             f"The primary at {primary.address} has the fingerprint {shown}, not {fingerprint}.",
         )
     check_unchanged(primary, known.accepted(primary.address))
-    if known.holds(shown):
+    if known.holds(primary.authority.primary_id):
         return Way.KNOWN
     if fingerprint is not None:
         return Way.FINGERPRINT

@@ -43,13 +43,25 @@ def parser() -> argparse.ArgumentParser:
         "there, it stays locked, or it ends",
     )
     reset = _add(known, "reset-identity", _reset_identity, "forget this server's key, and ask anew under another")
-    for command in (status, doctor, leave, reset):
+    listing, clear = _add_origins(known)
+    for command in (status, doctor, leave, reset, listing, clear):
         command.add_argument("--json", action="store_true", help="print JSON")
-    for command in (leave, reset):
+    for command in (leave, reset, clear):
         command.add_argument(
             "--yes", action="store_true", help="do not ask whether this is meant (nor is it asked where there is no terminal)"
         )
     return top
+
+
+def _add_origins(known: _Commands) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    noun = known.add_parser("origins", help="show and clear what is remembered of the primaries above")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    listing = _add(verbs, "list", _origins_list, "list the primaries that are, or were, above this server's own")
+    clear = _add(verbs, "clear", _origins_clear, "forget primaries that are not above now; what they replaced may count again")
+    which = clear.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="?", default="", metavar="ID", help="the primary id, as `origins list` shows it")
+    which.add_argument("--all", action="store_true", help="all that are not above now; also where what is remembered is damaged")
+    return listing, clear
 
 
 def _add(known: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str) -> argparse.ArgumentParser:
@@ -167,6 +179,36 @@ def _reset_identity(arguments: argparse.Namespace) -> int:
         _confirm(arguments, f"Forget this server's key and certificate in {configured.folder}?")
         identity.reset(configured.folder)
     _tell(arguments, {"state": "new"}, "Done. Start enlist-secondary: it asks to join under a new key.")
+    return 0
+
+
+def _origins_list(arguments: argparse.Namespace) -> int:
+    from enlist_secondary import ancestors, config
+
+    known = ancestors.kept(config.load(arguments.config))
+    names = {each.origin.primary_id: each.name for each in known.ascent.above}
+    found = [each for each in known.ascent.memory.primaries if each not in known.present or each in names]
+    if arguments.json:
+        _print_json([{"primary_id": each, "primary_name": names.get(each, ""), "above": each in names} for each in found])
+    else:
+        rows = [(each, "yes" if each in names else "no", names.get(each, "")) for each in found]
+        print(table(("primary id", "above now", "name"), rows) if rows else "No primary was ever above this server's own.")
+    return 0
+
+
+def _origins_clear(arguments: argparse.Namespace) -> int:
+    from enlist.names import fingerprint
+    from enlist.runtime import files
+    from enlist_secondary import ancestors, config
+
+    configured = config.load(arguments.config)
+    primary_id = "" if arguments.all else fingerprint(arguments.id)
+    with files.lock(configured.lock, Reason.ALREADY_RUNNING, "Stop enlist-secondary first."):
+        known = ancestors.kept(configured)
+        _confirm(arguments, "Forget this? What of theirs was replaced may count again.")
+        known.clear(primary_id)
+        known.save(known.ascent)
+    _tell(arguments, {"cleared": primary_id or "all"}, "Done. What is remembered of primaries that are above now stays.")
     return 0
 
 

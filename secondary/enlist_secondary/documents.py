@@ -16,8 +16,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from enlist import documents
-from enlist.ancestry import Memory
-from enlist.documents import DesiredSet, Item, ItemVersion, Origin, Stamp
+from enlist.documents import DesiredSet, Item, ItemVersion, Origin, Place, SetVersion
+from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
@@ -74,7 +74,7 @@ class Documents:
         self._loose: dict[bytes, bytes] = {}  # bodies of incoming sets, by digest
         self._there: set[bytes] = set()  # digests of bodies on the disk
         self._promised: frozenset[bytes] = frozenset()  # bodies that the primary believes to be here, for the hello said so
-        self._strangers: set[str] = set()
+        self._strangers: set[str] = set()  # origins whose file, if there is one, does not count
         self._memory = NOTHING_REMEMBERED
         self.unlocked: frozenset[str] = frozenset()
         """Origins whose locks do not hold."""
@@ -83,11 +83,11 @@ class Documents:
     @property
     def own(self) -> str:
         """The origin that is this server's own primary."""
-        return self._origins[-1].fingerprint
+        return self._origins[-1].primary_id
 
     def way(self, origin: str) -> str:
         """What an origin calls this server: the ids of the servers on the way down from there, joined by slashes."""
-        names = [each.fingerprint for each in self._origins]
+        names = [each.primary_id for each in self._origins]
         return "/".join(each.target for each in self._origins[names.index(origin) :])
 
     def stand(self, origins: Sequence[Origin], unlocked: frozenset[str] = frozenset(), memory: Memory = NOTHING_REMEMBERED) -> None:
@@ -96,19 +96,27 @@ class Documents:
         Of an origin that comes back, no set counts that is older than the one that `memory` knows.
         """
         self._origins, self.unlocked, self._memory = list(origins), unlocked, memory
-        names = {origin.fingerprint for origin in origins}
-        self._strangers = (self._strangers | self._sets.keys() | self._damaged.keys()) - names
-        for sets in (self._sets, self._damaged, self._incoming):
-            for name in [name for name in sets if name not in names]:
-                del sets[name]
+        places = {origin.place for origin in origins}
+        for name in [name for name, kept in self._sets.items() if kept.place not in places]:
+            self._drop(name)
+        names = {origin.primary_id for origin in origins}
+        for name in [name for name, kept in self._damaged.items() if (kept.place not in places if kept else name not in names)]:
+            self._drop(name)
+        for name in [name for name, coming in self._incoming.items() if coming.verified.place not in places]:
+            del self._incoming[name]
+
+    def _drop(self, name: str) -> None:
+        self._sets.pop(name, None)
+        self._damaged.pop(name, None)
+        self._strangers.add(name)
 
     @property
-    def stamps(self) -> dict[str, Stamp]:
-        """The newest stamp that was verified of each origin."""
+    def versions(self) -> dict[Place, SetVersion]:
+        """The newest version that was verified in each place."""
         newest = [*self._sets.values(), *filter(None, self._damaged.values()), *(each.verified for each in self._incoming.values())]
-        found: dict[str, Stamp] = {}
+        found: dict[Place, SetVersion] = {}
         for each in newest:
-            found[each.origin] = max(each.stamp, found.get(each.origin, each.stamp))
+            found[each.place] = max(each.version, found.get(each.place, each.version))
         return found
 
     # --- What is held ---------------------------------------------------------------------------------------------------------
@@ -127,14 +135,14 @@ class Documents:
     def _load(self, origin: Origin) -> None:
         kept: DesiredSet | None = None
         try:
-            kept = documents.verify(pb.SignedSet.FromString(files.read(self._path(origin.fingerprint))), origin)
+            kept = documents.verify(pb.SignedSet.FromString(files.read(self._path(origin.primary_id))), origin)
             for digest in _digests(kept):
                 self._read_body(digest)
-            self._sets[origin.fingerprint] = kept
+            self._sets[origin.primary_id] = kept
             self._there |= _digests(kept)
         except (Refused, DecodeError) as error:
-            self._damaged[origin.fingerprint] = kept
-            _LOG.warning("a desired set is damaged, and is asked for again", origin=origin.fingerprint, problem=str(error))
+            self._damaged[origin.primary_id] = kept
+            _LOG.warning("a desired set is damaged, and is asked for again", origin=origin.primary_id, problem=str(error))
 
     def held(self) -> list[pb.Held]:
         """What the hello says of the sets that are here. Until the next hello, no body named in it is removed."""
@@ -152,10 +160,10 @@ class Documents:
 
     def _items(self, prefix: str | tuple[str, ...]) -> Iterator[tuple[str, Item]]:
         for origin in self._origins:
-            kept = self._sets.get(origin.fingerprint)
+            kept = self._sets.get(origin.primary_id)
             for item in kept.items if kept else ():
                 if item.kind.startswith(prefix):
-                    yield origin.fingerprint, item
+                    yield origin.primary_id, item
 
     async def all(self, prefix: str | tuple[str, ...], which: Callable[[Item], bool] = lambda _: True) -> list[Document]:
         """The documents whose kind begins so, in the order of `items`; of them those that `which` says yes to.
@@ -181,7 +189,7 @@ class Documents:
     async def complete(self) -> list[Kept]:
         """The sets that count, to be handed down, the top-most origin's first."""
         async with self._lock:
-            names = [origin.fingerprint for origin in self._origins if origin.fingerprint in self._sets]
+            names = [origin.primary_id for origin in self._origins if origin.primary_id in self._sets]
             return [Kept(_held(self._sets[name]), await to_the_end(self._signed, name)) for name in names]
 
     def _signed(self, origin: str) -> pb.SignedSet:
@@ -212,11 +220,12 @@ class Documents:
                 self._take(body)
 
     def _accept(self, signed: pb.SignedSet) -> None:
-        origin = next((each for each in self._origins if each.fingerprint == signed.origin), None)
+        origin = next((each for each in self._origins if each.primary_id == signed.origin), None)
         if origin is None:
             raise Refused(Reason.SET_INVALID, "A desired set came from a primary that is not above this server; it was not taken.")
         verified = documents.verify(signed, origin)
-        self._memory.check(verified)
+        if verified.origin != self.own:  # that comes first-hand, and is ordered by what is held alone
+            self._memory.check(verified)
         documents.supersedes(verified, self._damaged.get(signed.origin))  # the same once more is what is waited for
         coming = self._incoming.get(signed.origin)
         if documents.supersedes(verified, coming.verified if coming else self._sets.get(signed.origin)):
@@ -261,7 +270,7 @@ class Documents:
             return saved
 
     async def _forget_strangers(self) -> bool:
-        """Removes the sets of origins that do not stand above any more; whether there were any."""
+        """Removes the sets of origins, or of steps, that are not above any more; whether there were any."""
         strangers = list(self._strangers)
         for name in strangers:
             await to_the_end(files.remove, self._path(name))
@@ -275,14 +284,15 @@ class Documents:
             return False
         new = {digest: self._loose[digest] for digest in incoming.digests - self._there}
         await to_the_end(self._write, origin, incoming, new)
-        if origin not in {each.fingerprint for each in self._origins}:
+        if incoming.verified.place not in {each.place for each in self._origins}:
             self._strangers.add(origin)
             return False
+        self._strangers.discard(origin)  # its file is this one now
         self._sets[origin] = incoming.verified
         self._damaged.pop(origin, None)
         self._there |= incoming.digests
         coming = self._incoming.get(origin)
-        if coming is not None and coming.verified.stamp <= incoming.verified.stamp:
+        if coming is not None and coming.verified.version <= incoming.verified.version:
             del self._incoming[origin]
         self._drop_bodies()
         return True
@@ -316,10 +326,11 @@ class Documents:
 def _held(kept: DesiredSet) -> pb.Held:
     return pb.Held(
         origin=kept.origin,
-        epoch=kept.stamp.epoch,
-        number=kept.stamp.number,
+        epoch=kept.version.epoch,
+        number=kept.version.number,
         content=kept.content,
         digests=sorted(_digests(kept)),
+        target=kept.target,
     )
 
 

@@ -1,6 +1,6 @@
 """Who this server is: a key made for one primary's authority, and the certificate that carries it through TLS.
 
-A key is made after its authority was accepted and never changes; only its certificate is replaced. Another authority means another
+A key is made after its authority was accepted and never changes; only its certificate is replaced. Another primary id means another
 enrolment folder with another key.
 """
 
@@ -57,7 +57,7 @@ class Identity:
 
     def comparison_code(self, account: str) -> str:
         """What two people compare: reckoned here, not taken from the primary."""
-        return certificates.comparison_code(self.authority.public_key, self.public_key, account)
+        return certificates.comparison_code(self.authority.primary_id, self.public_key, account)
 
     def usable(self, now: int) -> bool:
         """Whether a certificate is held that is good at `now` (Unix seconds)."""
@@ -77,14 +77,14 @@ class Identity:
 
 
 def make(folder: Path, authority: Authority, machine_id: Path = MACHINE_ID) -> Identity:
-    """Makes this server's key for an accepted authority, or returns the one that is there for the same authority.
+    """Makes this server's key for an accepted authority, or returns the one that is there for the same primary id.
 
     The key is written last: whatever a crash leaves behind without it is written again. Refuses with IDENTITY_CHANGED if a key for
-    another authority stands there.
+    another primary is there.
     """
     there = load(folder)
     if there is not None:
-        if there.authority.fingerprint != authority.fingerprint:
+        if there.authority.primary_id != authority.primary_id:
             raise Refused(Reason.IDENTITY_CHANGED, f"The key in {folder} was made for another primary.")
         return there
     files.make_folder(folder.parent)

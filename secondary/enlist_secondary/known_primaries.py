@@ -28,6 +28,7 @@ format = {formats.FORMAT}
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    primary_id: str
     fingerprint: str
     addresses: tuple[str, ...]
     accepted_at: str
@@ -57,8 +58,11 @@ class KnownPrimaries:
             return cls(path)
         entries = toml.parse(content, _File, str(path), formatted=True).primary
         for entry in entries:
-            if _authority(path, entry).fingerprint != entry.fingerprint:
-                problem = f"{entry.fingerprint} is not the fingerprint of the authority below it"
+            authority = _authority(path, entry)
+            if (authority.primary_id, authority.fingerprint) != (entry.primary_id, entry.fingerprint):
+                problem = (
+                    f"{entry.primary_id}, {entry.fingerprint} are not the primary id and the fingerprint of the authority below"
+                )
                 raise Refused(Reason.CONFIG_INVALID, f"{path}: {problem}.")
         return cls(path, entries)
 
@@ -69,9 +73,9 @@ class KnownPrimaries:
                 return _authority(self.path, entry)
         return None
 
-    def holds(self, fingerprint: str) -> bool:
-        """Whether this authority was accepted, at whatever address: its key is who it is."""
-        return any(entry.fingerprint == fingerprint for entry in self.entries)
+    def holds(self, primary_id: str) -> bool:
+        """Whether this primary was accepted, at whatever address: its first key is who it is."""
+        return any(entry.primary_id == primary_id for entry in self.entries)
 
     def accept(self, authority: Authority, address: names.Address, way: str, person: str, now: int) -> KnownPrimaries:
         """Writes down that an authority was accepted at an address. One accepted before keeps its date, way and person.
@@ -82,7 +86,7 @@ class KnownPrimaries:
         holder = self.accepted(address)
         if holder is not None and holder.fingerprint != authority.fingerprint:
             raise Refused(Reason.IDENTITY_CHANGED, f"{self.path}: {address} belongs to another primary; delete that entry first.")
-        entry = next((e for e in self.entries if e.fingerprint == authority.fingerprint), None)
+        entry = next((e for e in self.entries if e.primary_id == authority.primary_id), None)
         fresh = entry or _entry(authority, way, person, now)
         grown = msgspec.structs.replace(fresh, addresses=tuple(dict.fromkeys((*fresh.addresses, _shown(address)))))
         entries = tuple(grown if e is entry else e for e in self.entries) if entry else (*self.entries, grown)
@@ -97,7 +101,7 @@ def _shown(address: names.Address) -> str:
 
 def _entry(authority: Authority, way: str, person: str, now: int) -> _Entry:
     pem = certificates.pem(authority.certificate).decode()
-    return _Entry(authority.fingerprint, (), moment(now), str(way), person, pem)
+    return _Entry(authority.primary_id, authority.fingerprint, (), moment(now), str(way), person, pem)
 
 
 def _authority(path: Path, entry: _Entry) -> Authority:
@@ -112,6 +116,6 @@ def _render(entries: tuple[_Entry, ...]) -> str:
 
 
 def _render_entry(entry: _Entry) -> str:
-    lines = [f"{key} = {toml.quote(getattr(entry, key))}" for key in ("fingerprint", "accepted_at", "way", "person")]
+    lines = [f"{key} = {toml.quote(getattr(entry, key))}" for key in ("primary_id", "fingerprint", "accepted_at", "way", "person")]
     addresses = f"addresses = [{', '.join(map(toml.quote, entry.addresses))}]"
-    return "\n".join(["[[primary]]", lines[0], addresses, *lines[1:], f"authority = '''\n{entry.authority}'''\n"])
+    return "\n".join(["[[primary]]", *lines[:2], addresses, *lines[2:], f"authority = '''\n{entry.authority}'''\n"])

@@ -49,7 +49,7 @@ async def prepare(config: SecondaryConfig, now: Clock) -> Identity:
     """
     mine = identity.load(config.folder)
     known = KnownPrimaries.load(config.data_folder)
-    if mine is not None and known.holds(mine.authority.fingerprint):
+    if mine is not None and known.holds(mine.authority.primary_id):
         return mine
     primary = await checks.reach(config.address, now)
     way = await checks.vouched(primary, known, None, config.company_ca, config.confirm_identity)

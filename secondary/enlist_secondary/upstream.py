@@ -279,7 +279,9 @@ class Upstream:
         known = self._has = {kept.held.origin: self._has[kept.held.origin] for kept in counting if kept.held.origin in self._has}
         for kept in counting:
             has = known.get(kept.held.origin, document_pb2.Held())
-            if (has.epoch, has.number, has.content) == (kept.held.epoch, kept.held.number, kept.held.content):
+            if has.target != kept.held.target:  # made out below an older step: it went, and its bodies with it
+                has = document_pb2.Held()
+            if _which(has) == _which(kept.held):
                 continue
             there = set(has.digests)
             if kept.held.origin in handed:  # what it says that it holds may be from before that
@@ -313,3 +315,8 @@ class Upstream:
         if not self._heard.is_set():
             _LOG.warning("the primary on this host has yet to hear that the one above is gone", socket=self._socket)
             await self._heard.wait()
+
+
+def _which(held: document_pb2.Held) -> tuple[int, int, bytes, str]:
+    """Which set this is, whatever bodies of it are there."""
+    return held.epoch, held.number, held.content, held.target

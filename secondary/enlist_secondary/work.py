@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from enlist import documents
-from enlist.documents import Origin
+from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_secondary import state
-from enlist_secondary.ancestors import Ancestors
+from enlist_secondary import ancestors, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.documents import Documents, origin_items, versions
@@ -38,14 +37,13 @@ class Work:
 
     def __init__(self, config: SecondaryConfig, identity: Identity, now: Clock) -> None:
         """The identity must hold a certificate: it says for whom sets must be made out."""
-        origin = Origin(identity.authority.public_key, config.account, identity.server_id)
         folder = config.folder
         of_policies, of_tasks = build_policies(config), build_tasks(config)
         self.outbox = Outbox()
         self._outlet = self.outbox.open()
         self._now = now
-        self._ancestors = Ancestors(folder / "ancestry", identity.authority, origin)
-        self._held = Documents(folder / "documents", [origin])
+        self._ancestors = ancestors.of(folder, identity, config.account)
+        self._held = Documents(folder / "documents", [self._ancestors.origin])
         self._policies = Policies(folder / "policies", self._held, of_policies, self.outbox, now)
         self._tasks = Tasks(folder / "tasks", self._held, of_tasks, self.outbox, now)
         kinds = {documents.POLICY + kind for kind in of_policies} | {documents.TASK + kind for kind in of_tasks}
@@ -59,7 +57,7 @@ class Work:
         """The primary on this host, if the owner joined the two."""
         if config.local_primary is None:
             return None
-        socket, above = Path(config.local_primary.socket), lambda: self._ancestors.message
+        socket, above = Path(config.local_primary.socket), lambda: self._ancestors.ascent.message
         known = state.load(config.folder)
         upstream = Upstream(
             socket, self._held, identity.authority, known.primary_name, above, self._now, lambda: self._outlet.nudge()
@@ -115,7 +113,8 @@ class Work:
             if message.HasField("ancestry"):
                 self._ascend(message.ancestry)
         except Refused as refused:
-            _LOG.warning("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
+            lasts: Callable[..., None] = _LOG.alarm if refused.reason in ALARMS else _LOG.warning
+            lasts("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
         try:
             self._held.receive(signed, message.bodies)
         except Refused as refused:
@@ -127,12 +126,12 @@ class Work:
 
     def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""
-        if self._ancestors.take(said, self._held.stamps):
+        if self._ancestors.take(said, self._held.versions):
             self._ascended = True
             self._stand()
 
     def _stand(self) -> None:
-        self._held.stand(self._ancestors.origins, self._ancestors.unlocked, self._ancestors.memory)
+        self._held.stand(self._ancestors.origins, self._ancestors.unlocked, self._ancestors.ascent.memory)
 
     async def farewell(self, bequest: str) -> None:
         """The primary above has ended this enrolment; `bequest` says what stays with the servers below."""
@@ -170,7 +169,7 @@ class Work:
         ascended, self._ascended = self._ascended, False
         try:
             if ascended:  # first: without it a restart would take back what the sets from further up put in force
-                await to_the_end(self._ancestors.save)
+                await to_the_end(self._ancestors.save, self._ancestors.ascent)
                 ascended = False
             await self._held.save()
         except Refused as refused:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enlist import certificates, documents
-from enlist.documents import Item, Stamp
+from enlist.documents import Item, SetVersion
 from enlist.layers import Layer, encode
 from enlist.v1 import document_pb2
 from enlist_primary.authority.signer import Signer
@@ -27,15 +27,17 @@ class Above:
     account: str = "corp.example"
     server: str = "m" * 10
     signer: Signer = field(default_factory=new_signer)
+    begins: int = MADE_AT
+    """When its cross-certificate begins."""
 
     @property
     def fingerprint(self) -> str:
         """As origin of its sets."""
-        return self.signer.authority.fingerprint
+        return self.signer.authority.primary_id
 
     def consent(self, number: int, state: Any = PRESENT) -> tuple[bytes, bytes]:
         """The lower primary's word on whether it stands under this one, and its signature."""
-        said = document_pb2.Consent(upper_key=self.signer.authority.public_key, epoch=1, number=number, state=state)
+        said = document_pb2.Consent(parent_primary_id=self.signer.authority.primary_id, epoch=1, number=number, state=state)
         return said.SerializeToString(), self.lower.sign_consent(said.SerializeToString())
 
     def step(self, number: int = 1, state: Any = PRESENT) -> document_pb2.Ancestor:
@@ -44,7 +46,7 @@ class Above:
         return document_pb2.Ancestor(
             primary_name=self.name,
             authority_certificate=certificates.der(self.signer.authority.certificate),
-            cross_certificate=self.signer.cross_certificate(self.lower.authority, self.account, self.server, MADE_AT),
+            cross_certificate=self.signer.cross_certificate(self.lower.authority, self.account, self.server, self.begins),
             consent=consent,
             consent_signature=signature,
         )
@@ -52,7 +54,7 @@ class Above:
     def set(self, number: int, *items: Item, **changes: str) -> document_pb2.SignedSet:
         """A set that it signs for the lower primary's host, or for somebody else."""
         whom = {"account": self.account, "target": self.server, **changes}
-        encoded = documents.encode(stamp=Stamp(1, number), encoded_items=documents.encode_items(items), **whom)
+        encoded = documents.encode(version=SetVersion(1, number), encoded_items=documents.encode_items(items), **whom)
         return self.signer.sign_set(encoded)
 
 

@@ -86,8 +86,8 @@ class Speaker:
     async def say_lower(self, signer: Signer, number: int = 1, **fields: Any) -> None:
         """That the primary of this authority stands on its host, and consents to stand below."""
         present = document_pb2.ANCESTOR_STATE_PRESENT
-        upper_key = self.world.running.authority.public_key
-        said = {"upper_key": upper_key, "epoch": 1, "number": number, "state": present, **fields}
+        parent = self.world.running.authority.primary_id
+        said = {"parent_primary_id": parent, "epoch": 1, "number": number, "state": present, **fields}
         consent = document_pb2.Consent(**said).SerializeToString()
         lower = hierarchy_pb2.LowerPrimary(
             primary_name="lower",

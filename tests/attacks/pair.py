@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from enlist import documents
-from enlist.documents import Item, Stamp
+from enlist.documents import Item, SetVersion
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, task_pb2
 from enlist.v1.document_pb2 import SignedSet
 from enlist_primary.links.registry import Link
@@ -128,7 +128,7 @@ class Pair:
     def sign(self, items: list[Item], number: int, epoch: int = 1, account: str = ACCOUNT, target: str | None = None) -> SignedSet:
         """A set under the primary's real signature."""
         encoded = documents.encode(
-            account, self.id if target is None else target, Stamp(epoch, number), documents.encode_items(items)
+            account, self.id if target is None else target, SetVersion(epoch, number), documents.encode_items(items)
         )
         return self.truly(encoded)
 
@@ -144,7 +144,7 @@ class Pair:
         self.lies.append(signed)
         link = self.link
         assert link.deliver is not None
-        link.deliver(link.wanted, Stamp(1, 1))
+        link.deliver(link.wanted, SetVersion(1, 1))
         await eventually(lambda: not self.lies, what="the set on its way")
 
     def said(self, event: str) -> list[Any]:

@@ -260,6 +260,8 @@ def harm(method: str, world: World, ground: Ground) -> Message:
         "RenameServer": hierarchy_pb2.RenameServerRequest(name=victim, display_name="planted"),
         "MoveServer": hierarchy_pb2.MoveServerRequest(name=victim, group="Empty"),
         "LabelServer": hierarchy_pb2.LabelServerRequest(name=victim, add=["planted"]),
+        "ListOrigins": hierarchy_pb2.ListOriginsRequest(),
+        "ClearOrigin": hierarchy_pb2.ClearOriginRequest(all=True),
         "CreateAccount": account_pb2.CreateAccountRequest(domain="planted.example"),
         "GetAccount": account_pb2.GetAccountRequest(name=account),
         "ListAccounts": account_pb2.ListAccountsRequest(),
@@ -337,9 +339,12 @@ STRANGE = frozenset({Reason.NOT_LOGGED_ON, Reason.NOT_ALLOWED, *(r for r in Reas
 """What somebody is refused for who may not call at all."""
 
 
-OVER_ALL = "/enlist.v1.AccountService/CreateAccount"
+OVER_ALL = {f"/enlist.v1.{rpc}" for rpc in ("AccountService/CreateAccount", "HierarchyService/ClearOrigin")}
 """Only for administrators of the primary itself: an account's own has no say over others."""
-WITHOUT_ACCOUNT = {OVER_ALL, *(f"/enlist.v1.{rpc}" for rpc in ("HierarchyService/GetStatus", "AccountService/ListAccounts"))}
+SEEN_BY_ALL = "/enlist.v1.HierarchyService/ListOrigins"
+"""Only for users of the primary itself."""
+READ_BY_ALL = {f"/enlist.v1.{rpc}" for rpc in ("HierarchyService/GetStatus", "AccountService/ListAccounts")}
+WITHOUT_ACCOUNT = {*OVER_ALL, SEEN_BY_ALL, *READ_BY_ALL}
 
 
 def expected(attacker: Attacker, name: str, method: str) -> set[Reason]:
@@ -353,7 +358,9 @@ def expected(attacker: Attacker, name: str, method: str) -> set[Reason]:
         if attacker.state and "trusted" in callers:
             return {Reason[f"SERVER_{attacker.state.upper()}"]}
         return {Reason.NOT_LOGGED_ON if name == "anyone" else Reason.NOT_ALLOWED}
-    if method == OVER_ALL and name not in ("administrator of all", "local"):
+    if method in OVER_ALL and name not in ("administrator of all", "local"):
+        return {Reason.NOT_ALLOWED}
+    if method == SEEN_BY_ALL and name not in ("viewer of all", "administrator of all", "local"):
         return {Reason.NOT_ALLOWED}
     if attacker.elsewhere and attacker.word != "trusted" and method not in WITHOUT_ACCOUNT:
         return {Reason.NOT_FOUND, Reason.ACCOUNT_UNKNOWN}

@@ -95,14 +95,14 @@ async def test_a_forged_consent_makes_no_primary_below(ground: Yard, lie: str, r
     await ground.allow(ground.hostile)
     head, signer, own = await ground.world.head(), new_signer(), ground.world.running.authority
     changes: dict[str, Any] = {
-        "consent to another": {"upper_key": new_signer().authority.public_key},
+        "consent to another": {"parent_primary_id": new_signer().authority.primary_id},
         "a state that is over": {"state": document_pb2.ANCESTOR_STATE_KEPT},
     }
     if lie in changes:
         await ground.hostile.say_lower(signer, **changes[lie])
     else:
         consent = document_pb2.Consent(
-            upper_key=own.public_key, epoch=1, number=1, state=document_pb2.ANCESTOR_STATE_PRESENT
+            parent_primary_id=own.primary_id, epoch=1, number=1, state=document_pb2.ANCESTOR_STATE_PRESENT
         ).SerializeToString()
         authority = {
             "no certificate": b"\x30\x03\x02\x01\x01",

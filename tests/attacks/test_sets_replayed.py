@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from enlist import documents
-from enlist.documents import Item, Stamp
+from enlist.documents import Item, SetVersion
 from enlist.layers import Layer, encode
 from enlist.reasons import Reason
 from enlist.v1 import document_pb2
@@ -65,12 +65,12 @@ def items(pair: Pair) -> list[Item]:
 def lie(pair: Pair, which: str) -> document_pb2.SignedSet:
     """A set that must not count."""
     number, own, stranger = newest(pair).number, items(pair), new_signer()
-    encoded = documents.encode(ACCOUNT, pair.id, Stamp(1, number + 1), documents.encode_items(own))
+    encoded = documents.encode(ACCOUNT, pair.id, SetVersion(1, number + 1), documents.encode_items(own))
     true = pair.sign(own, number + 1)
     changed = document_pb2.SignedSet(desired_set=true.desired_set.replace(b"motd", b"mot\xc3"), signature=true.signature)
     made = {
         "one that held before": lambda: pair.signed[0],
-        "one that wants nothing, of an older stamp": lambda: pair.sign([], number - 1),
+        "one that wants nothing, of an older version": lambda: pair.sign([], number - 1),
         "one of an older epoch": lambda: pair.sign(own, 2**40, epoch=0),
         "one of a number below zero": lambda: pair.sign(own, -1, epoch=2),
         "another server's": lambda: pair.sign(own, number + 1, target=OTHER),
@@ -88,24 +88,24 @@ def lie(pair: Pair, which: str) -> document_pb2.SignedSet:
             desired_set=true.desired_set + true.desired_set, signature=true.signature, origin=true.origin
         ),
         "none at all": lambda: document_pb2.SignedSet(),
-        "the same stamp and other content": lambda: pair.sign([*own, Item("policy/x", "/", 1, b"d" * 32)], number),
-        "the same stamp and nothing": lambda: pair.sign([], number),
+        "the same version and other content": lambda: pair.sign([*own, Item("policy/x", "/", 1, b"d" * 32)], number),
+        "the same version and nothing": lambda: pair.sign([], number),
     }
     return made[which]()
 
 
 def _named(signer: Signer, encoded: bytes, pair: Pair) -> document_pb2.SignedSet:
     signed = signer.sign_set(encoded)
-    signed.origin = pair.running.authority.fingerprint
+    signed.origin = pair.running.authority.primary_id
     return signed
 
 
 def _renamed(signed: document_pb2.SignedSet, signer: Signer) -> document_pb2.SignedSet:
-    return document_pb2.SignedSet(desired_set=signed.desired_set, signature=signed.signature, origin=signer.authority.fingerprint)
+    return document_pb2.SignedSet(desired_set=signed.desired_set, signature=signed.signature, origin=signer.authority.primary_id)
 
 
 LIES = {
-    **dict.fromkeys(("one that held before", "one that wants nothing, of an older stamp"), Reason.SET_STALE),
+    **dict.fromkeys(("one that held before", "one that wants nothing, of an older version"), Reason.SET_STALE),
     **dict.fromkeys(
         (
             *(
@@ -121,7 +121,7 @@ LIES = {
         ),
         Reason.SET_INVALID,
     ),
-    **dict.fromkeys(("the same stamp and other content", "the same stamp and nothing"), Reason.SET_CONFLICT),
+    **dict.fromkeys(("the same version and other content", "the same version and nothing"), Reason.SET_CONFLICT),
 }
 
 

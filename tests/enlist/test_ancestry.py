@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from enlist import ancestry, certificates, channel
 from enlist.certificates import Authority
-from enlist.documents import Origin, Stamp
+from enlist.documents import Origin, SetVersion
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
@@ -58,7 +58,7 @@ def primary() -> Primary:
 
 def step(lower: Primary, upper: Primary, server: str = "aaaaaaaaaa", number: int = 7, name: str = "Head office") -> pb.Ancestor:
     """An honest step from one primary up to another."""
-    consent = pb.Consent(upper_key=upper.authority.public_key, epoch=1, number=number, state=pb.ANCESTOR_STATE_PRESENT)
+    consent = pb.Consent(parent_primary_id=upper.authority.primary_id, epoch=1, number=number, state=pb.ANCESTOR_STATE_PRESENT)
     said = consent.SerializeToString()
     return pb.Ancestor(
         primary_name=name,
@@ -83,7 +83,7 @@ def test_each_step_up_names_whom_the_upper_primarys_sets_are_made_out_for() -> N
         Origin(middle.authority.public_key, ACCOUNT, "aaaaaaaaaa"),
         Origin(top.authority.public_key, ACCOUNT, "bbbbbbbbbb"),
     ]
-    assert found[0].stamp == Stamp(1, 7)
+    assert found[0].version == SetVersion(1, 7)
 
 
 def test_nobody_stands_above_a_primary_that_names_nobody() -> None:
@@ -118,7 +118,7 @@ def test_a_sibling_is_no_ancestor() -> None:
 def test_a_word_that_this_version_does_not_know_counts_for_nothing(state: int) -> None:
     low, upper = primary(), primary()
     odd = step(low, upper)
-    consent = pb.Consent(upper_key=upper.authority.public_key, epoch=1, number=1, state=state)  # type: ignore[arg-type]  # on purpose
+    consent = pb.Consent(parent_primary_id=upper.authority.primary_id, epoch=1, number=1, state=state)  # type: ignore[arg-type]  # on purpose
     odd.consent = consent.SerializeToString()
     odd.consent_signature = low.signer.sign_consent(odd.consent)
     assert refusal([odd], low).reason is Reason.SET_INVALID

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enlist import certificates, documents
-from enlist.documents import DesiredSet, Item, Origin, Stamp
+from enlist.documents import DesiredSet, Item, Origin, SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
 
@@ -17,12 +17,12 @@ KEY = certificates.new_key()
 ORIGIN = Origin(certificates.spki(KEY.public_key()), "acme.example", "aaaaaaaaaa")
 BODY = documents.digest(b"body")
 ITEM = Item("policy/motd", "Sites/Paris", 5, BODY, 60)
-STAMP = Stamp(1, 7)
+VERSION = SetVersion(1, 7)
 
 
-def signed(*items: Item, origin: Origin = ORIGIN, stamp: Stamp = STAMP) -> pb.SignedSet:
-    encoded = documents.encode(origin.account, origin.target, stamp, documents.encode_items(items))
-    return pb.SignedSet(desired_set=encoded, signature=documents.sign(KEY, encoded), origin=origin.fingerprint)
+def signed(*items: Item, origin: Origin = ORIGIN, version: SetVersion = VERSION) -> pb.SignedSet:
+    encoded = documents.encode(origin.account, origin.target, version, documents.encode_items(items))
+    return pb.SignedSet(desired_set=encoded, signature=documents.sign(KEY, encoded), origin=origin.primary_id)
 
 
 def refused(each: pb.SignedSet, origin: Origin = ORIGIN) -> str:
@@ -35,7 +35,7 @@ def refused(each: pb.SignedSet, origin: Origin = ORIGIN) -> str:
 def test_a_set_comes_out_as_it_was_signed() -> None:
     items = (ITEM, Item("task/update", "bbbbbbbbbb", 6, BODY), Item("window", "/", 3, BODY))
     verified = documents.verify(signed(*items), ORIGIN)
-    assert verified == DesiredSet(ORIGIN.fingerprint, "acme.example", "aaaaaaaaaa", STAMP, items)
+    assert verified == DesiredSet(ORIGIN.primary_id, "acme.example", "aaaaaaaaaa", VERSION, items)
     assert documents.verify(signed(), ORIGIN).items == ()
 
 
@@ -97,9 +97,12 @@ def test_signed_again_it_is_the_same_set() -> None:
     assert documents.verify(one, ORIGIN) == documents.verify(other, ORIGIN)
 
 
-@pytest.mark.parametrize("stamp", [Stamp(0, 7), Stamp(1, 0), Stamp(-1, 7), Stamp(1, -7), Stamp(2**62, 7), Stamp(1, 2**62)])
-def test_stamps_that_no_primary_gives_are_refused(stamp: Stamp) -> None:
-    assert "stamp" in refused(signed(ITEM, stamp=stamp))
+@pytest.mark.parametrize(
+    "version",
+    [SetVersion(0, 7), SetVersion(1, 0), SetVersion(-1, 7), SetVersion(1, -7), SetVersion(2**62, 7), SetVersion(1, 2**62)],
+)
+def test_versions_that_no_primary_gives_are_refused(version: SetVersion) -> None:
+    assert "version" in refused(signed(ITEM, version=version))
 
 
 @pytest.mark.parametrize(
@@ -146,31 +149,33 @@ def test_sets_have_bounds() -> None:
 @given(st.binary(max_size=300))
 def test_whatever_the_authority_signs_is_read_or_refused(content: bytes) -> None:
     """Attacks row 37: a primary that has gone mad ends no daemon."""
-    each = pb.SignedSet(desired_set=content, signature=documents.sign(KEY, content), origin=ORIGIN.fingerprint)
+    each = pb.SignedSet(desired_set=content, signature=documents.sign(KEY, content), origin=ORIGIN.primary_id)
     refused(each)
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_whatever_is_no_signature_is_refused(content: bytes, signature: bytes) -> None:
-    refused(pb.SignedSet(desired_set=content, signature=signature, origin=ORIGIN.fingerprint))
+    refused(pb.SignedSet(desired_set=content, signature=signature, origin=ORIGIN.primary_id))
 
 
 # --- Which of two counts ------------------------------------------------------------------------------------------------------
 
 
-def verified(stamp: Stamp, *items: Item) -> DesiredSet:
-    return DesiredSet(ORIGIN.fingerprint, ORIGIN.account, ORIGIN.target, stamp, items)
+def verified(version: SetVersion, *items: Item) -> DesiredSet:
+    return DesiredSet(ORIGIN.primary_id, ORIGIN.account, ORIGIN.target, version, items)
 
 
 def test_the_first_set_counts() -> None:
-    assert documents.supersedes(verified(Stamp(1, 1)), None)
+    assert documents.supersedes(verified(SetVersion(1, 1)), None)
 
 
-small = st.builds(Stamp, st.integers(1, 3), st.integers(1, 3))
+small = st.builds(SetVersion, st.integers(1, 3), st.integers(1, 3))
 
 
 @given(small, small, st.booleans())
-def test_the_newer_stamp_counts_the_older_is_refused_the_same_says_the_same(new: Stamp, held: Stamp, same: bool) -> None:
+def test_the_newer_version_counts_the_older_is_refused_the_same_says_the_same(
+    new: SetVersion, held: SetVersion, same: bool
+) -> None:
     """Attacks rows 38 and 46. The epoch counts before the number: a restored primary's few decisions replace the many before."""
     one, other = verified(new, ITEM), verified(held, ITEM if same else replace(ITEM, revision=6))
     older = (new.epoch, new.number) < (held.epoch, held.number)
@@ -206,5 +211,5 @@ def test_the_order_of_items_is_content(some: list[Item]) -> None:
 def test_what_many_servers_get_is_encoded_once() -> None:
     encoded = documents.encode_items([ITEM])
     for target in ("aaaaaaaaaa", "bbbbbbbbbb"):
-        read = pb.DesiredSet.FromString(documents.encode("acme.example", target, STAMP, encoded))
+        read = pb.DesiredSet.FromString(documents.encode("acme.example", target, VERSION, encoded))
         assert (read.target, len(read.items), read.epoch, read.number) == (target, 1, 1, 7)

@@ -27,6 +27,7 @@ from enlist.channel import PROTOCOL
 from enlist.v1 import registration_pb2 as pb
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import Signer, new_authority
+from tests.support.pretender import primary_id_of
 from tests.support.processes import PrimaryProcess
 
 Target = tuple[str, int]
@@ -187,6 +188,7 @@ def odd_primary(**described: Any) -> Iterator[Target]:
         values = {"oldest_protocol": PROTOCOL, "newest_protocol": PROTOCOL, "ssl_port": 1, "version": "0.0.1", **described}
         seconds_off = values.pop("seconds_off", 0)
         values.setdefault("authority_certificate", certificates.der(signer.authority.certificate))
+        values.setdefault("primary_id", primary_id_of(values["authority_certificate"]))
         answer = pb.DescribePrimaryResponse(primary_name="Odd one", challenge=b"c" * 56, **values)
         answer.time.FromSeconds(int(time.time()) + seconds_off)
         return answer.SerializeToString()

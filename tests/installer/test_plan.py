@@ -18,8 +18,8 @@ def config(**changes: str) -> SecondaryConfig:
     return msgspec.structs.replace(CONFIG, **changes)
 
 
-def stands(state: str = "trusted", fingerprint: str | None = HOME, **changes: str) -> Standing:
-    return Standing(config(**changes), fingerprint, state)
+def stands(state: str = "trusted", primary_id: str | None = HOME, **changes: str) -> Standing:
+    return Standing(config(**changes), primary_id, state)
 
 
 def planned(wanted: Wanted, current: Standing | None, staged: Standing | None = None) -> Plan:
@@ -103,7 +103,7 @@ def test_what_the_owner_wrote_survives_whatever_changes(current: Standing, stage
     """No question is about handlers and the primary on this machine, so no answer takes them away."""
     handlers = {"task": {"restart": {"type": "exec", "command": ["/bin/restart"]}}}
     owners = {"handlers": handlers, "local_primary": LocalPrimary("/run/upstream.sock")}
-    edited = Standing(msgspec.structs.replace(current.config, **owners), current.fingerprint, current.state)
+    edited = Standing(msgspec.structs.replace(current.config, **owners), current.primary_id, current.state)
     before = planned(wanted, current, staged)
     if before.change is Change.PRIMARY and current.state != "pending":
         # What the present primary set for the servers below would end without anybody having been asked.

@@ -206,7 +206,7 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
 
     stream: Any = Stream()
     await upstream._Attached(own, stream).hear()
-    assert [kept.verified.stamp.number for kept in own.upper.sets] == [5]
+    assert [kept.verified.version.number for kept in own.upper.sets] == [5]
 
 
 async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(
@@ -216,8 +216,8 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     middle = await middle_server(running, own)
     database: Any = Refusing(own.database, "certify", 3)
     signer = new_signer()
-    key, present = own.signer.authority.public_key, document_pb2.ANCESTOR_STATE_PRESENT
-    consent = document_pb2.Consent(upper_key=key, epoch=1, number=1, state=present).SerializeToString()
+    parent, present = own.signer.authority.primary_id, document_pb2.ANCESTOR_STATE_PRESENT
+    consent = document_pb2.Consent(parent_primary_id=parent, epoch=1, number=1, state=present).SerializeToString()
     authority, signature = certificates.der(signer.authority.certificate), signer.sign_consent(consent)
     said = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
     theirs = lower.Lower(replace(own, database=database), ACCOUNT, middle, lambda: None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist_primary.changes.feed import News
 from enlist_primary.links import publisher as desires
@@ -29,11 +29,11 @@ def layout(number: int, revision: int) -> Layout:
     return Layout(ACME, 1, number, {"root": ROOT}, [("root", "web", revision)], {revision: f"{revision:064x}"})
 
 
-def linked(hub: Hub, id: str, number: int) -> tuple[Link, list[tuple[Desired, Stamp]]]:
+def linked(hub: Hub, id: str, number: int) -> tuple[Link, list[tuple[Desired, SetVersion]]]:
     """A link that was placed as of this number of the journal, and what it is told from then on."""
-    told: list[tuple[Desired, Stamp]] = []
+    told: list[tuple[Desired, SetVersion]] = []
     link = hub.open(ACME, id, FAR)
-    link.group_id, link.number, link.deliver = "root", number, lambda wanted, stamp: told.append((wanted, stamp))
+    link.group_id, link.number, link.deliver = "root", number, lambda wanted, version: told.append((wanted, version))
     return link, told
 
 
@@ -42,7 +42,7 @@ def standing(id: str, group_id: str) -> Standing:
     return Standing(ACME, id, "", State.TRUSTED, 0, None, group_id)
 
 
-def revisions(told: list[tuple[Desired, Stamp]]) -> list[tuple[int, ...]]:
+def revisions(told: list[tuple[Desired, SetVersion]]) -> list[tuple[int, ...]]:
     return [tuple(each.revision for each in wanted.versions("policy/web")) for wanted, _ in told]
 
 
@@ -136,7 +136,7 @@ async def test_a_layout_that_an_opening_link_read_first_reaches_all_other_links(
 
 
 async def test_a_layout_of_a_later_view_is_told_with_the_news_that_lead_there_and_never_under_an_older_stamp() -> None:
-    """Else one stamp could stand for two contents."""
+    """Else one version could stand for two contents."""
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub) as mine:
@@ -145,7 +145,7 @@ async def test_a_layout_of_a_later_view_is_told_with_the_news_that_lead_there_an
         assert told == []
         mine.bring(news(7, 7))
         assert revisions(told) == [(7,)]
-        assert told[0][1] == Stamp(1, 7)
+        assert told[0][1] == SetVersion(1, 7)
 
 
 async def test_a_link_that_was_placed_by_a_later_view_learns_nothing_from_an_older_one() -> None:

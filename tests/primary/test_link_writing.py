@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from enlist import certificates
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2
 from enlist_primary.model.desired import NOTHING
@@ -42,7 +42,7 @@ class Stream:
             after()
 
     def numbers(self) -> list[int]:
-        """The stamps of the sets that were written."""
+        """The versions of the sets that were written."""
         sets = [each.desired.desired_set for each in self.written if each.HasField("desired")]
         return [document_pb2.DesiredSet.FromString(each).number for each in sets]
 
@@ -60,9 +60,9 @@ def welcomed(own: Context, stream: Any, id: str = "s" * 10) -> _Body:
 async def test_a_set_that_comes_in_the_moment_in_which_the_writer_ends_is_sent(own: Context) -> None:
     """The writer has nothing more to write, and is not known to have ended: one loop's round lies between the two."""
     loop = asyncio.get_running_loop()
-    stream = Stream(after=lambda: loop.call_soon(body._deliver, NOTHING, Stamp(1, 2)))
+    stream = Stream(after=lambda: loop.call_soon(body._deliver, NOTHING, SetVersion(1, 2)))
     body = welcomed(own, stream)
-    body._deliver(NOTHING, Stamp(1, 1))
+    body._deliver(NOTHING, SetVersion(1, 1))
     await eventually(lambda: stream.numbers() == [1, 2], 5, "both sets to be sent")
 
 
@@ -99,8 +99,8 @@ async def test_a_primary_that_stood_above_may_stand_below_once_it_does_so_no_mor
     await own.database.write(ACCOUNT, levels.allow, ACCOUNT, id, True, None, PRIMARY_ITSELF, own.now())
     above = await stand_under(own)
     authority = certificates.der(above.signer.authority.certificate)
-    present, own_key = document_pb2.ANCESTOR_STATE_PRESENT, own.signer.authority.public_key
-    consent = document_pb2.Consent(upper_key=own_key, epoch=1, number=1, state=present).SerializeToString()
+    present, parent = document_pb2.ANCESTOR_STATE_PRESENT, own.signer.authority.primary_id
+    consent = document_pb2.Consent(parent_primary_id=parent, epoch=1, number=1, state=present).SerializeToString()
     signature = above.signer.sign_consent(consent)
     said = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
     stream = Stream()

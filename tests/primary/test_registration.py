@@ -91,7 +91,7 @@ async def test_a_wrong_account_is_said_in_the_issue_s_words(stub: Stubs) -> None
 async def test_a_pending_server_learns_its_code_whom_to_ask_and_until_when(running: Running, stub: Stubs) -> None:
     asker = Asker(running, "web1")
     enrolment = await asker.register(stub)
-    code = certificates.comparison_code(running.authority.public_key, asker.public_key, ACCOUNT)
+    code = certificates.comparison_code(running.authority.primary_id, asker.public_key, ACCOUNT)
     assert (enrolment.state, enrolment.display_name, enrolment.contact) == (PENDING, "web1", "ops@acme.example")
     assert enrolment.comparison_code == code == (await running.server(enrolment.server_id)).comparison_code
     assert enrolment.expire_time.seconds == enrolment.state_time.seconds + 7 * DAY
@@ -103,7 +103,7 @@ async def test_the_certificate_comes_the_moment_somebody_authorizes(running: Run
     id = (await asker.register(stub)).server_id
     answers = await following(asker, stub)
     assert (await anext(answers)).state == PENDING
-    await running.authorize(id, certificates.comparison_code(running.authority.public_key, asker.public_key, ACCOUNT))
+    await running.authorize(id, certificates.comparison_code(running.authority.primary_id, asker.public_key, ACCOUNT))
     trusted = await anext(answers)
     assert trusted.state == TRUSTED
     certificates.check_own(certificates.load(trusted.certificate), running.authority, asker.public_key, ACCOUNT)
@@ -167,7 +167,7 @@ async def test_the_journal_of_a_restricted_enrolment_begins_with_the_decision(ru
     asker = Asker(running)
     id = (await asker.register(stub)).server_id
     assert await entries(id) == []
-    await running.authorize(id, certificates.comparison_code(running.authority.public_key, asker.public_key, ACCOUNT))
+    await running.authorize(id, certificates.comparison_code(running.authority.primary_id, asker.public_key, ACCOUNT))
     assert await entries(id) == [("server.authorize", "code compared")]
 
 

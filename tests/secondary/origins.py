@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enlist import certificates, documents, layers, values
-from enlist.documents import Item, Origin, Stamp
+from enlist.documents import Item, Origin, SetVersion
 from enlist.layers import Layer
 from enlist.v1 import document_pb2 as pb
 
@@ -97,15 +97,15 @@ class Primary:
     @property
     def name(self) -> str:
         """Its fingerprint."""
-        return self.origin.fingerprint
+        return self.origin.primary_id
 
-    def sign(self, wishes: Sequence[Wish], stamp: Stamp | None = None, target: str | None = None) -> pb.SignedSet:
-        """A set of these wishes under the next stamp, or the given one."""
-        if stamp is None:
+    def sign(self, wishes: Sequence[Wish], version: SetVersion | None = None, target: str | None = None) -> pb.SignedSet:
+        """A set of these wishes under the next version, or the given one."""
+        if version is None:
             self.number += 1
-            stamp = Stamp(self.epoch, self.number)
+            version = SetVersion(self.epoch, self.number)
         items = documents.encode_items([wish.item for wish in wishes])
-        encoded = documents.encode(self.account, self.target if target is None else target, stamp, items)
+        encoded = documents.encode(self.account, self.target if target is None else target, version, items)
         return pb.SignedSet(desired_set=encoded, signature=documents.sign(self.key, encoded), origin=self.name)
 
 

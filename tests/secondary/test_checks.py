@@ -72,8 +72,10 @@ async def test_the_ssl_port_given_for_the_api_port_is_named_as_the_likely_mistak
         ({"authority_certificate": b"garbage"}, Reason.NOT_ENLIST),
         ({"authority_certificate": certificates.der(secondary_leaf(SIGNER).certificate)}, Reason.NOT_ENLIST),
         ({"authority_certificate": certificates.der(STRANGER.authority.certificate)}, Reason.TLS_INTERCEPTED),
+        ({"primary_id": STRANGER.authority.primary_id}, Reason.CERTIFICATE_INVALID),
+        ({"primary_id": ""}, Reason.CERTIFICATE_INVALID),
     ],
-    ids=["newer", "older", "garbage", "a leaf", "intercepted"],
+    ids=["newer", "older", "garbage", "a leaf", "intercepted", "the id of another primary", "no id"],
 )
 async def test_a_primary_that_cannot_be_right_is_refused_and_told_nothing(described: dict[str, Any], reason: Reason) -> None:
     async with pretending(SIGNER) as pretender:

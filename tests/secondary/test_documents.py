@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from enlist import documents
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_secondary.documents import Document, Documents, versions
@@ -155,7 +155,7 @@ async def test_sets_that_lie_are_refused_and_change_nothing(tmp_path: Path, prim
     forged.signature = sibling.sign([NTP]).signature
     renamed = sibling.sign([NTP])
     renamed.origin = primary.name
-    conflict = primary.sign([NTP], stamp=Stamp(1, 2))
+    conflict = primary.sign([NTP], version=SetVersion(1, 2))
     lies = {old.signature: Reason.SET_STALE, conflict.signature: Reason.SET_CONFLICT}
     for lie in (old, retargeted, forged, renamed, sibling.sign([NTP]), conflict):
         found = reason(lambda lie=lie: held.receive(lie, [NTP.body]))  # type: ignore[misc]  # a default argument binds the loop's variable
@@ -186,11 +186,11 @@ async def test_a_newer_set_without_bodies_keeps_an_older_whole_one_out(tmp_path:
 
 async def test_a_restored_primary_with_few_decisions_is_heard(tmp_path: Path, primary: Primary) -> None:
     held = loaded(tmp_path, primary)
-    held.receive(primary.sign([MOTD], stamp=Stamp(1, 1000)), [MOTD.body])
+    held.receive(primary.sign([MOTD], version=SetVersion(1, 1000)), [MOTD.body])
     await held.save()
-    held.receive(primary.sign([NTP], stamp=Stamp(2, 3)), [NTP.body])
+    held.receive(primary.sign([NTP], version=SetVersion(2, 3)), [NTP.body])
     assert await held.save()
-    assert reason(lambda: held.receive(primary.sign([MOTD], stamp=Stamp(1, 1001)), [MOTD.body])) is Reason.SET_STALE
+    assert reason(lambda: held.receive(primary.sign([MOTD], version=SetVersion(1, 1001)), [MOTD.body])) is Reason.SET_STALE
 
 
 async def test_bodies_that_came_for_a_set_are_there_for_the_one_that_replaces_it(tmp_path: Path, primary: Primary) -> None:
@@ -297,6 +297,38 @@ async def test_an_origin_that_leaves_and_comes_back_keeps_its_newest_set(tmp_pat
     held.receive(upper.sign([MOTD]), [MOTD.body])
     assert await held.save()
     assert await contents(loaded(tmp_path, upper, lower)) == expected(MOTD)
+
+
+async def test_set_of_an_older_step_of_its_origin_does_not_count(tmp_path: Path) -> None:
+    """The parent moved to another account of its own parent: what was wanted there is neither in force nor in the way."""
+    upper, lower = Primary(number=1000), Primary()
+    held = loaded(tmp_path, upper, lower)
+    held.receive(upper.sign([NTP]), [NTP.body])
+    await held.save()
+    moved = Primary("other.example", "bbbbbbbbbb", upper.key)
+    held.stand([moved.origin, lower.origin])
+    assert await contents(held) == []
+    assert reason(lambda: held.receive(upper.sign([NTP]), [])) is Reason.SET_INVALID
+    held.receive(moved.sign([MOTD]), [MOTD.body])
+    assert await held.save()
+    assert await contents(held) == expected(MOTD)
+    assert await contents(loaded(tmp_path, moved, lower)) == expected(MOTD)
+    assert [each.target for each in held.held()] == ["bbbbbbbbbb"]
+
+
+async def test_set_that_is_written_as_its_step_ends_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upper, lower = Primary(), Primary()
+    moved = Primary("other.example", "bbbbbbbbbb", upper.key)
+    slow, held = Slow(monkeypatch), loaded(tmp_path, upper, lower)
+    held.receive(upper.sign([MOTD]), [MOTD.body])
+    saving = asyncio.create_task(held.save())
+    await eventually(slow.begun.is_set)
+    held.stand([moved.origin, lower.origin])
+    slow.go.set()
+    await saving
+    await held.save()
+    assert held.held() == []
+    assert await contents(loaded(tmp_path, moved, lower)) == []
 
 
 async def test_a_set_that_is_written_as_its_origin_leaves_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,7 +485,7 @@ class Slow:
 async def test_an_older_set_over_a_new_link_does_not_replace_the_one_being_written(
     tmp_path: Path, primary: Primary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attacks row 38: stamps never go backwards, whatever comes at whatever moment."""
+    """Attacks row 38: versions never go backwards, whatever comes at whatever moment."""
     slow, held = Slow(monkeypatch), loaded(tmp_path, primary)
     older, newer = primary.sign([NTP]), primary.sign([MOTD])
     held.receive(newer, [MOTD.body])

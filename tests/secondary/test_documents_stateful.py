@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from enlist import documents
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Refused
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary import policies as engine
@@ -81,7 +81,7 @@ class Decider:
     realm: Realm = field(default_factory=Realm)
     past: list[Realm] = field(default_factory=lambda: [Realm()])
     signed: list[tuple[pb.SignedSet, list[Wish]]] = field(default_factory=list)
-    said: dict[Stamp, list[Any]] = field(default_factory=dict)
+    said: dict[SetVersion, list[Any]] = field(default_factory=dict)
 
     def wishes(self) -> list[Wish]:
         """All it wants at the server now."""
@@ -98,9 +98,9 @@ class Decider:
 
     def sign(self) -> None:
         """It has decided something."""
-        wishes, stamp = self.wishes(), Stamp(self.primary.epoch, self.realm.number)
-        self.signed.append((self.primary.sign(wishes, stamp), wishes))
-        self.said[stamp] = [wish.item for wish in wishes]
+        wishes, version = self.wishes(), SetVersion(self.primary.epoch, self.realm.number)
+        self.signed.append((self.primary.sign(wishes, version), wishes))
+        self.said[version] = [wish.item for wish in wishes]
         self.past.append(copy.deepcopy(self.realm))
 
     def next(self) -> int:
@@ -154,7 +154,7 @@ class Tree(RuleBasedStateMachine):
         self.top = Decider(self.machine.upper[0], below=True)
         self.own = Decider(self.machine.primary, below=False)
         self.deciders = {each.primary.name: each for each in (self.top, self.own)}
-        self.highest: dict[str, Stamp] = {}
+        self.highest: dict[str, SetVersion] = {}
         self.possible: set[tuple[str, str]] = set()
         self.left: dict[str, tuple[int, Any]] = {}  # how often a handler had been called, and what it left when its record ended
         self.runs = 0
@@ -263,19 +263,19 @@ class Tree(RuleBasedStateMachine):
 
     def _lie(self, each: Decider, lie: str, place: int) -> pb.SignedSet:
         other, stranger = self._decider(each is self.own), Primary()
-        wishes, stamp = NEVER_WANTED, Stamp(each.primary.epoch + 1, 10**6)
+        wishes, version = NEVER_WANTED, SetVersion(each.primary.epoch + 1, 10**6)
         if lie == "one bit":
             signed = pb.SignedSet.FromString(each.signed[-1][0].SerializeToString())
             changed = bytearray(signed.desired_set)
             changed[place // 8 % len(changed)] ^= 1 << place % 8
             signed.desired_set = bytes(changed)
         elif lie == "for a sibling":
-            signed = each.primary.sign(wishes, stamp, target=SIBLING)
+            signed = each.primary.sign(wishes, version, target=SIBLING)
         elif lie == "under the other's name":
-            signed = other.primary.sign(wishes, stamp)
+            signed = other.primary.sign(wishes, version)
             signed.origin = each.primary.name
         else:
-            signed = stranger.sign(wishes, stamp)
+            signed = stranger.sign(wishes, version)
             signed.origin = each.primary.name if lie.endswith("ours") else stranger.name
         return signed
 
@@ -357,7 +357,7 @@ class Tree(RuleBasedStateMachine):
         found = {}
         for name, kept in self.server.held._sets.items():
             decider = self.deciders[name]
-            assert list(kept.items) == decider.said[kept.stamp], "what is held was never signed for this server"
+            assert list(kept.items) == decider.said[kept.version], "what is held was never signed for this server"
             found[name] = next(wishes for _, wishes in decider.signed if [wish.item for wish in wishes] == list(kept.items))
         return found
 
@@ -372,8 +372,8 @@ class Tree(RuleBasedStateMachine):
     async def _check(self) -> None:
         folded = self._folded(self._held())
         for name, kept in self.server.held._sets.items():
-            assert kept.stamp >= self.highest.get(name, kept.stamp), "a stamp went backwards"
-            self.highest[name] = kept.stamp
+            assert kept.version >= self.highest.get(name, kept.version), "a version went backwards"
+            self.highest[name] = kept.version
         assert self.highest.keys() == self.server.held._sets.keys(), "a set was lost"
         found = await self.server.held.all("")
         assert all(documents.digest(document.body) == document.item.digest for document in found)

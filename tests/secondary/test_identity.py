@@ -42,7 +42,7 @@ def test_an_identity_is_kept_and_read_again(folder: Path) -> None:
     assert (found.fingerprint, found.authority.fingerprint) == (made.fingerprint, AUTHORITY.fingerprint)
     assert found.certificate is None
     assert not found.usable(0)
-    assert found.comparison_code("a.example") == certificates.comparison_code(AUTHORITY.public_key, made.public_key, "a.example")
+    assert found.comparison_code("a.example") == certificates.comparison_code(AUTHORITY.primary_id, made.public_key, "a.example")
 
 
 def test_everything_is_0600_in_a_0700_folder(folder: Path) -> None:

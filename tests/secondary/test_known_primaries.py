@@ -16,7 +16,7 @@ HERE, THERE = Address("primary.example", 13299), Address("10.0.0.3", 13299)
 def test_a_missing_file_is_an_empty_list(tmp_path: Path) -> None:
     known = KnownPrimaries.load(tmp_path)
     assert known.accepted(HERE) is None
-    assert not known.holds(FIRST.fingerprint)
+    assert not known.holds(FIRST.primary_id)
 
 
 def test_an_accepted_authority_is_known_at_its_address(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_an_entry_says_nothing_about_another_address(tmp_path: Path) -> None:
     known = KnownPrimaries.load(tmp_path).accept(FIRST, HERE, "compared", "jo", 0)
     assert known.accepted(THERE) is None
     assert known.accepted(Address(HERE.host, 443)) is None
-    assert known.holds(FIRST.fingerprint)
+    assert known.holds(FIRST.primary_id)
 
 
 def test_an_address_is_the_same_in_capitals(tmp_path: Path) -> None:
@@ -64,14 +64,16 @@ def test_an_entry_that_a_person_deleted_is_forgotten(tmp_path: Path) -> None:
     heading, _, second = path.read_text().split("[[primary]]")
     path.write_text(f"{heading}[[primary]]{second}")
     known = KnownPrimaries.load(tmp_path)
-    assert not known.holds(FIRST.fingerprint)
-    assert known.holds(SECOND.fingerprint)
+    assert not known.holds(FIRST.primary_id)
+    assert known.holds(SECOND.primary_id)
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (FIRST.fingerprint, SECOND.fingerprint),
+        (f'fingerprint = "{FIRST.fingerprint}"', f'fingerprint = "{SECOND.fingerprint}"'),
+        (f'primary_id = "{FIRST.primary_id}"', f'primary_id = "{SECOND.primary_id}"'),
+        ("primary_id =", "primary ="),
         ("BEGIN CERTIFICATE", "BEGIN NOTHING"),
         ("way =", "weg ="),
         ("[[primary]]", "[primary]"),

@@ -43,7 +43,7 @@ class Call:
         self.told.append(message)
 
     def sets(self) -> list[tuple[str, int]]:
-        """Origins and stamps of the sets that were told."""
+        """Origins and versions of the sets that were told."""
         said = [each.desired for each in self.told if each.HasField("desired")]
         return [(each.origin, document_pb2.DesiredSet.FromString(each.desired_set).number) for each in said]
 

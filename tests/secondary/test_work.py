@@ -13,11 +13,12 @@ from typing import Any, cast
 import pytest
 
 from enlist.certificates import Authority
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import policies
 from enlist_secondary import work as works
+from enlist_secondary.ancestors import Ascent
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
@@ -145,16 +146,16 @@ async def test_without_a_link_what_is_in_force_is_kept_up(site: Site) -> None:
 
 
 async def test_lies_are_said_in_the_log_and_end_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Attacks row 46: two sets of one stamp that say different things are an alarm."""
+    """Attacks row 46: two sets of one version that say different things are an alarm."""
     async with site.working() as work:
-        await work.take(carrying(site.primary, policy(5, A), stamp=Stamp(1, 5)))
+        await work.take(carrying(site.primary, policy(5, A), version=SetVersion(1, 5)))
         await soon(lambda: site.motd.in_force == A)
         with caplog.at_level(logging.WARNING):
             await work.take(carrying(Primary(), policy(6, B)))
-            await work.take(carrying(site.primary, policy(6, B), stamp=Stamp(1, 4)))
+            await work.take(carrying(site.primary, policy(6, B), version=SetVersion(1, 4)))
             await work.take(carrying(site.primary, policy(6, B), target="bbbbbbbbbb"))
             assert not [each for each in caplog.records if each.levelno >= logging.CRITICAL]
-            await work.take(carrying(site.primary, policy(6, B), stamp=Stamp(1, 5)))
+            await work.take(carrying(site.primary, policy(6, B), version=SetVersion(1, 5)))
         alarms = [each for each in caplog.records if each.levelno >= logging.CRITICAL]
         assert [each.fields["reason"] for each in alarms] == [Reason.SET_CONFLICT]  # type: ignore[attr-defined]  # what `Log` adds
         site.primary.number = 5
@@ -320,7 +321,7 @@ async def test_who_stands_above_is_written_down_also_after_a_fault(site: Site) -
     """Or a restart would take back what the sets from further up put in force."""
     saved: list[bool] = []
 
-    def save() -> None:
+    def save(ascent: Ascent) -> None:
         saved.append(True)
         if len(saved) < 3:
             raise RuntimeError("can't start new thread")

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.names import Address
+from enlist.reasons import Refused
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc
 from enlist_primary.authority import keys
@@ -30,6 +31,14 @@ def new_signer() -> Signer:
     """An authority of its own."""
     key = certificates.new_key()
     return Signer(key, new_authority(key, int(time.time())))
+
+
+def primary_id_of(authority_certificate: bytes) -> str:
+    """The id that goes with an authority; empty where the bytes are none."""
+    try:
+        return certificates.read_authority(authority_certificate).primary_id
+    except Refused:
+        return ""
 
 
 @dataclass
@@ -77,10 +86,12 @@ class Pretender(registration_pb2_grpc.RegistrationServiceServicer):
 
     async def DescribePrimary(self, request: pb.DescribePrimaryRequest, context: Any) -> pb.DescribePrimaryResponse:
         """The one thing anybody may know."""
+        shown = self.described.get("authority_certificate", certificates.der(self.signer.authority.certificate))
         answer = pb.DescribePrimaryResponse(
             **{
                 "primary_name": "Pretender",
-                "authority_certificate": certificates.der(self.signer.authority.certificate),
+                "primary_id": primary_id_of(shown),
+                "authority_certificate": shown,
                 "leaf_statement": b"",
                 "ssl_port": self.address.port,
                 "oldest_protocol": PROTOCOL,

@@ -49,15 +49,15 @@ class Signer:
     def sign_set(self, desired_set: bytes) -> document_pb2.SignedSet:
         """A desired set under this authority's signature."""
         signature = documents.sign(self._key, desired_set)
-        return document_pb2.SignedSet(desired_set=desired_set, signature=signature, origin=self.authority.fingerprint)
+        return document_pb2.SignedSet(desired_set=desired_set, signature=signature, origin=self.authority.primary_id)
 
     def sign_consent(self, consent: bytes) -> bytes:
         """This primary's word on which primary it stands under."""
         return ancestry.sign_consent(self._key, consent)
 
-    def cross_certificate(self, lower: Authority, account: str, server_id: str, now: int) -> bytes:
-        """The certificate (DER) over the authority of a primary that stands below, through this server of this account."""
-        return ancestry.cross_certificate(self._key, self.authority, lower, account, server_id, now)
+    def cross_certificate(self, lower: Authority, account: str, server_id: str, not_before: int) -> bytes:
+        """The certificate (DER) over a child's authority, for this server of this account; see `ancestry.cross_certificate`."""
+        return ancestry.cross_certificate(self._key, self.authority, lower, account, server_id, not_before)
 
     def issue_secondary(self, key: ec.EllipticCurvePublicKey, account: str, server_id: str, lifetime: int, now: int) -> bytes:
         """A secondary's certificate (DER): an X.509-SVID with the one SAN that names it."""
@@ -104,10 +104,11 @@ def _leaves(issuer: x509.Certificate) -> x509.CertificateBuilder:
 
 
 def new_authority(key: ec.EllipticCurvePrivateKey, now: int) -> x509.Certificate:
-    """The self-signed certificate of a new authority."""
+    """The self-signed certificate of a new primary's first authority: its key is the primary's id."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Enlist authority")])
     public = key.public_key()
     begin = datetime.fromtimestamp(now - CLOCK_TOLERANCE, UTC)
+    uri = certificates.authority_uri(certificates.fingerprint(certificates.spki(public)))
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -119,6 +120,7 @@ def new_authority(key: ec.EllipticCurvePrivateKey, now: int) -> x509.Certificate
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
         .sign(key, hashes.SHA256())
     )
 

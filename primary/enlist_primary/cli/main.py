@@ -11,7 +11,21 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import commands
-from enlist_primary.cli import accounts, api_keys, daemon, groups, join, journal, output, policies, servers, status, tasks, tree
+from enlist_primary.cli import (
+    accounts,
+    api_keys,
+    daemon,
+    groups,
+    join,
+    journal,
+    origins,
+    output,
+    policies,
+    servers,
+    status,
+    tasks,
+    tree,
+)
 
 DEFAULT_DATA = "/var/lib/enlist/primary"
 
@@ -26,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--data", type=Path, default=Path(DEFAULT_DATA), metavar="DIR", help="data folder (default: %(default)s)")
     nouns = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for noun in (daemon, status, accounts, api_keys, join, servers, groups, policies, tasks, tree, journal):
+    for noun in (daemon, status, accounts, api_keys, join, servers, groups, policies, tasks, tree, journal, origins):
         noun.add_commands(nouns)
     return top
 

@@ -94,11 +94,11 @@ class Lower:
         try:
             authority = certificates.read_authority(said.authority_certificate)
             consent = ancestry.consented(authority, said.consent, said.consent_signature)
-            if consent.upper_key != own.signer.authority.public_key or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
+            if consent.parent_primary_id != own.signer.authority.primary_id or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
                 raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
-            make = partial(own.signer.cross_certificate, authority, account, id, own.now())
-            above, fingerprint = own.upper.fingerprints, authority.fingerprint
-            made = await own.database.write(account, levels.certify, account, id, fingerprint, above, make, own.now())
+            make = partial(own.signer.cross_certificate, authority, account, id)
+            above = own.upper.primary_ids
+            made = await own.database.write(account, levels.certify, account, id, authority, above, make, own.now())
         except Refused as refused:
             if TABLE[refused.reason].retry:
                 raise

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
@@ -40,7 +40,7 @@ class Placed:
 
     row: Server
     desired: Desired
-    stamp: Stamp
+    stamp: SetVersion
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Desires:
             known = self._of(standing.account)
             known.keep(layout)
             if head >= known.head:
-                return Placed(row, layout.desired(row.id, row.group_id), Stamp(layout.epoch, head))
+                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, head))
 
     def ended(self, account: str) -> frozenset[str]:
         """The runs of tasks that are over: a late word on one of them still counts."""
@@ -136,11 +136,11 @@ class Desires:
         quicker."""
         anew, known.told = known.told != layout.number, layout.number
         found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
-        stamp = Stamp(layout.epoch, known.head)
+        stamp = SetVersion(layout.epoch, known.head)
         for link in filter(None, found):
             self._reckon(link, layout, stamp, moved)
 
-    def _reckon(self, link: Link, layout: Layout, stamp: Stamp, moved: Mapping[str, str]) -> None:
+    def _reckon(self, link: Link, layout: Layout, stamp: SetVersion, moved: Mapping[str, str]) -> None:
         """A link without a place, or placed by a later view of the database, has nothing to learn from this one."""
         if link.deliver is None or not 0 <= link.number < stamp.number:
             return

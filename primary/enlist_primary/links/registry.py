@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
 from enlist_primary.model.desired import NOTHING, Desired
@@ -39,7 +39,7 @@ class Link:
     wanted: Desired = NOTHING
     remnants: Mapping[str, Word] = field(default_factory=dict)
     """What the server could not end of policies that reached it before, by kind."""
-    deliver: Callable[[Desired, Stamp], None] | None = None
+    deliver: Callable[[Desired, SetVersion], None] | None = None
     """Puts a set in line; one that waits there already is replaced."""
     look_up: Callable[[], None] | None = None
     """Something above this primary changed: it shall be handed down."""

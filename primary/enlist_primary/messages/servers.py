@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from enlist import certificates, documents
 from enlist.certificates import Authority
 from enlist.names import resource
-from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
+from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.links.registry import Link
 from enlist_primary.model.accounts import Account
@@ -33,7 +33,7 @@ def code(authority: Authority, server: Server) -> str:
     """The server's comparison code; empty for an unused invitation."""
     if server.public_key is None:
         return ""
-    return certificates.comparison_code(authority.public_key, server.public_key, server.account)
+    return certificates.comparison_code(authority.primary_id, server.public_key, server.account)
 
 
 def _remnant(word: Word) -> server_pb2.Remnant:
@@ -66,7 +66,7 @@ def server(row: Server, authority: Authority, seen: Seen, link: Link | None) -> 
         labels=row.labels,
         kinds=(seen.kinds or "").split(),
         may_have_secondaries=row.may_have_secondaries,
-        lower_primary=row.lower_key or "",
+        lower_primary=row.child_primary_id or "",
         remnants=[_remnant(left[kind]) for kind in sorted(left)],
     )
 
@@ -88,18 +88,23 @@ def below(row: BelowServer, unknown_since: int | None) -> hierarchy_pb2.BelowSer
 
 def above(upper: Upper) -> list[hierarchy_pb2.UpperPrimary]:
     """The primaries above this one; also one that has not certified it yet, or will not."""
-    found = [
-        hierarchy_pb2.UpperPrimary(primary_name=each.name, fingerprint=each.authority.fingerprint, state=each.state)
-        for each in upper.above
-    ]
+    found = [_above(each.name, each.authority, each.state) for each in upper.above]
     if not found and upper.row is not None and upper.row.state is UpperState.PRESENT:
         authority = certificates.read_authority(upper.row.authority)
-        found = [hierarchy_pb2.UpperPrimary(primary_name=upper.row.name, fingerprint=authority.fingerprint)]
+        found = [_above(upper.row.name, authority)]
     for nearest in found[:1]:
         nearest.connected, nearest.refusal = upper.connected, upper.refusal
         if upper.connected_at is not None:
             nearest.connected_time.seconds = upper.connected_at
     return found
+
+
+def _above(
+    name: str, authority: Authority, state: document_pb2.AncestorState.ValueType = document_pb2.ANCESTOR_STATE_UNSPECIFIED
+) -> hierarchy_pb2.UpperPrimary:
+    return hierarchy_pb2.UpperPrimary(
+        primary_name=name, fingerprint=authority.fingerprint, primary_id=authority.primary_id, state=state
+    )
 
 
 def enrolment(row: Server, authority: Authority, contact: str, certificate: bytes) -> registration_pb2.Enrolment:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from enlist import names
-from enlist.ancestry import LEVELS, Memory
+from enlist.ancestry import LEVELS
 from enlist.layers import Layer
+from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2, server_pb2
@@ -62,7 +63,7 @@ class Upper:
     signature: bytes
     ancestry: bytes = b""
     memory: Memory = field(default_factory=Memory)
-    """The newest stamps of what came from above."""
+    """The newest versions of what came from above."""
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,8 @@ class Server:
     labels: tuple[str, ...] = ()
 
     may_have_secondaries: bool = False
-    lower_key: str | None = None
-    """The fingerprint of the primary on its host that stands under this one."""
+    child_primary_id: str | None = None
+    """The primary id of the primary on its host that stands under this one."""
     bequest: str | None = None
     """Of a removed one: what becomes of what was set for the servers below it."""
 

@@ -255,7 +255,7 @@ def leave(tx: Transaction, domain: str, key: str, source: str, now: int) -> Serv
         by = Actor(f"server/{server.id}", "proof", source)
         number = record(tx, domain, "server.leave", about_server(server.id), by, now, name=server.name)
         levels.bequeath(tx, domain, server.id, None, required=False)  # it has said itself what stays below
-        server = replace(server, may_have_secondaries=False, lower_key=None, bequest=None)
+        server = replace(server, may_have_secondaries=False, child_primary_id=None, bequest=None)
     changed = replace(server, state=state, since=now, expires_at=None, revision=number, reason=None)
     servers.update(tx, changed)
     return changed

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from enlist.ancestry import Memory
-from enlist.documents import Stamp
+from enlist import certificates
+from enlist.ancestry import Above
+from enlist.certificates import CLOCK_TOLERANCE, Authority
+from enlist.documents import DesiredSet, Place
+from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist_primary.model.accounts import PRIMARY
@@ -21,9 +24,7 @@ Sign = Callable[[bytes], bytes]
 # --- Above ------------------------------------------------------------------------------------------------------------------
 
 
-def stand_under(
-    tx: Transaction, authority: bytes, key: bytes, fingerprint: str, name: str, state: UpperState, sign: Sign, now: int
-) -> Upper:
+def stand_under(tx: Transaction, authority: bytes, primary_id: str, name: str, state: UpperState, sign: Sign, now: int) -> Upper:
     """Consents to stand under a primary, or notes that it does so no more; what holds already is returned as it is.
 
     Whoever has both this host's folders joined the two: it is journalled as the primary's own decision. What another primary
@@ -38,31 +39,24 @@ def stand_under(
     if known is None and state is UpperState.GONE:
         raise Refused(Reason.NOT_FOUND, "No primary stands above this one.")
     action = "upper.join" if state is UpperState.PRESENT else "upper.leave"
-    number = record(tx, PRIMARY, action, "", PRIMARY_ITSELF, now, upper=name, fingerprint=fingerprint, leaves=state.value)
+    number = record(tx, PRIMARY, action, "", PRIMARY_ITSELF, now, upper=name, primary_id=primary_id, leaves=state.value)
     consent, signature = b"", b""
     if state is not UpperState.GONE:
-        stamp = {"epoch": levels.epoch(tx), "number": number}
-        consent = document_pb2.Consent(upper_key=key, state=ANCESTOR_STATES[state], **stamp).SerializeToString()
+        version = {"epoch": levels.epoch(tx), "number": number}
+        consent = document_pb2.Consent(parent_primary_id=primary_id, state=ANCESTOR_STATES[state], **version).SerializeToString()
         signature = sign(consent)
     same = known is not None and known.authority == authority and state is not UpperState.GONE
     ancestry = known.ancestry if same and known is not None else b""
     if state is not UpperState.PRESENT:  # or it only asks anew: what was left holds until the primary above says who stands there
         ancestry = _renewed(ancestry, consent, signature)
     memory = known.memory if known is not None else Memory()
-    changed = Upper(authority, name, state, consent, signature, ancestry, _with_sets(tx, memory) if not ancestry else memory)
+    if not ancestry:
+        memory = memory.leaving(levels.held_versions(tx))
+    changed = Upper(authority, name, state, consent, signature, ancestry, memory)
     levels.save_upper(tx, changed)
     if not ancestry:
         levels.forget_upper_sets(tx, levels.upper_sets(tx))
     return changed
-
-
-def _with_sets(tx: Transaction, memory: Memory) -> Memory:
-    """What is remembered once no set from above is kept any more."""
-    stamps = dict(memory.sets)
-    for origin, signed in levels.upper_sets(tx).items():
-        said = document_pb2.DesiredSet.FromString(document_pb2.SignedSet.FromString(signed).desired_set)
-        stamps[origin] = Stamp(said.epoch, said.number)
-    return Memory(memory.words, stamps)
 
 
 def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
@@ -74,20 +68,44 @@ def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
     return message.SerializeToString()
 
 
-def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str], memory: Memory) -> Upper | None:
-    """Keeps who stands above, as the primary above said it, and drops the sets of those that do not any more."""
+def ascend(tx: Transaction, ancestry: bytes, found: Sequence[Above], own: Authority) -> Upper | None:
+    """Keeps who is above, as the parent said it and as `found` verified it, and drops the sets of other origins and steps.
+
+    Refused as `Memory.after` does.
+    """
+    accounts.lock(tx, PRIMARY)
     known = levels.upper(tx)
     if known is None or known.state is not UpperState.PRESENT:
         return None
-    changed = replace(known, ancestry=ancestry, memory=memory)
+    held = levels.held_versions(tx)
+    changed = replace(known, ancestry=ancestry, memory=known.memory.after(found, own, held))
     levels.save_upper(tx, changed)
-    levels.forget_upper_sets(tx, [origin for origin in levels.upper_sets(tx) if origin not in origins])
+    levels.forget_upper_sets(tx, [place.origin for place in held.keys() - _places(found)])
     return changed
 
 
-def hand_down(tx: Transaction, origin: str, signed: bytes, bodies: Sequence[tuple[str, bytes]]) -> None:
-    """Keeps a set from above, unchanged, for whoever stands below."""
-    levels.save_upper_set(tx, origin, signed, bodies)
+def _places(found: Sequence[Above]) -> set[Place]:
+    return {above.origin.place for above in found}
+
+
+def clear_origin(tx: Transaction, primary_id: str, present: Collection[str], by: Actor, now: int) -> Upper:
+    """Forgets what is remembered of a primary, or, if the id is empty, of all but those `present`. Refused as `Memory.cleared`."""
+    accounts.lock(tx, PRIMARY)
+    known = levels.upper(tx)
+    if known is None:
+        raise Refused(Reason.NOT_FOUND, "No primary was ever above this one, so nothing is remembered.")
+    changed = replace(known, memory=known.memory.cleared(primary_id, present))
+    record(tx, PRIMARY, "origin.clear", "", by, now, primary_id=primary_id or "all")
+    levels.save_upper(tx, changed)
+    return changed
+
+
+def hand_down(tx: Transaction, verified: DesiredSet, signed: bytes, bodies: Sequence[tuple[str, bytes]]) -> None:
+    """Keeps a set from above, unchanged, for the servers below. Refused as `Memory.check` does."""
+    known = levels.upper(tx)
+    if known is not None:
+        known.memory.check(verified)
+    levels.save_upper_set(tx, verified.origin, signed, bodies)
 
 
 # --- Below ------------------------------------------------------------------------------------------------------------------
@@ -107,10 +125,11 @@ def allow(tx: Transaction, account: str, id: str, may: bool, bequest: Bequest | 
 
 
 def certify(
-    tx: Transaction, account: str, id: str, fingerprint: str, above: Collection[str], certificate: Callable[[], bytes], now: int
+    tx: Transaction, account: str, id: str, child: Authority, above: Collection[str], make: Callable[[int], bytes], now: int
 ) -> bytes:
-    """The cross-certificate for the primary on a server's host; the one it has, if it has one. `above` are all primaries from this
-    one up.
+    """The cross-certificate for the primary on a server's host; the one it has, if that is still the newest over its key.
+
+    `above` are the ids of all primaries from this one up; `make` takes the moment at which the certificate begins.
 
     Refused: NOT_ALLOWED where it was not granted, or for another primary than the one that stands there; WOULD_LOOP where this
     primary stands below that one already.
@@ -121,20 +140,28 @@ def certify(
         name = servers.load(tx, account, id).shown_name
         allow = f"enlist-primary server authorize {name} --may-have-secondaries"
         raise Refused(Reason.NOT_ALLOWED, f"This server may not have secondaries. Allow it with: {allow}")
-    if fingerprint in above:
+    if child.primary_id in above:
         raise Refused(Reason.WOULD_LOOP, "That primary stands above this one already, or is this one: it cannot stand below too.")
-    if known.lower_key == fingerprint and known.cross_certificate is not None:
-        return known.cross_certificate
-    if known.lower_key is not None:
+    if known.child_primary_id == child.primary_id and _is_newest(tx, known.cross_certificate, child):
+        return known.cross_certificate or b""
+    if known.child_primary_id not in (None, child.primary_id):
         raise Refused(
             Reason.NOT_ALLOWED,
             "Another primary stands below this server. If that one is gone for good: enlist-primary server authorize NAME "
             "--no-may-have-secondaries, then allow it again.",
         )
-    made = certificate()
-    levels.certify(tx, account, id, fingerprint, made)
-    record(tx, account, "server.certify", about_server(id), PRIMARY_ITSELF, now, "", lower_primary=fingerprint)
+    made = make(levels.next_not_before(tx, child.fingerprint, now - CLOCK_TOLERANCE))
+    levels.certify(tx, account, id, child.primary_id, made)
+    record(tx, account, "server.certify", about_server(id), PRIMARY_ITSELF, now, "", lower_primary=child.primary_id)
     return made
+
+
+def _is_newest(tx: Transaction, cross_certificate: bytes | None, child: Authority) -> bool:
+    """Whether it is the newest over the child's key: below an older one, every server refuses the step as stale."""
+    if cross_certificate is None:
+        return False
+    begins = certificates.begins_at(certificates.load(cross_certificate))
+    return begins == levels.last_not_before(tx, child.fingerprint)
 
 
 def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None, required: bool) -> None:
@@ -142,7 +169,7 @@ def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None, re
 
     Refused with BEQUEST_REQUIRED where a primary stands below it and nothing was said.
     """
-    if levels.middle(tx, account, id).lower_key is not None and bequest is None and required:
+    if levels.middle(tx, account, id).child_primary_id is not None and bequest is None and required:
         raise Refused(
             Reason.BEQUEST_REQUIRED,
             "A primary stands below this server. Say what becomes of what was set for the servers there: "

@@ -45,7 +45,7 @@ def decide(
     names.note(reason, "reason")
     if event in (Event.REMOVE, Event.REVOKE):
         levels.bequeath(tx, account, id, bequest, required=True)
-        server = replace(server, may_have_secondaries=False, lower_key=None, bequest=bequest.value if bequest else None)
+        server = replace(server, may_have_secondaries=False, child_primary_id=None, bequest=bequest.value if bequest else None)
     action, path = f"server.{event.value}", place.path if place else None
     number = record(tx, account, action, about_server(id), by, now, evidence, name=server.name, reason=reason, group=path)
     if server.state is State.INVITED:

@@ -93,6 +93,8 @@ _SERVICES: Mapping[str, Mapping[str, frozenset[Kind]]] = {
         "RenameServer": _DECIDE,
         "MoveServer": _DECIDE,
         "LabelServer": _DECIDE,
+        "ListOrigins": _READ,
+        "ClearOrigin": _DECIDE,
     },
     "enlist.v1.AccountService": {
         "CreateAccount": _DECIDE,

@@ -18,6 +18,7 @@ from enlist_primary.operations import servers
 from enlist_primary.rpc import link
 from enlist_primary.rpc.access import Caller, caller
 from enlist_primary.rpc.groups import Groups
+from enlist_primary.rpc.origins import Origins
 from enlist_primary.store import accounts as account_rows
 from enlist_primary.store import observations
 from enlist_primary.store import servers as rows
@@ -35,7 +36,7 @@ def server_of(name: str) -> tuple[str, str]:
     return account, id
 
 
-class Hierarchy(Groups):
+class Hierarchy(Groups, Origins):
     """Shows the tree, and holds the links."""
 
     async def Connect(  # type: ignore[override]  # the stubs know generators only; a link reads and writes as it needs to
@@ -55,6 +56,7 @@ class Hierarchy(Groups):
         return pb.PrimaryStatus(
             primary_name=own.config.name,
             fingerprint=own.signer.authority.fingerprint,
+            primary_id=own.signer.authority.primary_id,
             ssl_port=own.ports.ssl,
             api_port=own.ports.api,
             addresses=own.addresses,

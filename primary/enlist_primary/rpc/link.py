@@ -9,7 +9,7 @@ import grpc.aio
 
 from enlist import __version__, documents, names
 from enlist.channel import PROTOCOL
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
 from enlist.runtime.logs import Log
@@ -115,12 +115,12 @@ class _Body:
         self._hello = hello
         self._who = who
         self._account, self._id = link.key
-        self._held = {each.origin: (each.epoch, each.number, each.content) for each in hello.held}
+        self._held = {each.origin: (each.epoch, each.number, each.content, each.target) for each in hello.held}
         self._has = {each.origin: frozenset(each.digests[: documents.ITEM_LIMIT]) for each in hello.held}
         self._runs: frozenset[tuple[str, str]] = frozenset()
         self._upper_version = -1
         self._ancestry = document_pb2.Ancestry()  # as it was told over this link
-        self._next: tuple[Desired, Stamp] | None = None
+        self._next: tuple[Desired, SetVersion] | None = None
         self._welcomed = False
         self._writer: asyncio.Task[None] | None = None
         self._lower = Lower(own, self._account, self._id, self._begin_writing)
@@ -152,7 +152,7 @@ class _Body:
         placed = await own.desires.placed(self._who.server, still_trusted)
         row = placed.row
         link.group_id, link.number, link.wanted = row.group_id, placed.stamp.number, placed.desired
-        _, _, content = self._held.get(own.signer.authority.fingerprint, (0, 0, NOTHING.content))
+        _, _, content, _ = self._held.get(own.signer.authority.primary_id, (0, 0, NOTHING.content, ""))
         if placed.desired.content != content:
             self._next = placed.desired, placed.stamp  # now: what the hub brings from here on is newer
         link.deliver, link.look_up, link.reconsider = self._deliver, self._look_up, self._lower.reconsider
@@ -191,7 +191,7 @@ class _Body:
 
     # --- Out ------------------------------------------------------------------------------------------------------------------
 
-    def _deliver(self, wanted: Desired, stamp: Stamp) -> None:
+    def _deliver(self, wanted: Desired, stamp: SetVersion) -> None:
         """Puts a set in line in place of one that waits there; the line is one place long."""
         self._next = wanted, stamp
         self._begin_writing()
@@ -245,17 +245,20 @@ class _Body:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
         upper = self._own.upper
         self._upper_version, sets = upper.version, upper.sets  # of one moment: while this is written, others may come
-        gone = self._held.keys() - upper.origins.keys() - {self._own.signer.authority.fingerprint}
-        for origin in gone:  # the server forgets the sets and bodies of whoever does not stand above any more
-            self._held.pop(origin)
+        above = {origin: each.target for origin, each in upper.origins.items()}
+        held = self._held.items()
+        own = self._own.signer.authority.primary_id
+        gone = [origin for origin, (*_, target) in held if origin != own and above.get(origin) != target]
+        for origin in gone:  # the server forgets the sets and bodies of whoever does not stand above, or by another step
+            del self._held[origin]
             self._has.pop(origin, None)
         if upper.message != self._ancestry or gone:
             self._ancestry = upper.message
             await self._stream.write(pb.FromPrimary(ancestry=self._ancestry))
         for kept in sets:
             origin = kept.signed.origin
-            stamp = kept.verified.stamp
-            said = (stamp.epoch, stamp.number, kept.verified.content)  # one made out for another server has another stamp
+            stamp = kept.verified.version
+            said = (stamp.epoch, stamp.number, kept.verified.content, kept.verified.target)
             if self._held.get(origin) != said and await self._send(PRIMARY, kept.signed, kept.desired):
                 self._held[origin] = said
 
@@ -286,7 +289,7 @@ class _Body:
         own, now = self._own, self._own.now()
         asked = Asked(self._link.wanted.subjects, own.desires.ended(self._account))
         said = message.reports.reports[: documents.ITEM_LIMIT]
-        for word in reports.heard(said, self._id, asked, own.signer.authority.fingerprint, now):
+        for word in reports.heard(said, self._id, asked, own.signer.authority.primary_id, now):
             own.reports.take(self._account, word)
         above = own.upper.items
         wanted = (asked.subjects, above)

@@ -44,6 +44,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         own, now = self._context, self._context.now()
         return pb.DescribePrimaryResponse(
             primary_name=own.config.name,
+            primary_id=own.signer.authority.primary_id,
             authority_certificate=certificates.der(own.signer.authority.certificate),
             leaf_statement=own.served.statement,
             ssl_port=own.ports.ssl,

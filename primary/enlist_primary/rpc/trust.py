@@ -69,10 +69,10 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         if not code:
             return None
         row = await self._context.database.read(rows.load, account, id)
-        key = self._context.signer.authority.public_key
-        return row.public_key is not None and certificates.same_code(
-            code, certificates.comparison_code(key, row.public_key, account)
-        )
+        if row.public_key is None:
+            return False
+        primary_id = self._context.signer.authority.primary_id
+        return certificates.same_code(code, certificates.comparison_code(primary_id, row.public_key, account))
 
     async def DenyServer(self, request: pb.DenyServerRequest, context: Any) -> server_pb2.Server:
         return await self._decide(request.name, Event.DENY, request.reason)

@@ -38,7 +38,8 @@ class Upstream(upstream_pb2_grpc.UpstreamServiceServicer):
             self._attached.set()
         replaced = self._attached = asyncio.Event()
         attached = _Attached(self._context, context)
-        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(work) for work in (attached.hear(), attached.say(), replaced.wait())]
+        works = (attached.hear(), attached.say(), replaced.wait(), self._context.upper.cleared.wait())
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:

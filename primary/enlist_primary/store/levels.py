@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from enlist import certificates, documents, layers, names
-from enlist.ancestry import Memory
+from enlist.documents import Place, SetVersion
 from enlist.layers import Layer
+from enlist.origins import Memory
 from enlist.reasons import Refused
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2
@@ -21,7 +22,7 @@ from enlist_primary.store.database import Row, Transaction
 
 
 def epoch(tx: Transaction) -> int:
-    """The epoch of everything that this primary stamps."""
+    """The epoch of everything that this primary signs."""
     row = tx.row("SELECT epoch FROM account WHERE domain = $1", PRIMARY)
     assert row is not None, "every primary is made with its own account"
     return int(row["epoch"])
@@ -51,9 +52,15 @@ def save_upper(tx: Transaction, upper: Upper) -> None:
 
 
 def upper_sets(tx: Transaction) -> dict[str, bytes]:
-    """The newest signed set of each primary above, by its fingerprint."""
+    """The newest signed set of each primary above, by its primary id."""
     rows = tx.rows("SELECT origin, signed FROM upper_set WHERE account = $1", PRIMARY)
     return {row["origin"]: bytes(row["signed"]) for row in rows}
+
+
+def held_versions(tx: Transaction) -> dict[Place, SetVersion]:
+    """The versions of those sets."""
+    sets = {origin: _said(signed) for origin, signed in upper_sets(tx).items()}
+    return {Place(origin, said.account, said.target): SetVersion(said.epoch, said.number) for origin, said in sets.items()}
 
 
 def save_upper_set(tx: Transaction, origin: str, signed: bytes, bodies: Iterable[tuple[str, bytes]]) -> None:
@@ -96,7 +103,7 @@ def upper_layers(tx: Transaction, kind: str) -> list[UpperLayer]:
     unlocked = False
     for ancestor in document_pb2.Ancestry.FromString(row.ancestry).ancestors:
         unlocked = unlocked or document_pb2.Consent.FromString(ancestor.consent).state == document_pb2.ANCESTOR_STATE_KEPT
-        signed = sets.get(certificates.read_authority(ancestor.authority_certificate).fingerprint)
+        signed = sets.get(certificates.read_authority(ancestor.authority_certificate).primary_id)
         if signed is not None:
             found.append(_layers(tx, kind, escape(ancestor.primary_name), signed, unlocked))
     return [layer for layers in reversed(found) for layer in layers]
@@ -133,18 +140,19 @@ class Middle:
     """Whether a server's host may run a primary under this one, and the one that it runs."""
 
     may_have_secondaries: bool
-    lower_key: str | None
+    child_primary_id: str | None
     cross_certificate: bytes | None
 
 
 def middle(tx: Transaction, account: str, id: str) -> Middle:
     """A server's part as a middle server."""
-    sql = "SELECT may_have_secondaries, lower_key, cross_certificate FROM server WHERE account = $1 AND id = $2"
+    sql = "SELECT may_have_secondaries, child_primary_id, cross_certificate FROM server WHERE account = $1 AND id = $2"
     row = tx.row(sql, account, id)
     if row is None:
         return Middle(False, None, None)
     certificate = row["cross_certificate"]
-    return Middle(bool(row["may_have_secondaries"]), row["lower_key"], bytes(certificate) if certificate is not None else None)
+    made = bytes(certificate) if certificate is not None else None
+    return Middle(bool(row["may_have_secondaries"]), row["child_primary_id"], made)
 
 
 def allow(tx: Transaction, account: str, id: str, may: bool, revision: int) -> None:
@@ -155,16 +163,35 @@ def allow(tx: Transaction, account: str, id: str, may: bool, revision: int) -> N
         tx.run("UPDATE server SET bequest = NULL WHERE account = $1 AND id = $2", account, id)
 
 
-def certify(tx: Transaction, account: str, id: str, lower_key: str, cross_certificate: bytes) -> None:
+def certify(tx: Transaction, account: str, id: str, child_primary_id: str, cross_certificate: bytes) -> None:
     """The primary that stands below a server."""
-    sql = "UPDATE server SET lower_key = $3, cross_certificate = $4 WHERE account = $1 AND id = $2"
-    tx.run(sql, account, id, lower_key, cross_certificate)
+    sql = "UPDATE server SET child_primary_id = $3, cross_certificate = $4 WHERE account = $1 AND id = $2"
+    tx.run(sql, account, id, child_primary_id, cross_certificate)
+
+
+def last_not_before(tx: Transaction, child_key: str) -> int | None:
+    """When the newest cross-certificate over a child's key begins, whatever account it was for; None if there never was one."""
+    row = tx.row("SELECT not_before FROM certified_key WHERE child_key = $1", child_key)
+    return None if row is None else int(row["not_before"])
+
+
+def next_not_before(tx: Transaction, child_key: str, earliest: int) -> int:
+    """When the next one begins: strictly later. It is one statement because no account's lock covers two accounts."""
+    sql = """
+        INSERT INTO certified_key (child_key, not_before) VALUES ($1, $2)
+        ON CONFLICT (child_key) DO UPDATE SET not_before = CASE
+            WHEN excluded.not_before > certified_key.not_before THEN excluded.not_before ELSE certified_key.not_before + 1 END
+        RETURNING not_before
+    """
+    row = tx.row(sql, child_key, earliest)
+    assert row is not None, "RETURNING gives the row that was written"
+    return int(row["not_before"])
 
 
 def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None) -> None:
     """What becomes of what was set below a server that is removed; nothing of it stands below any more."""
     sql = """
-        UPDATE server SET bequest = $3, may_have_secondaries = 0, lower_key = NULL, cross_certificate = NULL
+        UPDATE server SET bequest = $3, may_have_secondaries = 0, child_primary_id = NULL, cross_certificate = NULL
         WHERE account = $1 AND id = $2
     """
     tx.run(sql, account, id, bequest.value if bequest else None)

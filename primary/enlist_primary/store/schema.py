@@ -74,7 +74,7 @@ CREATE TABLE server (
     reason text,
     -- A middle server: its host runs a primary, which stands under this one if it may.
     may_have_secondaries bigint NOT NULL DEFAULT 0,
-    lower_key text,                             -- SHA-256 of that primary's authority, hex; none: no primary stands below
+    child_primary_id text,                             -- SHA-256 of that primary's authority, hex; none: no primary stands below
     cross_certificate bytea,                    -- this primary's authority over that key, DER
     bequest text,                               -- of a removed one: 'keep', 'freeze' or 'delete'
     PRIMARY KEY (account, id),
@@ -279,6 +279,13 @@ CREATE TABLE task_result (
 );
 CREATE INDEX task_result_server ON task_result (account, server_id);
 
+-- When the newest cross-certificate over a child's key begins. The next one begins later, also for another account, and also
+-- once the server of the last one is removed.
+CREATE TABLE certified_key (
+    child_key text NOT NULL PRIMARY KEY,        -- SHA-256, hex
+    not_before bigint NOT NULL                  -- Unix seconds
+);
+
 -- What last stood below middle servers, as those said: observations.
 CREATE TABLE below_server (
     account text NOT NULL,
@@ -305,12 +312,12 @@ CREATE TABLE upper (
     consent bytea NOT NULL,                     -- this authority's word, and its signature
     signature bytea NOT NULL,
     ancestry bytea NOT NULL,                    -- all primaries above, serialised; empty until the one above has certified this one
-    memory text NOT NULL                        -- JSON: the newest stamps, so that nothing older counts again
+    memory text NOT NULL                        -- JSON: the newest versions, so that nothing older counts again
 );
 -- The newest set of each primary above, under its signature.
 CREATE TABLE upper_set (
     account text NOT NULL REFERENCES account (domain),
-    origin text NOT NULL,
+    origin text NOT NULL,                       -- its primary id
     signed bytea NOT NULL,
     PRIMARY KEY (account, origin)
 );

@@ -217,7 +217,7 @@ def _server(row: Row, labels: tuple[str, ...]) -> Server:
         revision=row["revision"],
         reason=row["reason"],
         may_have_secondaries=bool(row["may_have_secondaries"]),
-        lower_key=row["lower_key"],
+        child_primary_id=row["child_primary_id"],
         bequest=row["bequest"],
         labels=labels,
     )

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from enlist import certificates, documents, proofs
 from enlist.ancestry import LEVELS
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.link import phases
 from enlist.link.phases import Event, Phase, violation
 from enlist.link.sender import Held, Sender
@@ -151,4 +151,4 @@ class SecondaryEnd(End):
 
 def _held(said: document_pb2.Held) -> Held:
     digests = frozenset(said.digests[: documents.ITEM_LIMIT])
-    return Held(Stamp(said.epoch, said.number), said.content, digests)
+    return Held(SetVersion(said.epoch, said.number), said.content, digests)

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from enlist import documents
 from enlist.ancestry import LEVELS
-from enlist.documents import DesiredSet, Stamp
+from enlist.documents import DesiredSet, SetVersion
 from enlist.link.pace import PIECE
 from enlist.link.phases import violation
 from enlist.reasons import Reason, Refused
@@ -59,7 +59,7 @@ class Receiver:
         self._stale: set[bytes] = set()
         self._replies = Replies()
         self._sequence = 0
-        self._came: set[tuple[str, Stamp]] = set()
+        self._came: set[tuple[str, SetVersion]] = set()
         """The sets that came over this link and are not answered."""
 
     # --- What the host says ---------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class Receiver:
 
     def held(self, verified: DesiredSet) -> None:
         """A set is complete and on the disk. One that came over an earlier link is told by the hello, or comes again."""
-        version = verified.stamp
+        version = verified.version
         if (verified.origin, version) not in self._came:
             return
         self._came = {each for each in self._came if each[0] != verified.origin or each[1] > version}
@@ -105,7 +105,7 @@ class Receiver:
         """Takes a set. One that is refused is answered, and is as if it had not come; why, for the log."""
         self._forget_large(signed.origin)
         said = _said(signed)
-        key = signed.origin, Stamp(said.epoch, said.number)
+        key = signed.origin, SetVersion(said.epoch, said.number)
         self._came.add(key)
         try:
             self._accept(signed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from enlist import documents
-from enlist.documents import Stamp
+from enlist.documents import SetVersion
 from enlist.link.pace import PIECE, Pace
 from enlist.link.phases import violation
 from enlist.v1 import document_pb2
@@ -27,7 +27,7 @@ class Offer:
     `exact`: a set that is held in another version is not the same, even if its content is; it may be made out for another server.
     """
 
-    version: Stamp
+    version: SetVersion
     content: bytes
     digests: frozenset[bytes]
     sign: Callable[[], document_pb2.SignedSet]
@@ -39,7 +39,7 @@ class Offer:
 class Held(NamedTuple):
     """A set that the receiver is known to hold."""
 
-    version: Stamp
+    version: SetVersion
     content: bytes
     digests: frozenset[bytes]
 
@@ -47,7 +47,7 @@ class Held(NamedTuple):
 class Refusal(NamedTuple):
     """Why the receiver does not take a set."""
 
-    version: Stamp
+    version: SetVersion
     reason: str
     message: str
 
@@ -83,13 +83,13 @@ class _Large(NamedTuple):
     """A set that goes in pieces, and the bodies that follow it."""
 
     origin: str
-    version: Stamp
+    version: SetVersion
     whole: bytes
     missing: Sequence[bytes]
 
 
 class _Sent(NamedTuple):
-    version: Stamp
+    version: SetVersion
     content: bytes
     digests: frozenset[bytes]
 
@@ -100,7 +100,7 @@ class _Origin:
     held: Held | None = None
     refusal: Refusal | None = None
     outstanding: list[_Sent] = field(default_factory=list)
-    last_sent: Stamp | None = None
+    last_sent: SetVersion | None = None
 
     @property
     def due(self) -> bool:
@@ -153,7 +153,7 @@ class Sender:
         self._sequence = 0
         self._on_their_way: dict[tuple[int, bytes], _Flight] = {}
         """The pieces that are not answered, by message and body."""
-        self._sets: OrderedDict[tuple[str, Stamp], None] = OrderedDict()
+        self._sets: OrderedDict[tuple[str, SetVersion], None] = OrderedDict()
         """The sets that were sent over this link, the newest last."""
         self._complete: set[bytes] = set()
         """Bodies that are whole at the receiver, of sets that are not."""
@@ -229,7 +229,9 @@ class Sender:
             self._begin(digest, origin)
         return Out(desired=signed, sent=(origin, offer))
 
-    def _begin_large(self, origin: str, version: Stamp, signed: document_pb2.SignedSet, missing: Sequence[bytes]) -> pb.LargeSet:
+    def _begin_large(
+        self, origin: str, version: SetVersion, signed: document_pb2.SignedSet, missing: Sequence[bytes]
+    ) -> pb.LargeSet:
         """The set itself goes in pieces; its bodies after it, for only then the receiver knows that it wants them."""
         whole = signed.SerializeToString()
         digest = documents.digest(whole)
@@ -349,7 +351,7 @@ class Sender:
 
     def on_set_ack(self, ack: pb.SetAck) -> None:
         """The receiver holds a set. Refused with LINK_VIOLATION: of a set that was never sent."""
-        version = Stamp(ack.epoch, ack.number)
+        version = SetVersion(ack.epoch, ack.number)
         known = self._answered(ack.origin, version)
         for place, sent in enumerate(known.outstanding):
             if sent.version == version:
@@ -361,14 +363,14 @@ class Sender:
 
     def on_set_refused(self, refused: pb.SetRefused) -> None:
         """The receiver does not take a set; it is not sent again over this link. Refused with LINK_VIOLATION as above."""
-        version = Stamp(refused.epoch, refused.number)
+        version = SetVersion(refused.epoch, refused.number)
         known = self._answered(refused.origin, version)
         if any(sent.version == version for sent in known.outstanding):
             known.outstanding = [sent for sent in known.outstanding if sent.version != version]
             known.refusal = Refusal(version, refused.reason, refused.message)
             self._drop_transfers()
 
-    def _answered(self, origin: str, version: Stamp) -> _Origin:
+    def _answered(self, origin: str, version: SetVersion) -> _Origin:
         """What is known of an origin of which a set is answered. That set may have been replaced, or withdrawn, meanwhile."""
         if (origin, version) not in self._sets:
             raise violation("a set was answered that was never sent")

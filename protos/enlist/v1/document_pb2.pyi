@@ -200,7 +200,7 @@ class DesiredSet(_message.Message):
     target: _builtins.str
     """The server's id."""
     epoch: _builtins.int
-    """With `number`, the stamp: an older one never replaces a newer. The epoch grows when the primary's data was restored."""
+    """With `number`, the set version: an older one never replaces a newer. The epoch grows when the primary's data was restored."""
     number: _builtins.int
     """The newest number of the account's journal that this set takes into account."""
     @_builtins.property
@@ -238,7 +238,7 @@ class SignedSet(_message.Message):
     signature: _builtins.bytes
     """ECDSA P-256 with SHA-256, DER, by the origin's authority over a fixed label and `desired_set`; see `enlist.documents`."""
     origin: _builtins.str
-    """The origin: its authority's fingerprint, 64 lower-case hex digits. Only names the key to verify with."""
+    """The origin's primary id, 64 lower-case hex digits. Only names the key to verify with."""
     def __init__(
         self,
         *,
@@ -265,14 +265,17 @@ class Held(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     DIGESTS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
-    """The origin's fingerprint."""
+    """The origin's primary id."""
     epoch: _builtins.int
-    """The stamp's epoch."""
+    """The set version's epoch."""
     number: _builtins.int
-    """The stamp's number."""
+    """The set version's number."""
     content: _builtins.bytes
     """SHA-256 over the set's items, in their order; see `enlist.documents`."""
+    target: _builtins.str
+    """The server that the set is made out for, by its id: what two accounts of an origin want may bear one version."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The SHA-256 of each body it holds of this origin, so that only others travel."""
@@ -285,10 +288,11 @@ class Held(_message.Message):
         number: _builtins.int = ...,
         content: _builtins.bytes = ...,
         digests: _abc.Iterable[_builtins.bytes] | None = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digests", b"digests", "epoch", b"epoch", "number", b"number", "origin", b"origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digests", b"digests", "epoch", b"epoch", "number", b"number", "origin", b"origin", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,14 +422,14 @@ class Consent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    UPPER_KEY_FIELD_NUMBER: _builtins.int
+    PARENT_PRIMARY_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    upper_key: _builtins.bytes
-    """The upper primary's authority: its key's SubjectPublicKeyInfo, DER."""
+    parent_primary_id: _builtins.str
+    """The parent's primary id, 64 lower-case hex digits."""
     epoch: _builtins.int
-    """With `number`, what orders the words of a primary: an older one never replaces a newer."""
+    """With `number`, what orders the consents of a primary: an older one never replaces a newer."""
     number: _builtins.int
     """The number of the decision in the primary's own journal."""
     state: Global___AncestorState.ValueType
@@ -433,14 +437,14 @@ class Consent(_message.Message):
     def __init__(
         self,
         *,
-        upper_key: _builtins.bytes = ...,
+        parent_primary_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
         number: _builtins.int = ...,
         state: Global___AncestorState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "state", b"state", "upper_key", b"upper_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "parent_primary_id", b"parent_primary_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -460,10 +464,11 @@ class Ancestor(_message.Message):
     primary_name: _builtins.str
     """The upper primary's own name."""
     authority_certificate: _builtins.bytes
-    """The upper primary's authority, X.509 DER."""
+    """The upper primary's authority, X.509 DER. Its trust domain names the primary id of the consent."""
     cross_certificate: _builtins.bytes
     """The upper authority's certificate over the key of the authority below, X.509 DER. It names the server, in the upper primary's
-    account, that the lower primary's host is: that is whom the upper primary's sets are made out for.
+    account, that the lower primary's host is: that is whom the upper primary's sets are made out for. Each one over a key begins
+    strictly later than the one before, so that the newest counts.
     """
     consent: _builtins.bytes
     """A serialised `Consent` of the primary below."""

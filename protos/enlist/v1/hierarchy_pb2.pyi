@@ -847,6 +847,7 @@ class PrimaryStatus(_message.Message):
     SERVERS_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     ABOVE_FIELD_NUMBER: _builtins.int
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
     primary_name: _builtins.str
     """The primary's own name."""
     fingerprint: _builtins.str
@@ -861,6 +862,8 @@ class PrimaryStatus(_message.Message):
     """Links open now, of all accounts the caller may see."""
     stalled: _builtins.int
     """Links that ended but whose peer does not read, so that the end cannot be delivered."""
+    primary_id: _builtins.str
+    """The primary id: the fingerprint of its first authority, 64 lower-case hex digits."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The addresses the primary goes by, the first one standing in join lines."""
@@ -901,10 +904,11 @@ class PrimaryStatus(_message.Message):
         servers: _abc.Iterable[Global___StateCount] | None = ...,
         refusals: _abc.Iterable[Global___RefusalCount] | None = ...,
         above: _abc.Iterable[Global___UpperPrimary] | None = ...,
+        primary_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "addresses", b"addresses", "api_port", b"api_port", "certificate_expire_time", b"certificate_expire_time", "connected", b"connected", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusals", b"refusals", "servers", b"servers", "ssl_port", b"ssl_port", "stalled", b"stalled", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "addresses", b"addresses", "api_port", b"api_port", "certificate_expire_time", b"certificate_expire_time", "connected", b"connected", "fingerprint", b"fingerprint", "primary_id", b"primary_id", "primary_name", b"primary_name", "refusals", b"refusals", "servers", b"servers", "ssl_port", b"ssl_port", "stalled", b"stalled", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -922,16 +926,19 @@ class UpperPrimary(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     CONNECTED_TIME_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
     primary_name: _builtins.str
     """Its own name."""
     fingerprint: _builtins.str
-    """Its fingerprint."""
+    """The fingerprint of its authority."""
     state: _document_pb2.AncestorState.ValueType
     """Whether it still stands above, and what of it stays if it does not."""
     connected: _builtins.bool
     """Of the nearest: whether the link to it is open, as the secondary on this primary's host says."""
     refusal: _builtins.str
     """Of the nearest: why it refuses this primary, for people; empty if it does not."""
+    primary_id: _builtins.str
+    """Its primary id."""
     @_builtins.property
     def connected_time(self) -> _timestamp_pb2.Timestamp:
         """Of the nearest: when that link was last opened or closed; absent if that is not known."""
@@ -945,10 +952,11 @@ class UpperPrimary(_message.Message):
         connected: _builtins.bool = ...,
         connected_time: _timestamp_pb2.Timestamp | None = ...,
         refusal: _builtins.str = ...,
+        primary_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "connected_time", b"connected_time", "fingerprint", b"fingerprint", "primary_name", b"primary_name", "refusal", b"refusal", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "connected_time", b"connected_time", "fingerprint", b"fingerprint", "primary_id", b"primary_id", "primary_name", b"primary_name", "refusal", b"refusal", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1402,3 +1410,109 @@ class RenameServerRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenameServerRequest: _TypeAlias = RenameServerRequest  # noqa: Y015
+
+@_typing.final
+class ListOriginsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOriginsRequest: _TypeAlias = ListOriginsRequest  # noqa: Y015
+
+@_typing.final
+class RememberedOrigin(_message.Message):
+    """A primary that is, or was, above this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
+    PRIMARY_NAME_FIELD_NUMBER: _builtins.int
+    ABOVE_FIELD_NUMBER: _builtins.int
+    primary_id: _builtins.str
+    """Its primary id."""
+    primary_name: _builtins.str
+    """Its own name; empty if it is not above now."""
+    above: _builtins.bool
+    """Whether it is above now."""
+    def __init__(
+        self,
+        *,
+        primary_id: _builtins.str = ...,
+        primary_name: _builtins.str = ...,
+        above: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "primary_id", b"primary_id", "primary_name", b"primary_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RememberedOrigin: _TypeAlias = RememberedOrigin  # noqa: Y015
+
+@_typing.final
+class ListOriginsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RememberedOrigin]:
+        """By primary id."""
+
+    def __init__(
+        self,
+        *,
+        origins: _abc.Iterable[Global___RememberedOrigin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origins", b"origins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOriginsResponse: _TypeAlias = ListOriginsResponse  # noqa: Y015
+
+@_typing.final
+class ClearOriginRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    primary_id: _builtins.str
+    """The primary id; empty with `all`."""
+    all: _builtins.bool
+    """Whether all are meant that are not above now; also where what is remembered cannot be read."""
+    def __init__(
+        self,
+        *,
+        primary_id: _builtins.str = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "primary_id", b"primary_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearOriginRequest: _TypeAlias = ClearOriginRequest  # noqa: Y015
+
+@_typing.final
+class ClearOriginResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearOriginResponse: _TypeAlias = ClearOriginResponse  # noqa: Y015

@@ -101,6 +101,16 @@ class HierarchyServiceStub:
                 request_serializer=enlist_dot_v1_dot_hierarchy__pb2.LabelServerRequest.SerializeToString,
                 response_deserializer=enlist_dot_v1_dot_server__pb2.Server.FromString,
                 _registered_method=True)
+        self.ListOrigins = channel.unary_unary(
+                '/enlist.v1.HierarchyService/ListOrigins',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListOriginsRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListOriginsResponse.FromString,
+                _registered_method=True)
+        self.ClearOrigin = channel.unary_unary(
+                '/enlist.v1.HierarchyService/ClearOrigin',
+                request_serializer=enlist_dot_v1_dot_hierarchy__pb2.ClearOriginRequest.SerializeToString,
+                response_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ClearOriginResponse.FromString,
+                _registered_method=True)
 
 
 class HierarchyServiceServicer:
@@ -199,6 +209,22 @@ class HierarchyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOrigins(self, request, context):
+        """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+        May be called by: viewer, administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearOrigin(self, request, context):
+        """Forgets what is remembered of primaries that are not above now: what of theirs was replaced may count again.
+        May be called by: administrator, local.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HierarchyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -266,6 +292,16 @@ def add_HierarchyServiceServicer_to_server(servicer, server):
                     servicer.LabelServer,
                     request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.LabelServerRequest.FromString,
                     response_serializer=enlist_dot_v1_dot_server__pb2.Server.SerializeToString,
+            ),
+            'ListOrigins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrigins,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ListOriginsRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.ListOriginsResponse.SerializeToString,
+            ),
+            'ClearOrigin': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearOrigin,
+                    request_deserializer=enlist_dot_v1_dot_hierarchy__pb2.ClearOriginRequest.FromString,
+                    response_serializer=enlist_dot_v1_dot_hierarchy__pb2.ClearOriginResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -620,6 +656,60 @@ class HierarchyService:
             '/enlist.v1.HierarchyService/LabelServer',
             enlist_dot_v1_dot_hierarchy__pb2.LabelServerRequest.SerializeToString,
             enlist_dot_v1_dot_server__pb2.Server.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrigins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/ListOrigins',
+            enlist_dot_v1_dot_hierarchy__pb2.ListOriginsRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.ListOriginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearOrigin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enlist.v1.HierarchyService/ClearOrigin',
+            enlist_dot_v1_dot_hierarchy__pb2.ClearOriginRequest.SerializeToString,
+            enlist_dot_v1_dot_hierarchy__pb2.ClearOriginResponse.FromString,
             options,
             channel_credentials,
             insecure,

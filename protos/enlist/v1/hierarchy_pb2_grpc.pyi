@@ -62,6 +62,14 @@ class HierarchyServiceStub:
     """Puts a server in another group; it keeps its trust and its link. May be called by: administrator, local."""
     LabelServer: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.LabelServerRequest, _server_pb2.Server]
     """Adds and takes away labels. May be called by: administrator, local."""
+    ListOrigins: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.ListOriginsRequest, _hierarchy_pb2.ListOriginsResponse]
+    """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+    May be called by: viewer, administrator, local.
+    """
+    ClearOrigin: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.ClearOriginRequest, _hierarchy_pb2.ClearOriginResponse]
+    """Forgets what is remembered of primaries that are not above now: what of theirs was replaced may count again.
+    May be called by: administrator, local.
+    """
 
 @_typing.type_check_only
 class HierarchyServiceAsyncStub(HierarchyServiceStub):
@@ -96,6 +104,14 @@ class HierarchyServiceAsyncStub(HierarchyServiceStub):
     """Puts a server in another group; it keeps its trust and its link. May be called by: administrator, local."""
     LabelServer: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.LabelServerRequest, _server_pb2.Server]  # type: ignore[assignment]
     """Adds and takes away labels. May be called by: administrator, local."""
+    ListOrigins: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.ListOriginsRequest, _hierarchy_pb2.ListOriginsResponse]  # type: ignore[assignment]
+    """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+    May be called by: viewer, administrator, local.
+    """
+    ClearOrigin: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.ClearOriginRequest, _hierarchy_pb2.ClearOriginResponse]  # type: ignore[assignment]
+    """Forgets what is remembered of primaries that are not above now: what of theirs was replaced may count again.
+    May be called by: administrator, local.
+    """
 
 class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
     """The tree of an account: its groups, the servers in them, and the link each trusted server holds."""
@@ -205,5 +221,25 @@ class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.Server, _abc.Awaitable[_server_pb2.Server]]:
         """Adds and takes away labels. May be called by: administrator, local."""
+
+    @_abc_1.abstractmethod
+    def ListOrigins(
+        self,
+        request: _hierarchy_pb2.ListOriginsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hierarchy_pb2.ListOriginsResponse, _abc.Awaitable[_hierarchy_pb2.ListOriginsResponse]]:
+        """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+        May be called by: viewer, administrator, local.
+        """
+
+    @_abc_1.abstractmethod
+    def ClearOrigin(
+        self,
+        request: _hierarchy_pb2.ClearOriginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hierarchy_pb2.ClearOriginResponse, _abc.Awaitable[_hierarchy_pb2.ClearOriginResponse]]:
+        """Forgets what is remembered of primaries that are not above now: what of theirs was replaced may count again.
+        May be called by: administrator, local.
+        """
 
 def add_HierarchyServiceServicer_to_server(servicer: HierarchyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -77,6 +77,7 @@ class DescribePrimaryResponse(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CHALLENGE_FIELD_NUMBER: _builtins.int
+    PRIMARY_ID_FIELD_NUMBER: _builtins.int
     primary_name: _builtins.str
     """The primary's own name, as its administrator gave it."""
     authority_certificate: _builtins.bytes
@@ -93,6 +94,8 @@ class DescribePrimaryResponse(_message.Message):
     """The version of Enlist the primary runs."""
     challenge: _builtins.bytes
     """To be signed within two minutes by whoever proves that it holds a key. Opaque."""
+    primary_id: _builtins.str
+    """The primary id, 64 lower-case hex digits. Another one than the fingerprint of the authority's key is refused."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The primary's clock, so that a wrong one is noticed before certificates fail for it."""
@@ -109,10 +112,11 @@ class DescribePrimaryResponse(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.str = ...,
         challenge: _builtins.bytes = ...,
+        primary_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_certificate", b"authority_certificate", "challenge", b"challenge", "leaf_statement", b"leaf_statement", "newest_protocol", b"newest_protocol", "oldest_protocol", b"oldest_protocol", "primary_name", b"primary_name", "ssl_port", b"ssl_port", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_certificate", b"authority_certificate", "challenge", b"challenge", "leaf_statement", b"leaf_statement", "newest_protocol", b"newest_protocol", "oldest_protocol", b"oldest_protocol", "primary_id", b"primary_id", "primary_name", b"primary_name", "ssl_port", b"ssl_port", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

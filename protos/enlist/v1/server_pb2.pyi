@@ -139,7 +139,7 @@ class Server(_message.Message):
     may_have_secondaries: _builtins.bool
     """Whether a primary on its host may stand under this one."""
     lower_primary: _builtins.str
-    """The fingerprint of the primary on its host that stands under this one; empty if there is none."""
+    """The primary id of the primary on its host that stands under this one; empty if there is none."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it has stood there."""

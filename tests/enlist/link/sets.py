@@ -8,7 +8,7 @@ from functools import partial
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enlist import certificates, documents
-from enlist.documents import DesiredSet, Item, Origin, Stamp
+from enlist.documents import DesiredSet, Item, Origin, SetVersion
 from enlist.v1 import document_pb2
 
 # Always the same ones, so that a seed names one run.
@@ -24,17 +24,19 @@ PARENT_ORIGIN = certificates.fingerprint(PARENT_KEY)
 Sign = Callable[[], document_pb2.SignedSet]
 
 
-def _signed(origin: str, version: Stamp, items: tuple[Item, ...]) -> document_pb2.SignedSet:
+def _signed(origin: str, version: SetVersion, items: tuple[Item, ...]) -> document_pb2.SignedSet:
     key, who = (_AUTHORITY_KEY, OWN) if origin == ORIGIN else (_PARENT_KEY, PARENT)
     encoded = documents.encode(who.account, who.target, version, documents.encode_items(items))
     return document_pb2.SignedSet(desired_set=encoded, signature=documents.sign(key, encoded), origin=origin)
 
 
-def signing(origin: str, version: Stamp, items: tuple[Item, ...]) -> Sign:
+def signing(origin: str, version: SetVersion, items: tuple[Item, ...]) -> Sign:
     return partial(_signed, origin, version, items)
 
 
-ORIGINS: dict[str, Callable[[Stamp, tuple[Item, ...]], Sign]] = {each: partial(signing, each) for each in (ORIGIN, PARENT_ORIGIN)}
+ORIGINS: dict[str, Callable[[SetVersion, tuple[Item, ...]], Sign]] = {
+    each: partial(signing, each) for each in (ORIGIN, PARENT_ORIGIN)
+}
 
 
 def verified(signed: document_pb2.SignedSet) -> DesiredSet:

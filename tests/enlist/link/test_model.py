@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from enlist import certificates, documents
-from enlist.documents import DesiredSet, Item, Stamp
+from enlist.documents import DesiredSet, Item, SetVersion
 from enlist.link.ends import PrimaryEnd, SecondaryEnd
 from enlist.link.pace import PIECE
 from enlist.link.receiver import Receiver
@@ -43,7 +43,7 @@ class Disk:
 class Secondary:
     """A secondary with its disk. `unsaved` are bodies that came and are not on the disk yet: a restart loses them."""
 
-    def __init__(self, disk: Disk, refuses: set[Stamp]) -> None:
+    def __init__(self, disk: Disk, refuses: set[SetVersion]) -> None:
         self.disk = disk
         self.refuses = refuses
         self.receiver = Receiver(self._accept, self._has)
@@ -51,7 +51,7 @@ class Secondary:
 
     def _accept(self, signed: document_pb2.SignedSet) -> None:
         new = verified(signed)
-        if new.stamp in self.refuses:
+        if new.version in self.refuses:
             raise Refused(Reason.SET_INVALID, "This set is not taken.")
         newest = self.disk.coming.get(new.origin) or self.disk.held.get(new.origin)
         if documents.supersedes(new, newest):
@@ -85,7 +85,7 @@ class Secondary:
         for origin, coming in list(self.disk.coming.items()):
             if digests(coming) <= self.disk.bodies.keys():
                 before = self.disk.held.get(origin)
-                assert before is None or before.stamp < coming.stamp, "an older set replaced a newer one"
+                assert before is None or before.version < coming.version, "an older set replaced a newer one"
                 self.disk.held[origin] = self.disk.coming.pop(origin)
                 self.receiver.held(coming)
         self._expect()
@@ -101,7 +101,7 @@ class Secondary:
         hello = pb.Hello(bodies=[*self.receiver.linked(), *(pb.BodyAck(digest=d, received=len(b)) for d, b in whole)])
         for origin, kept in self.disk.held.items():
             content = b"incomplete" if origin in self.disk.coming else kept.content
-            said = hello.held.add(origin=origin, epoch=kept.stamp.epoch, number=kept.stamp.number, content=content)
+            said = hello.held.add(origin=origin, epoch=kept.version.epoch, number=kept.version.number, content=content)
             said.digests.extend(sorted(digests(kept)))
         return hello
 
@@ -118,7 +118,7 @@ class World:
         self.bodies: dict[bytes, bytes] = {}
         self.wanted: dict[str, Offer] = {}
         self.numbers = dict.fromkeys(ORIGINS, 0)
-        self.refused: set[Stamp] = set()
+        self.refused: set[SetVersion] = set()
         self.disk = Disk()
         self.secondary = Secondary(self.disk, self.refused)
         self.down: deque[pb.FromPrimary] = deque()
@@ -131,7 +131,7 @@ class World:
     def decide(self) -> None:
         origin = self.chance.choice(list(ORIGINS))
         self.numbers[origin] += 1
-        version = Stamp(1, self.numbers[origin])
+        version = SetVersion(1, self.numbers[origin])
         if self.chance.random() < 0.1:
             self.refused.add(version)
         items = tuple(self._item(number) for number in range(self.chance.choice([0, 1, 2, 5, 150])))

@@ -77,6 +77,8 @@ WANTED = {
     "task cancel": {"ID", "--json"},
     "journal show": {"DOMAIN", "--json"},
     "journal verify": {"DOMAIN", "--json"},
+    "origins list": {"--json"},
+    "origins clear": {"ID", "--all", "--json"},
 }
 
 
@@ -165,6 +167,8 @@ RIGHT = {
     "task cancel": "aaaaaaaaaa",
     "journal show": "acme.example",
     "journal verify": ".",
+    "origins list": "",
+    "origins clear": "ab" * 32,
 }
 OF_A_CLIENT = [name for name in RIGHT if name != "serve"]  # serve is a process of its own: it sets umask and logging
 
@@ -250,6 +254,8 @@ def test_what_a_command_needs_and_does_not_get_is_wrong_usage(run: Run, name: st
         "policy set acme.example/A --kind chrony --file /dev/null --confirm 10m",
         "policy rollback acme.example/A --kind chrony --revision new",
         "policy explain x",
+        "origins clear",
+        f"origins clear {'ab' * 32} --all",
     ],
 )
 def test_values_and_options_that_do_not_go_together_are_wrong_usage(run: Run, line: str) -> None:

@@ -401,6 +401,34 @@ COMMANDS: dict[str, Case] = {
         [ENTRY_JSON],
         [journal.ListEntriesRequest(parent="accounts/acme.example", after=0)],
     ),
+    "origins list": (
+        "origins list",
+        {
+            "ListOrigins": hierarchy.ListOriginsResponse(
+                origins=[
+                    hierarchy.RememberedOrigin(primary_id="ab" * 32, primary_name="Head office", above=True),
+                    hierarchy.RememberedOrigin(primary_id="cd" * 32),
+                ]
+            )
+        },
+        [
+            {"primary_id": "ab" * 32, "primary_name": "Head office", "above": True},
+            {"primary_id": "cd" * 32, "primary_name": "", "above": False},
+        ],
+        [hierarchy.ListOriginsRequest()],
+    ),
+    "origins clear": (
+        f"origins clear {'cd' * 32}",
+        {"ClearOrigin": hierarchy.ClearOriginResponse()},
+        {"cleared": "cd" * 32},
+        [hierarchy.ClearOriginRequest(primary_id="cd" * 32)],
+    ),
+    "origins clear, all": (
+        "origins clear --all",
+        {"ClearOrigin": hierarchy.ClearOriginResponse()},
+        {"cleared": "all"},
+        [hierarchy.ClearOriginRequest(all=True)],
+    ),
     "journal verify": (
         "journal verify acme.example",
         {"VerifyJournal": journal.VerifyJournalResponse(entries=3)},

@@ -37,7 +37,7 @@ def test_a_set_of_all_that_may_be_set_is_one_that_servers_take() -> None:
     runs = [Item(documents.TASK + "k" * 64, "r" * 26, 2**62, bytes(32), 0)] * RUNS
     window = Item(documents.WINDOW, path, 2**62, bytes(32))
     encoded = documents.encode(
-        "a" * 253, "i" * 26, documents.Stamp(2**61, 2**61), documents.encode_items([*policies, window, *runs])
+        "a" * 253, "i" * 26, documents.SetVersion(2**61, 2**61), documents.encode_items([*policies, window, *runs])
     )
     assert NAMES_BYTES < len(encoded) <= documents.SET_LIMIT
 

@@ -532,7 +532,7 @@ def test_what_cannot_be_read_from_above_is_no_reason_to_refuse_what_is_set_here(
     signer = Signer(key, new_authority(key, START))
     body = b'{"of":"a later version"}'
     item = Item(f"policy/{KIND}", "Sites", 3, documents.digest(body))
-    signed = signer.sign_set(documents.encode("top.example", "a" * 10, documents.Stamp(1, 3), documents.encode_items([item])))
+    signed = signer.sign_set(documents.encode("top.example", "a" * 10, documents.SetVersion(1, 3), documents.encode_items([item])))
     authority = certificates.der(signer.authority.certificate)
     above = document_pb2.Ancestry(ancestors=[document_pb2.Ancestor(primary_name="\x1b[2JTop", authority_certificate=authority)])
     upper = Upper(authority, "Top", UpperState.PRESENT, b"", b"", above.SerializeToString())

@@ -1,0 +1,72 @@
+"""What is above this primary at one moment: a value, replaced as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from enlist import documents
+from enlist.ancestry import Above
+from enlist.documents import DesiredSet, Origin
+from enlist.v1 import document_pb2
+from enlist_primary.model.desired import Desired
+from enlist_primary.model.levels import Upper
+
+LATE_RUNS = 200
+"""Runs wanted from above no more of which a late word is still said upward, at most: as many as an account there has at once."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A set from above: as it was signed, and as it was verified."""
+
+    signed: document_pb2.SignedSet
+    verified: DesiredSet
+    desired: Desired
+
+
+@dataclass(frozen=True)
+class AncestrySnapshot:
+    """What a reader took fits together, also in another thread and across an await."""
+
+    row: Upper | None = None
+    """The primary right above, or the last that was."""
+    message: document_pb2.Ancestry = field(default_factory=document_pb2.Ancestry)
+    """The ancestry as it is handed down."""
+    above: tuple[Above, ...] = ()
+    """All primaries above, the nearest first."""
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """Their sets, by primary id."""
+    late: Mapping[tuple[str, str], None] = field(default_factory=dict)
+    """Runs that they want no more."""
+    version: int = 0
+
+    @cached_property
+    def origins(self) -> Mapping[str, Origin]:
+        """Whose sets are taken, by primary id."""
+        return {each.origin.primary_id: each.origin for each in self.above}
+
+    @cached_property
+    def sets(self) -> Sequence[Kept]:
+        """What is handed down, the top-most primary's first."""
+        return [self.kept[each] for each in reversed(list(self.origins)) if each in self.kept]
+
+    @cached_property
+    def items(self) -> frozenset[tuple[str, str]]:
+        """What servers below may speak of because of the primaries above; see `ancestors.Upper.items`."""
+        return frozenset(self.late).union(*(kept.desired.subjects for kept in self.kept.values()))
+
+    def under(self, row: Upper | None, message: document_pb2.Ancestry, above: Sequence[Above]) -> AncestrySnapshot:
+        """Once these are above: of their sets, those stay that are made out for the server their step names now."""
+        places = {each.origin.place for each in above}
+        kept = {origin: each for origin, each in self.kept.items() if each.verified.place in places}
+        return replace(self, row=row, message=message, above=tuple(above), kept=kept, version=self.version + 1)
+
+    def holding(self, kept: Kept) -> AncestrySnapshot:
+        """Once this set is here."""
+        late = dict(self.late)
+        if (before := self.kept.get(kept.verified.origin)) is not None:
+            late |= dict.fromkeys(each for each in before.desired.subjects if each[0].startswith(documents.TASK))
+        held = {**self.kept, kept.verified.origin: kept}
+        return replace(self, kept=held, late=dict(list(late.items())[-LATE_RUNS:]), version=self.version + 1)
