@@ -1,15 +1,17 @@
-"""The desired sets that this server holds, of its primary and of those above it: verified, complete, and on the disk.
+"""The desired sets that this server holds, of its primary and of those above it: verified, and on the disk.
 
-What comes over the link is verified and gathered in memory. A set counts once all of its bodies are here and have been written:
-bodies first, then the set in one step. A crash in between leaves the set before, and bodies that the next sweep removes.
+Of an origin there is the set that is complete and, while its bodies are on their way, a newer one. The newer one counts already for
+the kinds whose bodies are here: a small policy takes force while a large one is still travelling. For the other kinds the complete
+set counts on. Bodies are written before a set that names them becomes complete, and each set in one step: a crash leaves what was
+there before, and bodies that the next sweep removes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -17,15 +19,18 @@ from google.protobuf.message import DecodeError
 
 from enlist import documents
 from enlist.documents import DesiredSet, Item, ItemVersion, Origin, Place, SetVersion
+from enlist.link.receiver import Receiver
 from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2 as pb
+from enlist.v1 import hierarchy_pb2
 from enlist_secondary.handlers.workers import to_the_end
 
 NOTHING_REMEMBERED = Memory()
 
+_INCOMPLETE = b"incomplete"  # no set has this content either
 _DAMAGED = b"damaged"  # no set has this content, so the primary sends what it wants here, even if that is nothing
 _LOG = Log("enlist.secondary")
 
@@ -50,11 +55,13 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class _Incoming:
-    """A set that was accepted and does not count yet."""
+class _Coming:
+    """A set that was accepted and is not complete."""
 
     verified: DesiredSet
     signed: bytes
+    written: bool = False
+    """Whether it is on the disk."""
 
     @cached_property
     def digests(self) -> frozenset[bytes]:
@@ -70,12 +77,13 @@ class Documents:
         self._origins = list(origins)
         self._sets: dict[str, DesiredSet] = {}
         self._damaged: dict[str, DesiredSet | None] = {}
-        self._incoming: dict[str, _Incoming] = {}
-        self._loose: dict[bytes, bytes] = {}  # bodies of incoming sets, by digest
+        self._coming: dict[str, _Coming] = {}
+        self._fresh: dict[bytes, bytes] = {}  # bodies that came and are not on the disk yet
         self._there: set[bytes] = set()  # digests of bodies on the disk
         self._promised: frozenset[bytes] = frozenset()  # bodies that the primary believes to be here, for the hello said so
-        self._strangers: set[str] = set()  # origins whose file, if there is one, does not count
+        self._strangers: set[str] = set()  # origins whose files, if there are any, do not count
         self._memory = NOTHING_REMEMBERED
+        self.receiver = Receiver(self._accept, self._keeps)
         self.unlocked: frozenset[str] = frozenset()
         """Origins whose locks do not hold."""
         self._lock = asyncio.Lock()  # holds while files are read or written
@@ -97,23 +105,21 @@ class Documents:
         """
         self._origins, self.unlocked, self._memory = list(origins), unlocked, memory
         places = {origin.place for origin in origins}
-        for name in [name for name, kept in self._sets.items() if kept.place not in places]:
-            self._drop(name)
         names = {origin.primary_id for origin in origins}
-        for name in [name for name, kept in self._damaged.items() if (kept.place not in places if kept else name not in names)]:
-            self._drop(name)
-        for name in [name for name, coming in self._incoming.items() if coming.verified.place not in places]:
-            del self._incoming[name]
-
-    def _drop(self, name: str) -> None:
-        self._sets.pop(name, None)
-        self._damaged.pop(name, None)
-        self._strangers.add(name)
+        gone = {name for name, kept in self._sets.items() if kept.place not in places}
+        gone |= {name for name, kept in self._damaged.items() if (kept.place not in places if kept else name not in names)}
+        gone |= {name for name, coming in self._coming.items() if coming.verified.place not in places}
+        for name in gone:
+            self._sets.pop(name, None)
+            self._damaged.pop(name, None)
+            self._coming.pop(name, None)
+        self._strangers |= gone
+        self._expect()
 
     @property
     def versions(self) -> dict[Place, SetVersion]:
         """The newest version that was verified in each place."""
-        newest = [*self._sets.values(), *filter(None, self._damaged.values()), *(each.verified for each in self._incoming.values())]
+        newest = [*self._sets.values(), *filter(None, self._damaged.values()), *(each.verified for each in self._coming.values())]
         found: dict[Place, SetVersion] = {}
         for each in newest:
             found[each.place] = max(each.version, found.get(each.place, each.version))
@@ -128,9 +134,13 @@ class Documents:
         """
         files.make_folder(self._folder)
         files.make_folder(self._bodies)
+        on_disk = {bytes.fromhex(path.name) for path in files.entries(self._bodies) if _is_digest(path.name)}
         for origin in self._origins:
             with suppress(FileNotFoundError):
                 self._load(origin)
+            with suppress(FileNotFoundError):
+                self._load_coming(origin, on_disk)
+        self._expect()
 
     def _load(self, origin: Origin) -> None:
         kept: DesiredSet | None = None
@@ -144,10 +154,56 @@ class Documents:
             self._damaged[origin.primary_id] = kept
             _LOG.warning("a desired set is damaged, and is asked for again", origin=origin.primary_id, problem=str(error))
 
-    def held(self) -> list[pb.Held]:
-        """What the hello says of the sets that are here. Until the next hello, no body named in it is removed."""
-        self._promised = frozenset().union(*map(_digests, self._sets.values()))
-        return [*map(_held, self._sets.values()), *(pb.Held(origin=origin, content=_DAMAGED) for origin in self._damaged)]
+    def _load_coming(self, origin: Origin, on_disk: Set[bytes]) -> None:
+        """A newer set that was not complete. One that cannot be read is as if it had not come: it comes again."""
+        try:
+            signed = files.read(self._path_coming(origin.primary_id))
+            coming = _Coming(documents.verify(pb.SignedSet.FromString(signed), origin), signed, written=True)
+            for digest in coming.digests & on_disk:
+                self._read_body(digest)
+            if documents.supersedes(coming.verified, self._sets.get(origin.primary_id)):
+                self._coming[origin.primary_id] = coming
+                self._there |= coming.digests & on_disk
+        except (Refused, DecodeError) as error:
+            _LOG.warning("a desired set that was on its way cannot be read", origin=origin.primary_id, problem=str(error))
+
+    def introduce(self, hello: hierarchy_pb2.Hello) -> None:
+        """Adds to a hello which sets and bodies are here. Until the next link is open, no body named in one is removed."""
+        hello.held.extend(self._hello_sets())
+        named = frozenset[bytes]().union(*map(_digests, self._sets.values()))
+        coming = {digest for each in self._coming.values() for digest in each.digests} - named
+        sizes = {digest: size for digest in coming if (size := self._size(digest)) is not None}
+        self._promised |= named.union(sizes)
+        hello.bodies.extend(self.receiver.parts())
+        hello.bodies.extend(hierarchy_pb2.BodyAck(digest=digest, received=size) for digest, size in sizes.items())
+
+    def linked(self) -> None:
+        """The link of the last hello is open: what it says counts, and the promises of the hellos before do not."""
+        self.receiver.linked()
+        self._promised = frozenset[bytes]().union(
+            *map(_digests, self._sets.values()), *(each.digests for each in self._coming.values())
+        )
+        self._expect()
+
+    def _hello_sets(self) -> list[pb.Held]:
+        """What a hello says of the sets that are here."""
+        found = []
+        for name, kept in self._sets.items():
+            said = _held(kept)
+            if name in self._coming:  # whatever is wanted now, it differs from what is here
+                said.content = _INCOMPLETE
+            found.append(said)
+        return [*found, *(pb.Held(origin=origin, content=_DAMAGED) for origin in self._damaged)]
+
+    def _size(self, digest: bytes) -> int | None:
+        """The size of a body that is here; None if it is not."""
+        if digest in self._fresh:
+            return len(self._fresh[digest])
+        if digest not in self._there:
+            return None
+        with suppress(OSError):
+            return self._body(digest).stat().st_size
+        return None
 
     def items(self, prefix: str | tuple[str, ...]) -> list[tuple[str, Item]]:
         """The items whose kind begins so (or so), each with its origin: the top-most origin's first, each origin's in their order.
@@ -156,14 +212,13 @@ class Documents:
         """
         if self._damaged:
             raise Refused(Reason.FILE_FAILED, "A desired set that was kept is damaged; the next link brings it again.")
-        return list(self._items(prefix))
+        return [(origin, item) for origin, item in self._items() if item.kind.startswith(prefix)]
 
-    def _items(self, prefix: str | tuple[str, ...]) -> Iterator[tuple[str, Item]]:
+    def _items(self) -> Iterator[tuple[str, Item]]:
         for origin in self._origins:
-            kept = self._sets.get(origin.primary_id)
-            for item in kept.items if kept else ():
-                if item.kind.startswith(prefix):
-                    yield origin.primary_id, item
+            kept, coming = self._sets.get(origin.primary_id), self._coming.get(origin.primary_id)
+            for item in counting(kept, coming.verified if coming else None, self._there):
+                yield origin.primary_id, item
 
     async def all(self, prefix: str | tuple[str, ...], which: Callable[[Item], bool] = lambda _: True) -> list[Document]:
         """The documents whose kind begins so, in the order of `items`; of them those that `which` says yes to.
@@ -207,104 +262,119 @@ class Documents:
 
     # --- What comes -----------------------------------------------------------------------------------------------------------
 
-    def receive(self, signed: pb.SignedSet | None, bodies: Sequence[bytes]) -> None:
-        """Takes what came over the link; `save` makes it count. Refused: SET_INVALID, SET_STALE, SET_CONFLICT.
+    def take(self, message: hierarchy_pb2.FromPrimary) -> tuple[Refused | None, str]:
+        """Takes what came over the link; `save` writes it. Why a set was refused, and what was wrong with the pieces, for the log.
 
-        The bodies are taken all the same: they may be another set's.
+        Refused with LINK_VIOLATION, which ends the link.
         """
-        try:
-            if signed is not None:
-                self._accept(signed)
-        finally:
-            for body in bodies:
-                self._take(body)
+        if not message.sequence or not self.receiver.is_new(message.sequence):
+            return None, ""
+        refused = self.receiver.on_set(message.desired) if message.HasField("desired") else None
+        if message.HasField("large_set"):
+            self.receiver.on_large_set(message.large_set)
+        taken = self.receiver.on_pieces(message.pieces)
+        self._fresh.update(taken.bodies)
+        return refused or taken.refused, taken.problem
 
     def _accept(self, signed: pb.SignedSet) -> None:
         origin = next((each for each in self._origins if each.primary_id == signed.origin), None)
         if origin is None:
             raise Refused(Reason.SET_INVALID, "A desired set came from a primary that is not above this server; it was not taken.")
         verified = documents.verify(signed, origin)
-        if verified.origin != self.own:  # that comes first-hand, and is ordered by what is held alone
-            self._memory.check(verified)
+        self._memory.check(verified)
         documents.supersedes(verified, self._damaged.get(signed.origin))  # the same once more is what is waited for
-        coming = self._incoming.get(signed.origin)
+        coming = self._coming.get(signed.origin)
         if documents.supersedes(verified, coming.verified if coming else self._sets.get(signed.origin)):
-            self._incoming[signed.origin] = _Incoming(verified, signed.SerializeToString())
-            self._drop_bodies()
+            self._coming[signed.origin] = _Coming(verified, signed.SerializeToString())
+            self._expect()
+        elif coming is None:
+            self.receiver.held(verified)
 
-    def _take(self, body: bytes) -> None:
-        digest = documents.digest(body)
-        if digest in self._there or digest in self._loose:
-            return
-        if len(body) > documents.BODY_LIMIT or not any(digest in each.digests for each in self._incoming.values()):
-            _LOG.warning("a body came that nobody asked for", digest=digest.hex())
-        elif sum(map(len, self._loose.values())) + len(body) > len(self._incoming) * documents.BODIES_LIMIT:
-            _LOG.warning("the bodies of a desired set are too much together", digest=digest.hex())
-        else:
-            self._loose[digest] = body
+    def _keeps(self, digest: bytes) -> bool:
+        """Whether a body is here and named by a set."""
+        named = any(digest in _digests(kept) for kept in (*self._sets.values(), *(each.verified for each in self._coming.values())))
+        return named and (digest in self._there or digest in self._fresh)
 
-    def _drop_bodies(self) -> None:
-        """Forgets the bodies that no incoming set needs; those that came for one which was replaced may be the next one's."""
-        needed = frozenset().union(*(each.digests for each in self._incoming.values())) - self._there
-        self._loose = {digest: body for digest, body in self._loose.items() if digest in needed}
-
-    def forget_incoming(self) -> None:
-        """The link ended: what does not count yet is sent anew over the next one."""
-        self._incoming.clear()
-        self._loose.clear()
+    def _expect(self) -> None:
+        """Tells the receiver which bodies are missing, and forgets those that nothing needs."""
+        needed = frozenset[bytes]().union(*(each.digests for each in self._coming.values()))
+        self._fresh = {digest: body for digest, body in self._fresh.items() if digest in needed}
+        self.receiver.expect(needed - self._there - self._fresh.keys())
 
     async def save(self) -> bool:
-        """Writes the sets that are complete; whether other ones count now. Refused where one could not be written: it waits on."""
+        """Writes what came; whether something else counts now. Refused where something could not be written: it waits on."""
         async with self._lock:
-            saved, refusal = False, None
-            steps: list[Callable[[], Awaitable[bool]]] = [partial(self._complete, origin) for origin in self._incoming]
-            for step in (self._forget_strangers, *steps):
+            changed, refusal = False, None
+            steps: list[Callable[[], Awaitable[bool]]] = [self._forget_strangers, self._save_bodies]
+            steps += [partial(self._save_set, origin) for origin in self._coming]
+            for step in steps:
                 try:
-                    saved |= await step()
+                    changed |= await step()
                 except Refused as refused:
                     refusal = refused
-            if saved:
+            if changed:
                 await self._sweep()
             if refusal is not None:
                 raise refusal
-            return saved
+            return changed
 
     async def _forget_strangers(self) -> bool:
-        """Removes the sets of origins, or of steps, that are not above any more; whether there were any."""
-        strangers = list(self._strangers)
+        """Removes the sets of origins that are not above any more; whether there were any."""
+        strangers = [name for name in self._strangers if name not in self._sets and name not in self._coming]
         for name in strangers:
-            await to_the_end(files.remove, self._path(name))
+            await to_the_end(self._remove_set, name)
             self._strangers.discard(name)
         return bool(strangers)
 
-    async def _complete(self, origin: str) -> bool:
-        """Lets the incoming set of an origin count, if there is one and it is complete. Others may come while it is written."""
-        incoming = self._incoming.get(origin)
-        if incoming is None or not incoming.digests <= self._there | self._loose.keys():
+    def _remove_set(self, origin: str) -> None:
+        files.remove(self._path(origin))
+        files.remove(self._path_coming(origin))
+
+    async def _save_bodies(self) -> bool:
+        """Writes the bodies that came; others may come meanwhile. Whether there were any."""
+        fresh = dict(self._fresh)
+        for digest, body in fresh.items():
+            await to_the_end(files.write, self._body(digest), body)
+            self._there.add(digest)
+            self._fresh.pop(digest, None)
+        return bool(fresh)
+
+    async def _save_set(self, origin: str) -> bool:
+        """Writes the newer set of an origin, if there is one: as the complete one once all its bodies are on the disk."""
+        coming = self._coming.get(origin)
+        if coming is None:
             return False
-        new = {digest: self._loose[digest] for digest in incoming.digests - self._there}
-        await to_the_end(self._write, origin, incoming, new)
-        if incoming.verified.place not in {each.place for each in self._origins}:
-            self._strangers.add(origin)
+        if coming.digests <= self._there:
+            return await self._complete(origin, coming)
+        if coming.written:
             return False
-        self._strangers.discard(origin)  # its file is this one now
-        self._sets[origin] = incoming.verified
-        self._damaged.pop(origin, None)
-        self._there |= incoming.digests
-        coming = self._incoming.get(origin)
-        if coming is not None and coming.verified.version <= incoming.verified.version:
-            del self._incoming[origin]
-        self._drop_bodies()
+        await to_the_end(files.write, self._path_coming(origin), coming.signed)
+        if self._coming.get(origin) is coming:
+            self._coming[origin] = replace(coming, written=True)
         return True
 
-    def _write(self, origin: str, incoming: _Incoming, bodies: Mapping[bytes, bytes]) -> None:
-        for digest, body in bodies.items():
-            files.write(self._body(digest), body)
-        files.write(self._path(origin), incoming.signed)
+    async def _complete(self, origin: str, coming: _Coming) -> bool:
+        """The newer set becomes the complete one. An even newer one may have come while it was written."""
+        await to_the_end(self._write_complete, origin, coming)
+        if coming.verified.place not in {each.place for each in self._origins}:
+            self._strangers.add(origin)
+            return False
+        self._sets[origin] = coming.verified
+        self._damaged.pop(origin, None)
+        present = self._coming.get(origin)
+        if present is not None and present.verified.version <= coming.verified.version:
+            del self._coming[origin]
+        self.receiver.held(coming.verified)
+        self._expect()
+        return True
+
+    def _write_complete(self, origin: str, coming: _Coming) -> None:
+        files.write(self._path(origin), coming.signed)
+        files.remove(self._path_coming(origin))
 
     async def _sweep(self) -> None:
         """Removes the bodies that no set names and that none will be believed to find here."""
-        coming = (each.digests for each in self._incoming.values())
+        coming = (each.digests for each in self._coming.values())
         self._there &= self._promised.union(*map(_digests, self._sets.values()), *coming)
         try:
             await to_the_end(self._remove_others, {digest.hex() for digest in self._there})
@@ -319,8 +389,28 @@ class Documents:
     def _path(self, origin: str) -> Path:
         return self._folder / f"{origin}.set"
 
+    def _path_coming(self, origin: str) -> Path:
+        return self._folder / f"{origin}.coming"
+
     def _body(self, digest: bytes) -> Path:
         return self._bodies / digest.hex()
+
+
+def counting(kept: DesiredSet | None, coming: DesiredSet | None, there: Set[bytes]) -> list[Item]:
+    """The items of one origin that count: of the newer set those of the kinds whose bodies are all there, else of the complete set.
+
+    A run of a task is for itself: it counts as soon as its own body is there.
+    """
+    complete = list(kept.items) if kept is not None else []
+    if coming is None:
+        return complete
+    waits = {item.kind for item in coming.items if item.digest not in there and not item.kind.startswith(documents.TASK)}
+    newer = [item for item in coming.items if item.kind not in waits and item.digest in there]
+    return [*newer, *(item for item in complete if item.kind in waits)]
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 2 * documents.DIGEST_BYTES and not set(name) - set("0123456789abcdef")
 
 
 def _held(kept: DesiredSet) -> pb.Held:

@@ -151,4 +151,4 @@ class SecondaryEnd(End):
 
 def _held(said: document_pb2.Held) -> Held:
     digests = frozenset(said.digests[: documents.ITEM_LIMIT])
-    return Held(SetVersion(said.epoch, said.number), said.content, digests)
+    return Held(SetVersion(said.epoch, said.number), said.content, digests, said.target)

@@ -12,7 +12,7 @@ from enlist.ancestry import LEVELS
 from enlist.documents import DesiredSet, SetVersion
 from enlist.link.pace import PIECE
 from enlist.link.phases import violation
-from enlist.reasons import Reason, Refused
+from enlist.reasons import Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 
@@ -33,10 +33,14 @@ class Replies:
 
 @dataclass
 class Taken:
-    """What came of the pieces in one message: the bodies that are whole now, by digest, and what was not taken, for the log."""
+    """What came of the pieces in one message: the bodies that are whole now, by digest, and what was not taken, for the log.
+
+    `refused` says why a set that came in pieces was not.
+    """
 
     bodies: dict[bytes, bytes] = field(default_factory=dict)
     problem: str = ""
+    refused: Refused | None = None
 
 
 class Receiver:
@@ -74,15 +78,18 @@ class Receiver:
         self._parts = {digest: part for digest, part in self._parts.items() if digest in keep}
         self._size = sum(map(len, self._parts.values()))
 
-    def linked(self) -> list[pb.BodyAck]:
-        """A new link: what the hello says of bodies that came in part."""
+    def parts(self) -> list[pb.BodyAck]:
+        """What a hello says of bodies that came in part."""
+        return [pb.BodyAck(digest=digest, received=len(part)) for digest, part in self._parts.items()]
+
+    def linked(self) -> None:
+        """Another link is open: its messages count from here on, and those of the link before do not."""
         self._replies = Replies()
         self._sequence = 0
         self._came.clear()
         self._large.clear()
         self._keep_parts(self._parts.keys() - self._stale)
         self._stale = set(self._parts)  # a body that nothing asks for until the next link is forgotten then
-        return [pb.BodyAck(digest=digest, received=len(part)) for digest, part in self._parts.items()]
 
     def held(self, verified: DesiredSet) -> None:
         """A set is complete and on the disk. One that came over an earlier link is told by the hello, or comes again."""
@@ -132,8 +139,8 @@ class Receiver:
         for piece in pieces:
             if piece.digest not in self._expected and piece.digest not in self._large:
                 self._pass_over(piece, taken)
-            elif (whole := self._on_piece(piece, taken)) is not None and not self._take_large(piece.digest, whole):
-                taken.bodies[piece.digest] = whole
+            elif (whole := self._on_piece(piece, taken)) is not None:
+                self._on_whole(piece.digest, whole, taken)
         return taken
 
     def _pass_over(self, piece: pb.BodyPiece, taken: Taken) -> None:
@@ -179,17 +186,16 @@ class Receiver:
             raise violation("a body is not the one that its digest names")
         return whole
 
-    def _take_large(self, digest: bytes, whole: bytes) -> bool:
-        """Whether this is a signed set; then it is taken as one."""
+    def _on_whole(self, digest: bytes, whole: bytes, taken: Taken) -> None:
         origin = self._large.get(digest)
         if origin is None:
-            return False
+            taken.bodies[digest] = whole
+            return
         try:
             signed = document_pb2.SignedSet.FromString(whole)
         except DecodeError:
             signed = document_pb2.SignedSet(origin=origin)
-        self.on_set(signed)
-        return True
+        taken.refused = self.on_set(signed) or taken.refused
 
     # --- What is told ---------------------------------------------------------------------------------------------------------
 
@@ -219,8 +225,3 @@ def _said(signed: document_pb2.SignedSet) -> document_pb2.DesiredSet:
         return document_pb2.DesiredSet.FromString(signed.desired_set)
     except DecodeError:
         return document_pb2.DesiredSet()
-
-
-def unreadable(reason: str) -> Reason:
-    """A reason code as it came over a link; one that this version does not know is INTERNAL."""
-    return Reason(reason) if reason in Reason.__members__ else Reason.INTERNAL

@@ -32,6 +32,8 @@ class Offer:
     digests: frozenset[bytes]
     sign: Callable[[], document_pb2.SignedSet]
     exact: bool = False
+    target: str = ""
+    """For whom the set is made out."""
     order: tuple[bytes, ...] = ()
     """The digests in the order of the items."""
 
@@ -42,6 +44,7 @@ class Held(NamedTuple):
     version: SetVersion
     content: bytes
     digests: frozenset[bytes]
+    target: str = ""
 
 
 class Refusal(NamedTuple):
@@ -88,18 +91,12 @@ class _Large(NamedTuple):
     missing: Sequence[bytes]
 
 
-class _Sent(NamedTuple):
-    version: SetVersion
-    content: bytes
-    digests: frozenset[bytes]
-
-
 @dataclass
 class _Origin:
     offer: Offer | None = None
     held: Held | None = None
     refusal: Refusal | None = None
-    outstanding: list[_Sent] = field(default_factory=list)
+    outstanding: list[Held] = field(default_factory=list)
     last_sent: SetVersion | None = None
 
     @property
@@ -155,15 +152,18 @@ class Sender:
         """The pieces that are not answered, by message and body."""
         self._sets: OrderedDict[tuple[str, SetVersion], None] = OrderedDict()
         """The sets that were sent over this link, the newest last."""
-        self._complete: set[bytes] = set()
-        """Bodies that are whole at the receiver, of sets that are not."""
+        self._complete: set[tuple[str, bytes]] = set()
+        """Bodies, by origin, that are whole at the receiver while the newest set of that origin is not."""
         self._pace = Pace()
 
     # --- What is wanted -------------------------------------------------------------------------------------------------------
 
     def offer(self, origin: str, offer: Offer) -> None:
-        """From now on this is wanted of this origin."""
-        self._origins.setdefault(origin, _Origin()).offer = offer
+        """From now on this is wanted of this origin. What is made out for another server is not held any more."""
+        known = self._origins.setdefault(origin, _Origin())
+        known.offer = offer
+        if known.held is not None and known.held.target != offer.target:
+            known.held = None
 
     def withdraw(self, origin: str) -> None:
         """This origin is not above the receiver any more: the receiver forgets its sets and bodies, and so does this."""
@@ -216,13 +216,18 @@ class Sender:
     def _set_out(self, origin: str, known: _Origin, offer: Offer) -> Out:
         signed = offer.sign()
         there = known.there()
-        known.outstanding = [*known.outstanding[-OUTSTANDING + 1 :], _Sent(offer.version, offer.content, offer.digests)]
+        known.outstanding = [
+            *known.outstanding[-OUTSTANDING + 1 :],
+            Held(offer.version, offer.content, offer.digests, offer.target),
+        ]
         known.last_sent = offer.version
         self._sets[origin, offer.version] = None
         if len(self._sets) > REMEMBERED:
             self._sets.popitem(last=False)
         self._drop_transfers()
-        missing = [each for each in offer.order or tuple(offer.digests) if each not in there and each not in self._complete]
+        missing = [
+            each for each in offer.order or tuple(offer.digests) if each not in there and (origin, each) not in self._complete
+        ]
         if len(signed.desired_set) > PIECE:
             return Out(large_set=self._begin_large(origin, offer.version, signed, missing), sent=(origin, offer))
         for digest in missing:
@@ -255,7 +260,7 @@ class Sender:
                 transfer.origins = wanted
             else:
                 self._end(digest)
-        self._complete = {digest for digest in self._complete if any(self._names(each, digest) for each in self._origins)}
+        self._complete = {(origin, digest) for origin, digest in self._complete if self._names(origin, digest)}
 
     def _end(self, digest: bytes) -> None:
         self._transfers.pop(digest, None)
@@ -308,7 +313,7 @@ class Sender:
         large = self._large.get(digest)
         self._end(digest)
         if large is None:
-            self._complete.add(digest)
+            self._complete.update((origin, digest) for origin in transfer.origins)
             return
         for each in large.missing:
             self._begin(each, large.origin)
@@ -355,7 +360,7 @@ class Sender:
         known = self._answered(ack.origin, version)
         for place, sent in enumerate(known.outstanding):
             if sent.version == version:
-                known.held = Held(*sent)
+                known.held = sent
                 known.refusal = None
                 known.outstanding = known.outstanding[place + 1 :]
                 self._drop_transfers()

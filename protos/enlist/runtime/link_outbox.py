@@ -12,8 +12,8 @@ from enlist.runtime.write_behind import Taken, WriteBehind, one
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-WINDOW = 16
-"""Messages that may be on their way without an acknowledgement."""
+WINDOW = 4
+"""Messages that may be on their way without an acknowledgement: little on a slow line, as `enlist.link.pace` says."""
 _UNBOUNDED = 2**62  # what is pending is bounded by the values themselves
 
 Acknowledged = Callable[[K, V], None]

@@ -27,35 +27,35 @@ from enlist.v1 import trust_pb2 as enlist_dot_v1_dot_trust__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65nlist/v1/registration.proto\x12\tenlist.v1\x1a\x16\x65nlist/v1/server.proto\x1a\x15\x65nlist/v1/trust.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n\x16\x44\x65scribePrimaryRequest\x12\x10\n\x08protocol\x18\x01 \x01(\x05\"\xf8\x01\n\x17\x44\x65scribePrimaryResponse\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x16\n\x0eleaf_statement\x18\x03 \x01(\x0c\x12\x10\n\x08ssl_port\x18\x04 \x01(\x05\x12\x17\n\x0foldest_protocol\x18\x05 \x01(\x05\x12\x17\n\x0fnewest_protocol\x18\x06 \x01(\x05\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x11\n\tchallenge\x18\t \x01(\x0c\":\n\x0fValidateRequest\x12\x16\n\x0e\x61\x63\x63ount_domain\x18\x01 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\x02 \x01(\t\"p\n\x10ValidateResponse\x12\'\n\tadmission\x18\x01 \x01(\x0e\x32\x14.enlist.v1.Admission\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\"\x8a\x01\n\x0cRegistration\x12\x16\n\x0e\x61\x63\x63ount_domain\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\x03 \x01(\t\x12\x12\n\npublic_key\x18\x04 \x01(\x0c\x12\x16\n\x0eserver_address\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\"H\n\x0fRegisterRequest\x12\x14\n\x0cregistration\x18\x01 \x01(\x0c\x12\x1f\n\x05proof\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Proof\"3\n\x05\x43laim\x12\x16\n\x0e\x61\x63\x63ount_domain\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"K\n\x19\x41waitAuthorizationRequest\x12\r\n\x05\x63laim\x18\x01 \x01(\x0c\x12\x1f\n\x05proof\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Proof\">\n\x0cLeaveRequest\x12\r\n\x05\x63laim\x18\x01 \x01(\x0c\x12\x1f\n\x05proof\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Proof\"\xb0\x02\n\tEnrolment\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12.\n\nstate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omparison_code\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63\x65rtificate\x18\x08 \x01(\x0c\x12\x0e\n\x06reason\x18\t \x01(\t\x12#\n\x07\x62\x65quest\x18\n \x01(\x0e\x32\x12.enlist.v1.Bequest*P\n\tAdmission\x12\x19\n\x15\x41\x44MISSION_UNSPECIFIED\x10\x00\x12\x11\n\rADMISSION_ASK\x10\x01\x12\x15\n\x11\x41\x44MISSION_TRUSTED\x10\x02\x32\xfe\x02\n\x13RegistrationService\x12X\n\x0f\x44\x65scribePrimary\x12!.enlist.v1.DescribePrimaryRequest\x1a\".enlist.v1.DescribePrimaryResponse\x12\x43\n\x08Validate\x12\x1a.enlist.v1.ValidateRequest\x1a\x1b.enlist.v1.ValidateResponse\x12<\n\x08Register\x12\x1a.enlist.v1.RegisterRequest\x1a\x14.enlist.v1.Enrolment\x12R\n\x12\x41waitAuthorization\x12$.enlist.v1.AwaitAuthorizationRequest\x1a\x14.enlist.v1.Enrolment0\x01\x12\x36\n\x05Leave\x12\x17.enlist.v1.LeaveRequest\x1a\x14.enlist.v1.Enrolmentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65nlist/v1/registration.proto\x12\tenlist.v1\x1a\x16\x65nlist/v1/server.proto\x1a\x15\x65nlist/v1/trust.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n\x16\x44\x65scribePrimaryRequest\x12\x10\n\x08protocol\x18\x01 \x01(\x05\"\x8c\x02\n\x17\x44\x65scribePrimaryResponse\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x16\n\x0eleaf_statement\x18\x03 \x01(\x0c\x12\x10\n\x08ssl_port\x18\x04 \x01(\x05\x12\x17\n\x0foldest_protocol\x18\x05 \x01(\x05\x12\x17\n\x0fnewest_protocol\x18\x06 \x01(\x05\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x11\n\tchallenge\x18\t \x01(\x0c\x12\x12\n\nprimary_id\x18\n \x01(\t\":\n\x0fValidateRequest\x12\x16\n\x0e\x61\x63\x63ount_domain\x18\x01 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\x02 \x01(\t\"p\n\x10ValidateResponse\x12\'\n\tadmission\x18\x01 \x01(\x0e\x32\x14.enlist.v1.Admission\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\"\x8a\x01\n\x0cRegistration\x12\x16\n\x0e\x61\x63\x63ount_domain\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\x03 \x01(\t\x12\x12\n\npublic_key\x18\x04 \x01(\x0c\x12\x16\n\x0eserver_address\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\"H\n\x0fRegisterRequest\x12\x14\n\x0cregistration\x18\x01 \x01(\x0c\x12\x1f\n\x05proof\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Proof\"3\n\x05\x43laim\x12\x16\n\x0e\x61\x63\x63ount_domain\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"K\n\x19\x41waitAuthorizationRequest\x12\r\n\x05\x63laim\x18\x01 \x01(\x0c\x12\x1f\n\x05proof\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Proof\">\n\x0cLeaveRequest\x12\r\n\x05\x63laim\x18\x01 \x01(\x0c\x12\x1f\n\x05proof\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Proof\"\xb0\x02\n\tEnrolment\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12.\n\nstate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omparison_code\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63\x65rtificate\x18\x08 \x01(\x0c\x12\x0e\n\x06reason\x18\t \x01(\t\x12#\n\x07\x62\x65quest\x18\n \x01(\x0e\x32\x12.enlist.v1.Bequest*P\n\tAdmission\x12\x19\n\x15\x41\x44MISSION_UNSPECIFIED\x10\x00\x12\x11\n\rADMISSION_ASK\x10\x01\x12\x15\n\x11\x41\x44MISSION_TRUSTED\x10\x02\x32\xfe\x02\n\x13RegistrationService\x12X\n\x0f\x44\x65scribePrimary\x12!.enlist.v1.DescribePrimaryRequest\x1a\".enlist.v1.DescribePrimaryResponse\x12\x43\n\x08Validate\x12\x1a.enlist.v1.ValidateRequest\x1a\x1b.enlist.v1.ValidateResponse\x12<\n\x08Register\x12\x1a.enlist.v1.RegisterRequest\x1a\x14.enlist.v1.Enrolment\x12R\n\x12\x41waitAuthorization\x12$.enlist.v1.AwaitAuthorizationRequest\x1a\x14.enlist.v1.Enrolment0\x01\x12\x36\n\x05Leave\x12\x17.enlist.v1.LeaveRequest\x1a\x14.enlist.v1.Enrolmentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.registration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ADMISSION']._serialized_start=1308
-  _globals['_ADMISSION']._serialized_end=1388
+  _globals['_ADMISSION']._serialized_start=1328
+  _globals['_ADMISSION']._serialized_end=1408
   _globals['_DESCRIBEPRIMARYREQUEST']._serialized_start=123
   _globals['_DESCRIBEPRIMARYREQUEST']._serialized_end=165
   _globals['_DESCRIBEPRIMARYRESPONSE']._serialized_start=168
-  _globals['_DESCRIBEPRIMARYRESPONSE']._serialized_end=416
-  _globals['_VALIDATEREQUEST']._serialized_start=418
-  _globals['_VALIDATEREQUEST']._serialized_end=476
-  _globals['_VALIDATERESPONSE']._serialized_start=478
-  _globals['_VALIDATERESPONSE']._serialized_end=590
-  _globals['_REGISTRATION']._serialized_start=593
-  _globals['_REGISTRATION']._serialized_end=731
-  _globals['_REGISTERREQUEST']._serialized_start=733
-  _globals['_REGISTERREQUEST']._serialized_end=805
-  _globals['_CLAIM']._serialized_start=807
-  _globals['_CLAIM']._serialized_end=858
-  _globals['_AWAITAUTHORIZATIONREQUEST']._serialized_start=860
-  _globals['_AWAITAUTHORIZATIONREQUEST']._serialized_end=935
-  _globals['_LEAVEREQUEST']._serialized_start=937
-  _globals['_LEAVEREQUEST']._serialized_end=999
-  _globals['_ENROLMENT']._serialized_start=1002
-  _globals['_ENROLMENT']._serialized_end=1306
-  _globals['_REGISTRATIONSERVICE']._serialized_start=1391
-  _globals['_REGISTRATIONSERVICE']._serialized_end=1773
+  _globals['_DESCRIBEPRIMARYRESPONSE']._serialized_end=436
+  _globals['_VALIDATEREQUEST']._serialized_start=438
+  _globals['_VALIDATEREQUEST']._serialized_end=496
+  _globals['_VALIDATERESPONSE']._serialized_start=498
+  _globals['_VALIDATERESPONSE']._serialized_end=610
+  _globals['_REGISTRATION']._serialized_start=613
+  _globals['_REGISTRATION']._serialized_end=751
+  _globals['_REGISTERREQUEST']._serialized_start=753
+  _globals['_REGISTERREQUEST']._serialized_end=825
+  _globals['_CLAIM']._serialized_start=827
+  _globals['_CLAIM']._serialized_end=878
+  _globals['_AWAITAUTHORIZATIONREQUEST']._serialized_start=880
+  _globals['_AWAITAUTHORIZATIONREQUEST']._serialized_end=955
+  _globals['_LEAVEREQUEST']._serialized_start=957
+  _globals['_LEAVEREQUEST']._serialized_end=1019
+  _globals['_ENROLMENT']._serialized_start=1022
+  _globals['_ENROLMENT']._serialized_end=1326
+  _globals['_REGISTRATIONSERVICE']._serialized_start=1411
+  _globals['_REGISTRATIONSERVICE']._serialized_end=1793
 # @@protoc_insertion_point(module_scope)

@@ -41,3 +41,8 @@ ORIGINS: dict[str, Callable[[SetVersion, tuple[Item, ...]], Sign]] = {
 
 def verified(signed: document_pb2.SignedSet) -> DesiredSet:
     return documents.verify(signed, OWN if signed.origin == ORIGIN else PARENT)
+
+
+def target(origin: str) -> str:
+    """For whom the sets of an origin are made out."""
+    return (OWN if origin == ORIGIN else PARENT).target

@@ -23,7 +23,7 @@ from enlist.link.sender import Offer, Out
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from tests.enlist.link.sets import AUTHORITY, KEY, ORIGIN, ORIGINS, SERVER, verified
+from tests.enlist.link.sets import AUTHORITY, KEY, ORIGIN, ORIGINS, SERVER, target, verified
 
 STEPS = 250
 RUNS = int(os.environ.get("ENLIST_RUNS", "12"))
@@ -98,10 +98,12 @@ class Secondary:
         named = frozenset(digest for kept in self.disk.held.values() for digest in digests(kept))
         whole = [each for each in (*self.disk.bodies.items(), *self.unsaved.items()) if each[0] not in named]
         self.promised = named.union(digest for digest, _ in whole)
-        hello = pb.Hello(bodies=[*self.receiver.linked(), *(pb.BodyAck(digest=d, received=len(b)) for d, b in whole)])
+        self.receiver.linked()
+        hello = pb.Hello(bodies=[*self.receiver.parts(), *(pb.BodyAck(digest=d, received=len(b)) for d, b in whole)])
         for origin, kept in self.disk.held.items():
             content = b"incomplete" if origin in self.disk.coming else kept.content
             said = hello.held.add(origin=origin, epoch=kept.version.epoch, number=kept.version.number, content=content)
+            said.target = kept.target
             said.digests.extend(sorted(digests(kept)))
         return hello
 
@@ -138,7 +140,7 @@ class World:
         found = frozenset(item.digest for item in items)
         sign = ORIGINS[origin](version, items)
         order = tuple(dict.fromkeys(item.digest for item in items))
-        self.wanted[origin] = Offer(version, documents.content(items), found, sign, origin != ORIGIN, order)
+        self.wanted[origin] = Offer(version, documents.content(items), found, sign, origin != ORIGIN, target(origin), order)
         if self.ends is not None:
             self.ends[0].sender.offer(origin, self.wanted[origin])
 
