@@ -1,76 +1,51 @@
-"""What this server has to say of its documents: the last word on each thing, waiting for the link."""
+"""What this server has to report of its documents: the last report on each thing, said until the primary has acknowledged it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable
 
+from enlist.runtime.link_outbox import LinkOutbox, OutboxCursor
 from enlist.v1 import document_pb2, hierarchy_pb2
 
-MESSAGE_BYTES = 512 * 1024
-"""Bytes of reports after which a further message begins."""
+REPORTS_AT_ONCE = 500
+MESSAGE_BYTES = 8 * 1024
+"""Bytes of reports in one message, unless one alone is longer: a link over a slow line must stay alive beside it."""
 
 Key = tuple[str, str]
-
-
-class Outlet:
-    """What one link has still to say. Only `Outbox.open` makes one."""
-
-    def __init__(self, last: Mapping[Key, document_pb2.Report]) -> None:
-        self._last = last
-        self._waiting = dict.fromkeys(last)
-        self._news = asyncio.Event()
-        if self._waiting:
-            self._news.set()
-
-    def add(self, key: Key) -> None:
-        """There is another word on this."""
-        self._waiting[key] = None
-        self._news.set()
-
-    def nudge(self) -> None:
-        """There is something else to say."""
-        self._news.set()
-
-    async def news(self) -> None:
-        """Waits until there is something to say."""
-        await self._news.wait()
-
-    def take(self) -> list[hierarchy_pb2.FromSecondary]:
-        """What is to be said now, in messages of a bounded size."""
-        self._news.clear()
-        waiting, self._waiting = self._waiting, {}
-        messages: list[hierarchy_pb2.FromSecondary] = []
-        size = MESSAGE_BYTES
-        for report in (self._last[key] for key in waiting if key in self._last):
-            if size >= MESSAGE_BYTES:
-                messages.append(hierarchy_pb2.FromSecondary(reports=hierarchy_pb2.Reports()))
-                size = 0
-            messages[-1].reports.reports.append(report)
-            size += report.ByteSize()
-        return messages
+ReportCursor = OutboxCursor[Key, document_pb2.Report]
 
 
 class Outbox:
-    """The last word by (kind, name). A new link is told all of them, from then on what changes; the link before, nothing more:
-    what it took with it would be lost."""
+    """The last report by (kind, name)."""
 
-    def __init__(self) -> None:
-        self._last: dict[Key, document_pb2.Report] = {}
-        self._outlet = Outlet(self._last)
+    def __init__(self, changed: Callable[[], None], acknowledged: Callable[[document_pb2.Report], None] = lambda _: None) -> None:
+        """`changed` hears that there is something to say, `acknowledged` of each report that the primary has taken for good."""
+        self._links: LinkOutbox[Key, document_pb2.Report] = LinkOutbox(
+            weight=lambda report: report.ByteSize(),
+            acknowledged=lambda _, report: acknowledged(report),
+            changed=changed,
+        )
 
     def put(self, report: document_pb2.Report) -> None:
-        """The last word on its kind and name; one like the word before is not said again."""
-        key = (report.kind, report.name)
-        if self._last.get(key) != report:
-            self._last[key] = report
-            self._outlet.add(key)
+        """The last report on its kind and name; one like the one before is not said again."""
+        self._links.put((report.kind, report.name), report)
 
     def forget(self, kind: str, name: str = "") -> None:
         """Nobody wants to know of this any more."""
-        self._last.pop((kind, name), None)
+        self._links.discard((kind, name))
 
-    def open(self) -> Outlet:
-        """A link has opened: it is told everything."""
-        self._outlet = Outlet(self._last)
-        return self._outlet
+    def last(self, kind: str, name: str = "") -> document_pb2.Report | None:
+        """The last report on a kind and name."""
+        return self._links.get((kind, name))
+
+    def open(self, number: Callable[[], int] | None = None) -> ReportCursor:
+        """A link has opened: it says everything; see `LinkOutbox.open`."""
+        return self._links.open(number)
+
+
+def message(cursor: ReportCursor) -> hierarchy_pb2.Reports | None:
+    """What goes into the next message; None if there is nothing to report."""
+    batch = cursor.take(REPORTS_AT_ONCE, MESSAGE_BYTES)
+    if batch is None:
+        return None
+    return hierarchy_pb2.Reports(sequence=batch.sequence, reports=[report for _, report in batch.values])

@@ -44,6 +44,11 @@ class OutboxCursor(Generic[K, V]):
         """Whether there is something to say now."""
         return self._pending.ready and len(self._in_flight) < WINDOW
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something was not put into a message yet, or was not taken."""
+        return self._pending.ready
+
     def take(self, limit: int, weight: int) -> Batch[K, V] | None:
         """What goes into the next message: at most `limit` values that weigh at most `weight`; None if there is nothing to say."""
         taken = self._pending.take(limit, weight) if self.ready else []

@@ -1,0 +1,70 @@
+"""What is said over one open link: reports, what stands below, and which sets and bodies have arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from enlist.link.ends import SecondaryEnd
+from enlist.link.phases import violation
+from enlist.link.receiver import Receiver
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_secondary import outbox
+from enlist_secondary.federation.local_primary import LocalPrimary, UpwardCursor
+from enlist_secondary.outbox import Outbox
+
+
+class Session:
+    """One link's share of what this server has to say. The newest one speaks; those before it say nothing more."""
+
+    def __init__(self, end: SecondaryEnd, reports: Outbox, receiver: Receiver, local: LocalPrimary | None) -> None:
+        self.news = asyncio.Event()
+        """Set when there is something to say."""
+        self.news.set()
+        self._numbers = 0
+        self._end = end
+        self._over = False
+        self._reports = reports.open(self._number)
+        self._receiver = receiver
+        self._upward: UpwardCursor | None = local.open(self._number) if local is not None else None
+
+    def _number(self) -> int:
+        self._numbers = self._end.number()
+        return self._numbers
+
+    def close(self) -> None:
+        """Another link speaks from now on."""
+        self._over = True
+
+    def say(self) -> Iterator[pb.FromSecondary]:
+        """The messages that are due. The first one also says what has arrived, so that a small set is answered by one message."""
+        self.news.clear()
+        if self._over:
+            return
+        first = self._arrived()
+        while (said := outbox.message(self._reports)) is not None:
+            first.reports.CopyFrom(said)
+            yield first
+            first = pb.FromSecondary()
+        if first.ByteSize():
+            yield first
+        if self._upward is not None:
+            yield from self._upward.say()
+
+    def _arrived(self) -> pb.FromSecondary:
+        told = self._receiver.replies()
+        return pb.FromSecondary(set_acks=told.set_acks, set_refusals=told.set_refusals, body_acks=told.body_acks)
+
+    def on_ack(self, ack: pb.Ack) -> None:
+        """A message is taken for good, or there was no room for it. Refused with LINK_VIOLATION: one that was never sent."""
+        if not 0 < ack.sequence <= self._numbers:
+            raise violation("a message was acknowledged that was never sent")
+        for cursor in (self._reports, self._upward.servers if self._upward is not None else None):
+            if cursor is None:
+                continue
+            if ack.refused:
+                cursor.nack(ack.sequence)
+            else:
+                cursor.ack(ack.sequence)
+        if not ack.refused:  # what there was no room for is said again with whatever is said next
+            self.news.set()

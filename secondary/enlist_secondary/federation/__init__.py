@@ -1,0 +1,1 @@
+"""The primary on this host, and what is below it."""
