@@ -46,7 +46,7 @@ def the_primary_says(monkeypatch: pytest.MonkeyPatch, reason: Reason, heard: boo
     """With `heard` it may have registered this server all the same."""
 
     async def refuse(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
-        state.change(config.folder, lambda known: replace(known, asked=heard))
+        state.change(config.folder, lambda known: replace(known, requests=int(heard)))
         raise Refused(reason, "No.")
 
     monkeypatch.setattr(setup, "first_word", refuse)
@@ -127,7 +127,7 @@ async def test_what_a_killed_set_up_left_is_gone_after_the_next_one(tmp_path: Pa
     api_key.keep(tmp_path / "data" / "main", "enl_key")
 
     async def first_word(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
-        state.change(config.folder, lambda known: replace(known, asked=True))
+        state.change(config.folder, lambda known: replace(known, requests=1))
 
     monkeypatch.setattr(setup, "first_word", first_word)
     await setup.carry_out(a_setup(tmp_path), time.time)

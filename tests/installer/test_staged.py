@@ -36,7 +36,7 @@ def waiting_at(place: Path, host: str) -> identity.Identity:
     """A server that has asked at this primary, too, and waits."""
     made = planned(place, host)
     mine = setup.write(made, NOW)
-    state.change(made.config.folder, lambda _: state.State(asked=True, state="pending"))
+    state.change(made.config.folder, lambda _: state.State(requests=1, state="pending"))
     return mine
 
 
@@ -56,7 +56,7 @@ async def carried_out(place: Path, host: str, monkeypatch: pytest.MonkeyPatch, s
 
     async def first_word(_: Any, config: SecondaryConfig, *__: Any, **___: Any) -> None:
         if said is None or said.reason in enrol.PERHAPS_HEARD:
-            state.change(config.folder, lambda known: replace(known, asked=True))
+            state.change(config.folder, lambda known: replace(known, requests=1))
         if said is not None:
             raise said
 
@@ -81,7 +81,7 @@ async def test_a_primary_that_takes_over_while_one_goes_back_keeps_its_key(place
     path = place / "secondary.toml"
     first = planned(place, "first")
     setup.write(first, NOW)
-    state.change(first.config.folder, lambda _: state.State(asked=True, state="pending"))
+    state.change(first.config.folder, lambda _: state.State(requests=1, state="pending"))
     mine = waiting_at(place, "second")
     back = setup.planned(first.answered, "ann", stay=True)
     assert back.plan.drops_staged
