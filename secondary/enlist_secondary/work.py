@@ -81,7 +81,6 @@ class Work:
 
     def introduce(self, hello: pb.Hello) -> None:
         """Adds to the hello what is held, and what there are handlers for."""
-        self._held.forget_incoming()
         hello.held.extend(self._held.held())
         hello.kinds.extend(self._kinds)
 
@@ -90,6 +89,7 @@ class Work:
 
         What the link has to say comes out of what is returned, through `say`.
         """
+        self._held.forget_incoming()  # not before: while no other link opens, the one before goes on
         self._tasks.ahead = self._now() - welcome.time.seconds if welcome.HasField("time") else 0.0
         self._outlet = self.outbox.open()
         if self.upstream is not None:
