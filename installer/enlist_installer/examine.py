@@ -38,7 +38,7 @@ async def meet(address: Address, answers: Answers, data: Path, now: Clock, alarm
         )
     except Refused as refused:
         if alarmed is not None and alarmed.address == address:
-            meeting.raise_alarm(alarmed, refused, primary.authority.fingerprint, int(now()))
+            await meeting.raise_alarm(alarmed, refused, primary.authority.fingerprint, int(now()))
         raise
     await checks.reach_ssl_port(primary.ssl_address, primary.authority, now)
     return Met(primary, Way.JOIN_LINE if way is Way.FINGERPRINT and answers.joined else way)

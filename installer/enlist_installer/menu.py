@@ -18,6 +18,7 @@ from enlist_installer.wizard import Wizard
 from enlist_secondary import config as configs
 from enlist_secondary import doctor, enrol, identity, meeting, state
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.handlers.workers import to_the_end
 
 
 class Choice(StrEnum):
@@ -63,7 +64,7 @@ async def _choose(wizard: Wizard, given: Answers, path: Path, standing: Standing
         wizard.written = True
         if staged:
             await _taken_back(wizard, staged.config)
-        removing.give_up(path)
+        await to_the_end(removing.give_up, path)
     elif choice is Choice.PRIMARY:
         await _different(wizard, given, path, config)
     elif choice is not Choice.NOTHING:
@@ -113,7 +114,7 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     running = "enlist-secondary is running. Stop it, and choose this again."
     with files.lock(config.lock, Reason.ALREADY_RUNNING, running):
         _check_shown(wizard, path)  # leaving took a while
-        removing.erase(path)
+        await to_the_end(removing.erase, path)
     wizard.say("  Removed.")
 
 

@@ -22,10 +22,11 @@ def give_up(path: Path) -> None:
     if not waiting.exists():
         return
     folder = configs.load(waiting).folder
-    try:
-        waiting.unlink()  # this, or the daemon's rename: one of them is first
-    except FileNotFoundError:
-        return
+    with files.turn(path):  # this, or the daemon's switch: one of them is first
+        try:
+            waiting.unlink()
+        except FileNotFoundError:
+            return
     forget(path, folder)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist_secondary.cli import FINAL_NO
+from enlist_secondary.handlers.workers import to_the_end
 
 UNIT = "enlist-secondary.service"
 FOLDER = Path("/etc/systemd/system")
@@ -79,7 +80,7 @@ async def install(config: Path, data: Path, folder: Path = FOLDER) -> bool:
     path, text = folder / UNIT, unit(config, data).encode()
     changed = _current(path, config) != text
     if changed:
-        files.write(path, text, mode=0o644)
+        await to_the_end(files.write, path, text, 0o644)
         await _systemctl("daemon-reload")
     await _systemctl("enable", "--now", UNIT)
     return changed
@@ -109,7 +110,7 @@ async def remove(config: Path, folder: Path = FOLDER) -> bool:
     if not _is_for(path, config):
         return False
     await _systemctl("disable", "--now", UNIT)
-    files.remove(path)
+    await to_the_end(files.remove, path)
     await _systemctl("daemon-reload")
     return True
 

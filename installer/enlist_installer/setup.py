@@ -25,8 +25,8 @@ from enlist_secondary import api_key, checks, enrol, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock, Primary, Way
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
-from enlist_secondary.known_primaries import FILE as KNOWN_PRIMARIES
 from enlist_secondary.known_primaries import KnownPrimaries
 from enlist_secondary.state import State
 
@@ -116,7 +116,7 @@ async def carry_out(setup: Setup, now: Clock) -> State:
     with files.lock(data / places.LOCK, Reason.ALREADY_RUNNING, busy):
         _check_as_planned(setup)
         stands = await _carry_out(setup, before, now)
-        removing.clear(setup.answered.path, data)
+        await to_the_end(removing.clear, setup.answered.path, data)
         return stands
 
 
@@ -137,22 +137,22 @@ def changed_meanwhile(path: Path) -> Refused:
 async def _carry_out(setup: Setup, before: _Before, now: Clock) -> State:
     new, dropped = setup.plan.new_enrolment, _dropped(setup)
     try:
-        mine = write(setup, int(now()))
+        mine = await to_the_end(write, setup, int(now()))
         if new or setup.ask_again or not _settled(setup.config, mine, int(now())):
             await first_word(setup.answered.primary, setup.config, mine, now, ask_again=new or setup.ask_again)
     except Refused as refused:
         if not new:
             raise
         if state.load(setup.config.folder).asked:
-            _drop(setup, dropped)
+            await to_the_end(_drop, setup, dropped)
             if refused.reason in enrol.FINAL:
                 raise
             stays = f"What was written stays in {setup.target}: enlist-secondary goes on from there."
             raise Refused(refused.reason, f"{refused.message} {stays}") from None
-        before.restore()
+        await to_the_end(before.restore)
         raise
-    _drop(setup, dropped)
-    return take_over_if_trusted(setup)
+    await to_the_end(_drop, setup, dropped)
+    return await take_over_if_trusted(setup)
 
 
 async def _met_again(setup: Setup, now: Clock) -> Setup:
@@ -167,11 +167,11 @@ def _settled(config: SecondaryConfig, mine: Identity, now: int) -> bool:
     return state.load(config.folder).state == "trusted" and mine.usable(now)
 
 
-def take_over_if_trusted(setup: Setup) -> State:
+async def take_over_if_trusted(setup: Setup) -> State:
     """Lets a different primary take over if it has authorized this server. Returns where the enrolment stands."""
     stands = state.load(setup.config.folder)
     if setup.plan.staged and stands.state == "trusted":
-        configs.switch(setup.answered.path)
+        await to_the_end(configs.switch, setup.answered.path)
     return stands
 
 
@@ -191,9 +191,7 @@ def write(setup: Setup, now: int) -> Identity:
     mine = identity.make(config.folder, authority)
     if answered.api_key is not None:
         api_key.keep(config.folder, answered.api_key)
-    if setup.present is None and answered.path.exists():  # by one with another data folder, and so with another lock
-        raise changed_meanwhile(answered.path)
-    _write_config(setup.target, config)
+    _write_config(setup)
     return mine
 
 
@@ -214,10 +212,19 @@ def content(path: Path) -> bytes | None:
     return files.read(path) if path.exists() else None
 
 
-def _write_config(path: Path, config: SecondaryConfig) -> None:
+def _write_config(setup: Setup) -> None:
+    """Unless it stands otherwise by now than it was planned on: by the daemon, or by one with another data folder and so another
+    lock."""
+    path = setup.answered.path
     if not path.parent.exists():
         files.make_folder(path.parent)
-    text = configs.render(config).encode()
+    with files.turn(path):
+        if present(path) != setup.present:
+            raise changed_meanwhile(path)
+        _replace(setup.target, configs.render(setup.config).encode())
+
+
+def _replace(path: Path, text: bytes) -> None:
     if not path.exists():
         files.write(path, text)
     elif files.read(path) != text:
@@ -243,7 +250,13 @@ def _drop(setup: Setup, folder: Path | None) -> None:
 class _Before:
     """What stood before a new enrolment was written."""
 
+    path: Path
     contents: dict[Path, bytes | None]
+    shared: tuple[Path, ...]
+    """Those of them that every enrolment in the data folder has in common."""
+    known: KnownPrimaries
+    authority: str
+    """The fingerprint of the authority that this set-up accepts."""
     folder: Path
     made: tuple[Path, ...]
     target: Path
@@ -253,25 +266,32 @@ class _Before:
     @classmethod
     def remember(cls, setup: Setup) -> _Before:
         data, folder = setup.config.data_folder, setup.target.parent
-        shared = (data / KNOWN_PRIMARIES, data / places.CLAIM, data / places.LOCK)
-        paths = (setup.target, configs.backup_path(setup.target), *shared)
-        contents = {path: content(path) for path in paths}
+        known, authority = KnownPrimaries.load(data), setup.answered.primary.authority.fingerprint
+        shared = (data / places.CLAIM, data / places.LOCK)
+        contents = {path: content(path) for path in (setup.target, configs.backup_path(setup.target), *shared)}
         above = (data, *data.parents, folder, *folder.parents)
         made, text = tuple(each for each in above if not each.exists()), configs.render(setup.config).encode()
-        return cls(contents, setup.config.folder, made, setup.target, text)
+        path = setup.answered.path
+        return cls(path, contents, shared, known, authority, setup.config.folder, made, setup.target, text)
 
     def restore(self) -> None:
         """The keys go first, and what cannot be restored costs nothing else: the disk may be full."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        ours = content(self.target) == self.text  # else it was not written yet, or it is somebody else's
-        for path, before in self.contents.items():
-            if not ours and path in (self.target, configs.backup_path(self.target)):
-                continue
-            with contextlib.suppress(Refused):
-                files.remove(path) if before is None else files.write(path, before)
+        with contextlib.suppress(Refused), files.turn(self.path):
+            if content(self.target) == self.text:  # else it was not written yet, or it is somebody else's
+                self._put_back(self.target, configs.backup_path(self.target))
+        self._put_back(*self.shared)
+        with contextlib.suppress(Refused):
+            self.known.take_back(self.authority)
         for folder in self.made:
             with contextlib.suppress(OSError):  # made by somebody else meanwhile, and no longer empty
                 folder.rmdir()
+
+    def _put_back(self, *paths: Path) -> None:
+        for path in paths:
+            before = self.contents[path]
+            with contextlib.suppress(Refused):
+                files.remove(path) if before is None else files.write(path, before)
 
 
 class _Heard(Exception):

@@ -195,7 +195,7 @@ class Unattended:
     async def _reach(self, wanted: str, planned: Setup) -> None:
         if self._stands.state != "trusted":
             await waiting.authorized(planned.config, self._now, waiting.once(lambda refused: self._say(words.refusal(refused))))
-            setup.take_over_if_trusted(planned)
+            await setup.take_over_if_trusted(planned)
         if wanted == "connected":
             await waiting.connected(self._request.path, self._now)
 

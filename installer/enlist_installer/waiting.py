@@ -61,7 +61,11 @@ async def _asked(config: SecondaryConfig, now: Clock, heed: Heed) -> bool:
     mine = identity.load(config.folder)
     if mine is None:
         raise Refused(Reason.SERVER_UNKNOWN, "This server has not asked to join.")
-    asking = asyncio.create_task(persevere(lambda: enrol.resume(config, mine, now), heed, enrol.FINAL, Backoff()))
+
+    async def tell(refused: Refused) -> None:
+        heed(refused)
+
+    asking = asyncio.create_task(persevere(lambda: enrol.resume(config, mine, now), tell, enrol.FINAL, Backoff()))
     try:
         while not asking.done() and not files.locked(config.lock):
             await asyncio.wait({asking}, timeout=SHARE)
@@ -96,15 +100,13 @@ async def connected(path: Path, now: Clock) -> None:
 
 
 async def _tried(path: Path, now: Clock) -> bool:
-    """Whether a link could be opened; False once a daemon runs, or if this attempt failed."""
+    """Whether a link could be opened; False if this attempt failed. Nothing is written of it that a daemon says of its own link."""
     config = configs.load(path)
     mine = identity.load(config.folder)
     if mine is None or mine.certificate is None:
         return False
     with contextlib.suppress(Refused):
         await (await dialling.connect(config, mine, now)).close()
-        if not files.locked(config.lock):  # a daemon that came meanwhile writes for itself
-            state.change(config.folder, lambda kept: kept.unlinked(int(now())))
         return True
     return False
 

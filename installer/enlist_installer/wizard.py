@@ -93,7 +93,7 @@ class Wizard:
         runs = await self._service(done.answered.path, config)
         if state.load(config.folder).state != "trusted":
             await self._wait(config, runs)
-            setup.take_over_if_trusted(done)
+            await setup.take_over_if_trusted(done)
         if runs and state.load(config.folder).state == "trusted":
             await self._see_connected(done.answered.path)
 

@@ -37,7 +37,7 @@ class Backoff:
 
 
 async def persevere(
-    attempt: Callable[[], Awaitable[T]], heed: Callable[[Refused], None], final: frozenset[Reason], backoff: Backoff
+    attempt: Callable[[], Awaitable[T]], heed: Callable[[Refused], Awaitable[None]], final: frozenset[Reason], backoff: Backoff
 ) -> T:
     """Attempts until one succeeds, pausing in between; a refusal for a `final` reason is raised. `heed` hears of each refusal.
 
@@ -47,10 +47,10 @@ async def persevere(
         try:
             return await attempt()
         except Refused as refused:
-            heed(refused)
+            await heed(refused)
             if refused.reason in final:
                 raise
         except Exception as error:
             _LOG.fault("unforeseen", error)
-            heed(Refused(Reason.INTERNAL, "Something unforeseen happened; this server's log has the details."))
+            await heed(Refused(Reason.INTERNAL, "Something unforeseen happened; this server's log has the details."))
         await asyncio.sleep(backoff.next())

@@ -159,7 +159,7 @@ def _leave(arguments: argparse.Namespace) -> int:
             "may be changed there), freeze (it stays, with its locks), or delete.",
         )
     _confirm(arguments, f"Leave the account {configured.account} at {configured.primary}?")
-    state.change(configured.folder, lambda known: replace(known, bequest=arguments.below or ""), strict=True)
+    state.change(configured.folder, lambda known: replace(known, on_leave=arguments.below or ""), strict=True)
 
     async def leave() -> str:
         primary = await meeting.meet(configured, mine.authority, time.time)

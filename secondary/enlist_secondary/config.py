@@ -193,20 +193,25 @@ def backup_path(path: Path) -> Path:
 def switch(path: Path) -> SecondaryConfig:
     """Lets the waiting configuration take over: the old one is kept as the backup, then one rename. Returns what now holds.
 
-    If somebody else switched meanwhile, theirs holds.
+    If somebody else switched meanwhile, theirs holds. Whoever writes the configuration holds its `files.turn` as this does.
     """
+    with files.turn(path):
+        if next_path(path).exists():
+            _take_over(path)
+        return load(path)
+
+
+def _take_over(path: Path) -> None:
     waiting = next_path(path)
-    if waiting.exists():
-        staged = load(waiting)  # never replace a good configuration by one that cannot be read
-        _keep_owners_tables(staged, path)
-        files.write(backup_path(path), files.read(path))
-        try:
-            waiting.replace(path)
-        except FileNotFoundError:  # the wizard, waiting on screen, was quicker
-            pass
-        except OSError as error:
-            raise files.failed(path, error) from error
-    return load(path)
+    staged = load(waiting)  # never replace a good configuration by one that cannot be read
+    _keep_owners_tables(staged, path)
+    files.write(backup_path(path), files.read(path))
+    try:
+        waiting.replace(path)
+    except FileNotFoundError:  # a person took it away, who takes no turns
+        pass
+    except OSError as error:
+        raise files.failed(path, error) from error
 
 
 def _keep_owners_tables(staged: SecondaryConfig, path: Path) -> None:

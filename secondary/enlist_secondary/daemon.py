@@ -20,6 +20,7 @@ from enlist_secondary import api_key, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.keeper import Keeper
 from enlist_secondary.known_primaries import KnownPrimaries
 
@@ -58,7 +59,7 @@ class Daemon:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, or until nothing is left to hope for."""
         # A daemon that was killed could not write down that its link had closed.
-        state.change(self._config.folder, lambda known: known.unlinked(int(self._now())))
+        await state.update(self._config.folder, lambda known: known.unlinked(int(self._now())))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -110,9 +111,12 @@ class Daemon:
         config, before = configs.load(self._staged), self._config
         _LOG.info("awaiting a different primary", primary=config.primary, account=config.account)
         await Keeper(config, self._now).authorized()
+        await to_the_end(self._switch, config, before)  # whole: once the staged file is gone, this task is cancelled
+
+    def _switch(self, config: SecondaryConfig, before: SecondaryConfig) -> None:
         configs.switch(self._path)
-        api_key.erase(before.folder)
         self._over = None
+        api_key.erase(before.folder)
         _LOG.info("the different primary takes over", primary=config.primary, account=config.account)
         if left := state.load(before.folder).server_id:  # nobody told it, and whoever ran the wizard may be gone
             _LOG.warning(

@@ -68,13 +68,19 @@ def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | 
 async def _dial(
     address: Address, pin: channel.Pin, config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None
 ) -> Link:
+    began = int(now())
     hello = _hello(config)
     if work is not None:
         work.introduce(hello)
     link = await open_link(address, pin, identity.client(), hello, work)
     primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
-    state.change(config.folder, lambda kept: kept.linked(primary, name, identity.server_id, int(now())))
     _LOG.info("link open", primary=primary, address=address, server=name)
+    after = state.State.admitted if work is None else state.State.linked
+    try:
+        await state.update(config.folder, lambda kept: after(kept, primary, name, identity.server_id, began))
+    except BaseException:
+        await link.close()
+        raise
     return link
 
 
@@ -82,7 +88,7 @@ def _hello(config: SecondaryConfig) -> hierarchy_pb2.Hello:
     kept = state.load(config.folder)
     hello = hierarchy_pb2.Hello(protocol=channel.PROTOCOL, version=__version__, server_address=config.server_address)
     for alarm in kept.alarms:
-        if alarm.time >= (kept.connected_at or 0):
+        if alarm.time >= kept.alarms_told_at:
             told = hello.identity_alarms.add(address=alarm.address, fingerprint=alarm.fingerprint)
             told.time.seconds = alarm.time
     return hello
@@ -101,7 +107,7 @@ async def _verified(address: Address, config: SecondaryConfig, identity: Identit
     try:
         pin = await checks.reach_ssl_port(address, identity.authority, now)
     except Refused as refused:
-        raise_alarm(config, refused, "", int(now()), address)
+        await raise_alarm(config, refused, "", int(now()), address)
         raise
-    state.change(config.folder, lambda kept: replace(kept, ssl_pin=pin.leaf_pem.decode()))
+    await state.update(config.folder, lambda kept: replace(kept, ssl_pin=pin.leaf_pem.decode()))
     return address, pin

@@ -20,6 +20,7 @@ from enlist.v1 import registration_pb2_grpc, server_pb2
 from enlist_secondary import api_key, checks, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import meet
 
@@ -107,14 +108,17 @@ class Applicant:
 
     async def register(self) -> None:
         """Asks to join, or asks again. What came of it, `follow` says: the answer to this may be lost."""
-        before = state.load(self._config.folder).asked
-        state.change(self._config.folder, lambda known: replace(known, asked=True), strict=True)
+        await self._count(1, strict=True)
         try:
             await self._register()
         except Refused as refused:
             if refused.reason not in PERHAPS_HEARD:
-                state.change(self._config.folder, lambda known: replace(known, asked=before))
+                await self._count(-1)
             raise
+
+    async def _count(self, requests: int, strict: bool = False) -> None:
+        """A number and no flag: where daemon and wizard ask at once, the plain no to one of them says nothing of the other."""
+        await state.update(self._config.folder, lambda known: replace(known, requests=max(0, known.requests + requests)), strict)
 
     async def _register(self) -> None:
         registration = pb.Registration(
@@ -136,7 +140,7 @@ class Applicant:
         try:
             enrolment = await asyncio.wait_for(call.read(), channel.RPC_TIMEOUT)
             while isinstance(enrolment, pb.Enrolment):
-                received = self._receive(enrolment)
+                received = await self._receive(enrolment)
                 news(enrolment)
                 if received is not None:
                     return received
@@ -154,7 +158,7 @@ class Applicant:
         claim = self._claim()
         request = pb.LeaveRequest(claim=claim, proof=await self._prove("Leave", claim))
         enrolment = await channel.answer(self._stub.Leave(request, timeout=channel.RPC_TIMEOUT))
-        self._write_down(enrolment)
+        await self._write_down(enrolment)
         return enrolment
 
     async def _prove(self, rpc: str, request: bytes) -> pb.Proof:
@@ -167,18 +171,18 @@ class Applicant:
     def _claim(self) -> bytes:
         return pb.Claim(account_domain=self._config.account, public_key=self._identity.public_key).SerializeToString()
 
-    def _receive(self, enrolment: pb.Enrolment) -> Identity | None:
+    async def _receive(self, enrolment: pb.Enrolment) -> Identity | None:
         """Writes down what the primary said, then keeps the certificate if there is one, and only then erases the API key.
 
         A crash in between leaves a certificate for the next start to fetch, or an API key for it to erase: never a certificate and
         no word of whose it is, nor a server with neither.
         """
-        self._write_down(enrolment)
+        await self._write_down(enrolment)
         if not enrolment.certificate:
             return None
-        received = self._identity.keep(certificates.load(enrolment.certificate), self._config.account)
-        api_key.erase(self._config.folder)
+        received = await to_the_end(self._identity.keep, certificates.load(enrolment.certificate), self._config.account)
+        await to_the_end(api_key.erase, self._config.folder)
         return received
 
-    def _write_down(self, enrolment: pb.Enrolment) -> None:
-        state.change(self._config.folder, lambda known: known.told(enrolment, int(self._now())))
+    async def _write_down(self, enrolment: pb.Enrolment) -> None:
+        await state.update(self._config.folder, lambda known: known.told(enrolment, int(self._now())))

@@ -79,16 +79,21 @@ class Identity:
 def make(folder: Path, authority: Authority, machine_id: Path = MACHINE_ID) -> Identity:
     """Makes this server's key for an accepted authority, or returns the one that is there for the same primary id.
 
-    The key is written last: whatever a crash leaves behind without it is written again. Refuses with IDENTITY_CHANGED if a key for
-    another primary is there.
+    The key is written last: whatever a crash leaves behind without it is written again. A daemon and a wizard that make one at the
+    same time get the same one. Refuses with IDENTITY_CHANGED if a key for another primary is there.
     """
     there = load(folder)
-    if there is not None:
-        if there.authority.primary_id != authority.primary_id:
-            raise Refused(Reason.IDENTITY_CHANGED, f"The key in {folder} was made for another primary.")
-        return there
-    files.make_folder(folder.parent)
-    files.make_folder(folder)
+    if there is None:
+        files.make_folder(folder.parent)
+        files.make_folder(folder)
+        with files.turn(folder / _KEY):
+            there = load(folder) or _made(folder, authority, machine_id)
+    if there.authority.primary_id != authority.primary_id:
+        raise Refused(Reason.IDENTITY_CHANGED, f"The key in {folder} was made for another primary.")
+    return there
+
+
+def _made(folder: Path, authority: Authority, machine_id: Path) -> Identity:
     files.remove(folder / _CERTIFICATE)
     files.write(folder / _AUTHORITY, certificates.pem(authority.certificate))
     files.write(folder / _MACHINE, _machine(machine_id).encode() + b"\n")

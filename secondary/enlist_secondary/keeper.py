@@ -20,6 +20,7 @@ from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.enrol import FINAL, resume
+from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.link import Link
 from enlist_secondary.meeting import prepare
@@ -67,6 +68,7 @@ class Keeper:
         self._chance = chance
         self._backoff = Backoff(chance)
         self._work: Work | None = None
+        self._works_for = ""
         self._working: asyncio.Task[None] | None = None
 
     async def keep(self) -> None:
@@ -77,17 +79,15 @@ class Keeper:
             await self._say_farewell()
             raise
         finally:
-            if self._working is not None:
-                self._working.cancel()
-                await asyncio.wait({self._working})
+            await self._end_work()
 
     async def authorized(self) -> None:
         """Asks and waits until this server holds a certificate, and opens no link. Raises as `keep` does."""
         await persevere(self._certified, self._heed, FINAL, self._backoff)
 
-    def _heed(self, refused: Refused) -> None:
+    async def _heed(self, refused: Refused) -> None:
         _LOG.warning("attempt failed", primary=self._config.primary, reason=refused.reason, problem=refused.message)
-        state.change(self._config.folder, lambda known: known.failed(refused, int(self._now())))
+        await state.update(self._config.folder, lambda known: known.failed(refused, int(self._now())))
 
     async def _certified(self) -> None:
         mine = await prepare(self._config, self._now)
@@ -97,11 +97,11 @@ class Keeper:
     async def _attempt(self) -> NoReturn:
         """From wherever things stand to a link, and on over whatever the primary decides; raises what else comes between."""
         mine = await prepare(self._config, self._now)
-        self._begin_work(mine)
+        await self._begin_work(mine)
         if not mine.usable(int(self._now())):
             mine = await resume(self._config, mine, self._now, _settle)
-        api_key.erase(self._config.folder)  # a crash may have come between certificate and erasure
-        self._begin_work(mine)
+        elif state.load(self._config.folder).state == state.TRUSTED:  # else the wizard may be about to ask anew, with this API key
+            await to_the_end(api_key.erase, self._config.folder)  # a crash may have come between certificate and erasure
         while True:
             try:
                 await self._link(mine)
@@ -119,31 +119,64 @@ class Keeper:
         if self._work is not None:
             await self._work.farewell(state.load(self._config.folder).bequest)
 
-    def _begin_work(self, mine: Identity) -> None:
-        """Documents are worked on as soon as it is known for whom they must be made out, and from then on without a link too."""
-        if self._work is None and mine.server_id:
+    async def _begin_work(self, mine: Identity) -> Work | None:
+        """Documents are worked on as soon as it is known for whom they must be made out, and from then on without a link too.
+
+        A server that is given another id begins anew. The sets on its disk are made out for the id before: the next link brings
+        others, and until then everything stays in force.
+        """
+        if mine.server_id and mine.server_id != self._works_for:
+            await self._end_work()
             work = Work(self._config, mine, self._now)
-            work.load()
-            self._work = work
+            await to_the_end(work.load)  # it reads many files, and writes down which runs were interrupted
+            self._work, self._works_for = work, mine.server_id
             self._working = asyncio.create_task(work.keep_up())
+        return self._work
+
+    async def _end_work(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait({self._working})
+        self._work = self._working = None
+        self._works_for = ""
 
     async def _link(self, mine: Identity) -> NoReturn:
         """Opens the link and stays; raises why it did not open, or why it ended."""
-        assert self._work is not None, "a server that holds a certificate has begun its work"
-        link = await dialling.connect(self._config, mine, self._now, self._work)
+        work = await self._begin_work(mine)
+        assert work is not None, "a server that holds a certificate has an id"
+        try:
+            await self._stay(await dialling.connect(self._config, mine, self._now, work), mine, work)
+        finally:  # last, for everybody who waits for this word; also the last word of a daemon that is stopped
+            await state.update(self._config.folder, lambda known: known.unlinked(int(self._now())))
+
+    async def _stay(self, link: Link, mine: Identity, work: Work) -> NoReturn:
+        """Stays at the link, and at those over the renewed certificates that follow it; raises why the last one ended."""
         memory.give_back()
         opened = time.monotonic()
         try:
             while True:
                 mine = await self._until_renewed(link, mine)
-                before, link = link, await dialling.connect(self._config, mine, self._now, self._work)
+                before, link = link, await self._successor(link, mine, work)
                 await before.close()
         finally:
-            state.change(self._config.folder, lambda known: known.unlinked(int(self._now())))
-            self._work.unlinked()
+            work.unlinked()
             if time.monotonic() - opened > STOOD:
                 self._backoff.reset()
             await link.close()
+
+    async def _successor(self, link: Link, mine: Identity, work: Work) -> Link:
+        """The link over the renewed certificate. Until it is open `link` stays, however often that fails; raises why that ended."""
+        backoff = Backoff(self._chance)
+        while True:
+            try:
+                return await dialling.connect(self._config, mine, self._now, work)
+            except Refused as refused:
+                await self._heed(refused)
+            except Exception as error:
+                _LOG.fault("unforeseen", error)
+            ended = await link.ended(within=backoff.next())
+            if ended is not None:
+                raise ended
 
     async def _until_renewed(self, link: Link, mine: Identity) -> Identity:
         """Stays at the link until the certificate has been renewed; raises why the link ended before that."""
@@ -158,11 +191,11 @@ class Keeper:
                 raise ended
             if self._now() >= due:
                 try:
-                    return self._renewed(mine, await link.renew())
+                    return await self._renewed(mine, await link.renew())
                 except Refused as refused:
-                    self._heed(refused)
+                    await self._heed(refused)
                     due = self._now() + max((ends - self._now()) / 10, RETRY_RENEWAL)
 
-    def _renewed(self, mine: Identity, certificate: bytes) -> Identity:
+    async def _renewed(self, mine: Identity, certificate: bytes) -> Identity:
         _LOG.info("certificate renewed", primary=self._config.primary)
-        return mine.keep(certificates.load(certificate), self._config.account)
+        return await to_the_end(mine.keep, certificates.load(certificate), self._config.account)

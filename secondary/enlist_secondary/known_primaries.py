@@ -80,16 +80,36 @@ class KnownPrimaries:
     def accept(self, authority: Authority, address: names.Address, way: str, person: str, now: int) -> KnownPrimaries:
         """Writes down that an authority was accepted at an address. One accepted before keeps its date, way and person.
 
-        `way` is a `checks.Way`; `person` is who answered, or empty. The data folder must be there. Raises IDENTITY_CHANGED if the
-        address belongs to another authority.
+        It is added to the list as it is in the file by now: the daemon, the wizard, or a person may have changed that. `way` is a
+        `checks.Way`; `person` is who answered, or empty. The data folder must be there. Raises IDENTITY_CHANGED if the address
+        belongs to another authority.
         """
+        with files.turn(self.path):
+            return KnownPrimaries.load(self.path.parent)._accept(authority, address, _entry(authority, way, person, now))
+
+    def _accept(self, authority: Authority, address: names.Address, new: _Entry) -> KnownPrimaries:
         holder = self.accepted(address)
         if holder is not None and holder.fingerprint != authority.fingerprint:
             raise Refused(Reason.IDENTITY_CHANGED, f"{self.path}: {address} belongs to another primary; delete that entry first.")
-        entry = next((e for e in self.entries if e.primary_id == authority.primary_id), None)
-        fresh = entry or _entry(authority, way, person, now)
-        grown = msgspec.structs.replace(fresh, addresses=tuple(dict.fromkeys((*fresh.addresses, _shown(address)))))
-        entries = tuple(grown if e is entry else e for e in self.entries) if entry else (*self.entries, grown)
+        entry = self._of(authority.primary_id) or new
+        grown = msgspec.structs.replace(entry, addresses=tuple(dict.fromkeys((*entry.addresses, _shown(address)))))
+        return self._replaced(authority.primary_id, grown)
+
+    def take_back(self, primary_id: str) -> None:
+        """What was accepted of one primary since this list was loaded is undone; what others added to the file stays."""
+        with files.turn(self.path):
+            left = KnownPrimaries.load(self.path.parent)._replaced(primary_id, self._of(primary_id))
+            if not left.entries:
+                files.remove(self.path)
+
+    def _of(self, primary_id: str) -> _Entry | None:
+        return next((entry for entry in self.entries if entry.primary_id == primary_id), None)
+
+    def _replaced(self, primary_id: str, new: _Entry | None) -> KnownPrimaries:
+        """Writes the list with this entry in the place of the authority's; None drops it."""
+        old = self._of(primary_id)
+        replaced = [new if entry is old else entry for entry in self.entries] if old else [*self.entries, new]
+        entries = tuple(entry for entry in replaced if entry is not None)
         if entries != self.entries:
             files.write(self.path, _render(entries).encode())
         return KnownPrimaries(self.path, entries)

@@ -9,6 +9,7 @@ from enlist.runtime.logs import Log
 from enlist_secondary import checks, identity, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.known_primaries import KnownPrimaries
 
@@ -24,13 +25,15 @@ async def meet(config: SecondaryConfig, authority: Authority, now: Clock) -> Pri
         shown = primary.authority.fingerprint
         checks.check_own(primary, authority)
     except Refused as refused:
-        raise_alarm(config, refused, shown, int(now()))
+        await raise_alarm(config, refused, shown, int(now()))
         raise
-    state.change(config.folder, lambda known: known.met(primary.address, primary.name, primary.ssl_port))
+    await state.update(config.folder, lambda known: known.met(primary.address, primary.name, primary.ssl_port))
     return primary
 
 
-def raise_alarm(config: SecondaryConfig, refused: Refused, fingerprint: str, now: int, address: Address | None = None) -> None:
+async def raise_alarm(
+    config: SecondaryConfig, refused: Refused, fingerprint: str, now: int, address: Address | None = None
+) -> None:
     """Remembers a stranger met at the primary's API port, or at `address`, for the primary's administrator to hear of.
 
     A refusal for another reason is none. `fingerprint` is empty if the stranger showed no authority.
@@ -38,7 +41,7 @@ def raise_alarm(config: SecondaryConfig, refused: Refused, fingerprint: str, now
     if refused.reason in _ALARMING:
         met_at = str(address or config.address)
         _LOG.alarm("a stranger answered for the primary", address=met_at, reason=refused.reason, fingerprint=fingerprint)
-        state.change(config.folder, lambda known: known.alarmed(met_at, fingerprint, now))
+        await state.update(config.folder, lambda known: known.alarmed(met_at, fingerprint, now))
 
 
 async def prepare(config: SecondaryConfig, now: Clock) -> Identity:
@@ -55,8 +58,8 @@ async def prepare(config: SecondaryConfig, now: Clock) -> Identity:
     way = await checks.vouched(primary, known, None, config.company_ca, config.confirm_identity)
     if way is None:
         raise not_confirmed(primary)
-    known.accept(primary.authority, config.address, way, "", int(now()))
-    return identity.make(config.folder, primary.authority)
+    await to_the_end(known.accept, primary.authority, config.address, way, "", int(now()))
+    return await to_the_end(identity.make, config.folder, primary.authority)
 
 
 def not_confirmed(primary: Primary) -> Refused:

@@ -1,6 +1,7 @@
 """What this server last heard of its enrolment: observations, rewritten as they come, of which a crash may lose the last.
 
-A secondary has no states of its own. It keeps the last one its primary told it, and when.
+A secondary has no states of its own. It keeps the last one its primary told it, and when. Several programs write it: the daemon,
+`enlist-secondary leave`, and the wizard. Each change is made to what is kept at that moment, and touches only what it is about.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from enlist.reasons import Refused
 from enlist.runtime import files, formats
 from enlist.runtime.logs import Log
 from enlist.v1 import registration_pb2, server_pb2, trust_pb2
+from enlist_secondary.handlers.workers import to_the_end
+
+FILE = "state.json"
 
 NEW = "new"
 """The state before the primary has told one."""
@@ -53,8 +57,8 @@ class Problem:
 class State:
     """`state.json`. Times are Unix seconds."""
 
-    asked: bool = False
-    """Whether the primary may know of a request: set before one goes out, and unset again where that one got a plain no."""
+    requests: int = 0
+    """Requests to join that the primary may know of. Each counts before it goes out, and not any more if it gets a plain no."""
     state: str = NEW
     """The lower-case name of a `ServerState`, or `new`."""
     since: int | None = None
@@ -67,6 +71,8 @@ class State:
     expires_at: int | None = None
     bequest: str = ""
     """Of a server that was removed, or left: what becomes of what was set for those below it, "keep", "freeze" or "delete"."""
+    on_leave: str = ""
+    """The same, as the person wants it who runs `enlist-secondary leave`. It counts once the primary says that this server left."""
     told_at: int | None = None
     """When the primary last told the state."""
     primary_name: str = ""
@@ -76,11 +82,18 @@ class State:
     ssl_pin: str = ""
     """The certificate last verified at the SSL port, PEM."""
     connected: bool = False
-    """Whether the link is open; means something only while the daemon runs."""
+    """Whether the daemon's link is open; means something only while it runs, and nobody else writes it."""
     connected_at: int | None = None
     """When the link was last opened or closed."""
     last_problem: Problem | None = None
     alarms: tuple[Alarm, ...] = ()
+    alarms_told_at: int = 0
+    """Up to when the primary has been told of alarms."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether the primary may know of a request."""
+        return self.requests > 0
 
     def told(self, enrolment: registration_pb2.Enrolment, now: int) -> State:
         """After the primary told this server where it stands."""
@@ -93,7 +106,7 @@ class State:
             display_name=enrolment.display_name,
             contact=enrolment.contact,
             expires_at=enrolment.expire_time.seconds if enrolment.HasField("expire_time") else None,
-            bequest=BEQUESTS.get(enrolment.bequest, self.bequest if enrolment.state == server_pb2.SERVER_STATE_DEPARTED else ""),
+            bequest=BEQUESTS.get(enrolment.bequest, self.on_leave if enrolment.state == server_pb2.SERVER_STATE_DEPARTED else ""),
             told_at=now,
             last_problem=None,
         )
@@ -102,12 +115,18 @@ class State:
         """After the primary described itself at the configured address."""
         return replace(self, met_at=str(address), primary_name=primary_name, ssl_port=ssl_port)
 
-    def linked(self, primary_name: str, display_name: str, server_id: str, now: int) -> State:
-        """After the link opened: nothing is wrong any more. The id is the certificate's: the primary's word of it may be lost."""
+    def admitted(self, primary_name: str, display_name: str, server_id: str, now: int) -> State:
+        """After a link could be opened: nothing is wrong any more. `now` is when its hello was made up.
+
+        The id is the certificate's: the primary's word of it may be lost.
+        """
         named = replace(self, primary_name=primary_name, display_name=display_name, server_id=server_id)
-        link = replace(named, connected=True, connected_at=now)
-        trusted = link if link.state == TRUSTED else replace(link, state=TRUSTED, since=now)
-        return replace(trusted, last_problem=None)
+        trusted = named if named.state == TRUSTED else replace(named, state=TRUSTED, since=now)
+        return replace(trusted, last_problem=None, alarms_told_at=now)
+
+    def linked(self, primary_name: str, display_name: str, server_id: str, now: int) -> State:
+        """After the daemon's link opened."""
+        return replace(self.admitted(primary_name, display_name, server_id, now), connected=True, connected_at=now)
 
     def unlinked(self, now: int) -> State:
         """After the link closed."""
@@ -140,7 +159,7 @@ def load(folder: Path) -> State:
 
     Refuses with FORMAT_OLD or VERSION_INCOMPATIBLE what another release wrote.
     """
-    path = folder / "state.json"
+    path = folder / FILE
     try:
         content = files.read(path)
         kept = msgspec.json.decode(content, type=State)
@@ -160,17 +179,29 @@ def _encode(state: State) -> bytes:
 
 
 def change(folder: Path, change: Callable[[State], State], strict: bool = False) -> State:
-    """Keeps what `change` makes of the state kept. If that fails it is only said in the log: a full disk must not cost the link.
+    """Keeps what `change`, a pure function, makes of the state kept; other programs that change it take turns.
 
-    With `strict` the failure is raised, for what comes next counts on it.
+    If that fails it is only said in the log: a full disk must not cost the link. With `strict` the failure is raised, for what
+    comes next counts on it. Blocks until the disk has it: in an event loop, `update` is called.
     """
-    before = load(folder)
-    after = change(before)
     try:
-        if after != before:
-            files.write(folder / "state.json", _encode(after))
+        with files.turn(folder / FILE):
+            return _write(folder, change)
     except Refused as refused:
         if strict:
             raise
         _LOG.warning("state not kept", reason=refused.reason, problem=refused.message)
+        return change(load(folder))
+
+
+def _write(folder: Path, change: Callable[[State], State]) -> State:
+    before = load(folder)
+    after = change(before)
+    if after != before:
+        files.write(folder / FILE, _encode(after))
     return after
+
+
+async def update(folder: Path, change_it: Callable[[State], State], strict: bool = False) -> State:
+    """`change` in a thread. It is done once this returns, also by being cancelled: whoever awaits each keeps their order."""
+    return await to_the_end(change, folder, change_it, strict)

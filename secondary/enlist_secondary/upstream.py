@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ CONNECT_SECONDS = 10.0
 SERVERS_AT_ONCE = 300
 """Servers in one message up the link, at most."""
 MESSAGE_BYTES = 256 * 1024
-FAREWELL_SECONDS = 5.0
-"""Seconds after which a local primary that has not heard of the end is a line in the log."""
+FAREWELL_SECONDS = 10.0
+"""Seconds for which a local primary that has yet to hear of the end holds up the daemon's own end."""
 
 _LOG = Log("enlist.secondary")
 
@@ -301,20 +300,25 @@ class Upstream:
         self._upper.bequest = state
 
     async def farewell(self, state: document_pb2.AncestorState.ValueType) -> None:
-        """The primary above stands there no more; `state` says what of it stays. Waits until the local primary has written it down:
-        nobody else could tell it later."""
+        """The primary above has ended this enrolment; `state` says what of it stays. Waits for the local primary to write it down.
+
+        One that does not run, or does not answer in time, is told by the next start of the daemon: that finds the end in the state
+        file, attaches with it from the beginning (`left`), and comes here again with its own final no.
+        """
         self._upper.bequest = state
         self._upper.connected = False
         if self._last_heard == self._upper:  # it was left so before
             return
         self._heard.clear()
         self._wake.set()
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self._heard.wait()
-        if not self._heard.is_set():
-            _LOG.warning("the primary on this host has yet to hear that the one above is gone", socket=self._socket)
-            await self._heard.wait()
+        except TimeoutError:
+            _LOG.warning(
+                "the primary on this host does not know yet that the one above is gone: the next start tells it",
+                socket=self._socket,
+            )
 
 
 def _which(held: document_pb2.Held) -> tuple[int, int, bytes, str]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from enlist import documents
+from enlist.link.ends import SecondaryEnd
 from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
@@ -15,14 +16,15 @@ from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import ancestors, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.connection.session import Session
 from enlist_secondary.documents import Documents, origin_items, versions
+from enlist_secondary.federation.upstream import Upstream
 from enlist_secondary.handlers.configured import build_policies, build_tasks
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
-from enlist_secondary.outbox import Outbox, Outlet
+from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
 from enlist_secondary.tasks import Tasks
-from enlist_secondary.upstream import Upstream
 
 AGAIN_SECONDS = 10.0
 """Seconds from a fault, or from what the disk refused, to the next attempt."""
@@ -33,14 +35,14 @@ _LOG = Log("enlist.secondary")
 
 
 class Work:
-    """What an enrolment makes this server do. `keep_up` goes on until cancelled; a link brings messages and takes what is said."""
+    """What an enrolment makes this server do. `keep_up` goes on until cancelled; links bring messages and take what is said."""
 
     def __init__(self, config: SecondaryConfig, identity: Identity, now: Clock) -> None:
         """The identity must hold a certificate: it says for whom sets must be made out."""
         folder = config.folder
         of_policies, of_tasks = build_policies(config), build_tasks(config)
-        self.outbox = Outbox()
-        self._outlet = self.outbox.open()
+        self.outbox = Outbox(self._notify, self._acknowledged)
+        self._session: Session | None = None
         self._now = now
         self._ancestors = ancestors.of(folder, identity, config.account)
         self._held = Documents(folder / "documents", [self._ancestors.origin])
@@ -59,9 +61,7 @@ class Work:
             return None
         socket, above = Path(config.local_primary.socket), lambda: self._ancestors.ascent.message
         known = state.load(config.folder)
-        upstream = Upstream(
-            socket, self._held, identity.authority, known.primary_name, above, self._now, lambda: self._outlet.nudge()
-        )
+        upstream = Upstream(socket, self._held, identity.authority, known.primary_name, above, self._now, self._notify)
         if known.state in ("removed", "departed", "revoked"):  # until the primary above says otherwise, what it said last holds
             upstream.left(_LEFT.get(known.bequest, document_pb2.ANCESTOR_STATE_UNSPECIFIED))
         return upstream
@@ -74,55 +74,83 @@ class Work:
         self._policies.load()
         self._tasks.load()
         self._policies.say_all()
+        self._tasks.say_all()
 
     # --- The link -------------------------------------------------------------------------------------------------------------
 
     def introduce(self, hello: pb.Hello) -> None:
-        """Adds to the hello what is held, and what there are handlers for."""
-        self._held.forget_incoming()
-        hello.held.extend(self._held.held())
+        """Adds to the hello what is held, and what there are handlers for. While no other link opens, the one before goes on."""
+        self._held.introduce(hello)
         hello.kinds.extend(self._kinds)
 
-    def welcomed(self, welcome: pb.Welcome) -> Outlet:
-        """A link has opened: everything is said again, and the primary's clock counts for deadlines.
-
-        What the link has to say comes out of what is returned, through `say`.
-        """
+    def linked(self, welcome: pb.Welcome, end: SecondaryEnd) -> Session:
+        """A link has opened: everything is said again, and the primary's clock counts for deadlines."""
+        self._held.linked()
         self._tasks.ahead = self._now() - welcome.time.seconds if welcome.HasField("time") else 0.0
-        self._outlet = self.outbox.open()
+        if self._session is not None:
+            self._session.close()
+        local = self.upstream.local if self.upstream is not None else None
+        self._session = Session(end, self.outbox, self._held.receiver, local)
         if self.upstream is not None:
             self.upstream.linked(welcome.primary_name)
-        return self._outlet
-
-    def say(self, outlet: Outlet) -> list[pb.FromSecondary]:
-        """What a link is to say now. Only the newest one speaks for the servers below."""
-        said = outlet.take()
-        if self.upstream is not None and outlet is self._outlet:
-            said += self.upstream.take()
-        return said
+        return self._session
 
     def unlinked(self) -> None:
         """There is no link."""
         if self.upstream is not None:
             self.upstream.unlinked()
 
-    async def take(self, message: pb.FromPrimary) -> None:
-        """What came over the link. What is not to be trusted is said in the log, and is as if it had not come."""
-        signed = message.desired if message.HasField("desired") else None
+    def _notify(self) -> None:
+        """There is something to say over the link."""
+        if self._session is not None:
+            self._session.news.set()
+
+    def on_message(self, message: pb.FromPrimary, session: Session) -> None:
+        """What came over a link. What is not to be trusted is refused, with a line in the log, and is as if it had not come.
+
+        Refused with LINK_VIOLATION, which ends the link.
+        """
+        if session is not self._session:  # the link after it is open by now
+            return
+        for ack in message.acks:
+            session.on_ack(ack)
+        for settled in message.settled:
+            self._on_settled(settled)
+        if message.HasField("ancestry"):
+            self._on_ancestry(message.ancestry)
+        self._on_documents(message)
+        if message.HasField("lower_answer") and self.upstream is not None:
+            self.upstream.answered(message.lower_answer)
+
+    def _on_ancestry(self, said: document_pb2.Ancestry) -> None:
         try:
-            if message.HasField("ancestry"):
-                self._ascend(message.ancestry)
+            self._ascend(said)
         except Refused as refused:
             lasts: Callable[..., None] = _LOG.alarm if refused.reason in ALARMS else _LOG.warning
             lasts("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
-        try:
-            self._held.receive(signed, message.bodies)
-        except Refused as refused:
+        self._came.set()
+
+    def _on_documents(self, message: pb.FromPrimary) -> None:
+        refused, problem = self._held.take(message)
+        if problem:
+            _LOG.warning("a piece of a body was not taken", problem=problem)
+        if refused is not None:
             say: Callable[..., None] = _LOG.alarm if refused.reason is Reason.SET_CONFLICT else _LOG.warning
             say("a desired set was refused", reason=refused.reason, problem=refused.message)
-        if message.HasField("lower_answer") and self.upstream is not None:
-            self.upstream.answered(message.lower_answer)
-        self._came.set()
+        if message.sequence:
+            self._came.set()
+            self._notify()
+
+    def _acknowledged(self, report: document_pb2.Report) -> None:
+        """The primary has written a report down. It ordered its own runs; of those from further up it will hear itself."""
+        if any(each.origin == self._held.own for each in report.observed_items):
+            self._tasks.settle(report)
+
+    def _on_settled(self, settled: pb.Settled) -> None:
+        if not settled.path:
+            self._tasks.settle_run(settled.run)
+        elif self.upstream is not None:
+            self.upstream.settled(settled.path, settled.run)
 
     def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""
@@ -155,6 +183,7 @@ class Work:
             await self._came.wait()
             self._came.clear()
             refused = await self._saved()
+            self._notify()
             if self.upstream is not None:
                 self.upstream.changed()
             self._policies.look()

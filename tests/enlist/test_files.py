@@ -268,3 +268,38 @@ def test_a_folder_that_somebody_holds_locked_is_not_waited_for_for_ever(tmp_path
     finally:
         os.close(folder)
     files.write(tmp_path / "x", b"x")
+
+
+def test_what_is_read_and_written_in_a_turn_is_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    files.write(path, b"0")
+
+    def count() -> None:
+        for _ in range(30):
+            with files.turn(path):
+                files.write(path, str(int(files.read(path)) + 1).encode())
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert files.read(path) == b"90"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_turn_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "TURN_TIMEOUT", 0.0)
+    with files.turn(tmp_path / "x"):
+        with pytest.raises(Refused, match="locked") as caught, files.turn(tmp_path / "x"):
+            pass
+        assert caught.value.reason is Reason.FILE_FAILED
+    with files.turn(tmp_path / "x"):
+        files.write(tmp_path / "x", b"x")
+
+
+def test_a_turn_comes_after_one_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / ".x.lock").touch()
+    with files.turn(tmp_path / "x"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -80,7 +80,7 @@ def test_what_a_crash_left_before_the_configuration_is_cleared_away(tmp_path: Pa
     crashed, asked = (msgspec.structs.replace(standing, enrolment=name) for name in ("crashed", "asked"))
     for config in (crashed, asked):
         folder_only(config)
-    state.change(asked.folder, lambda _: state.State(asked=True))
+    state.change(asked.folder, lambda _: state.State(requests=1))
     removing.clear(path, data)
     assert not crashed.folder.exists()
     assert (api_key.load(asked.folder), identity.load(asked.folder) is not None) == ("", True)

@@ -21,6 +21,7 @@ from enlist_secondary import config as configs
 from enlist_secondary.checks import Primary, Way
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.identity import Identity
+from enlist_secondary.known_primaries import KnownPrimaries
 from tests.installer.in_between import new_signer
 from tests.installer.person import tree
 
@@ -46,7 +47,7 @@ def the_primary_says(monkeypatch: pytest.MonkeyPatch, reason: Reason, heard: boo
     """With `heard` it may have registered this server all the same."""
 
     async def refuse(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
-        state.change(config.folder, lambda known: replace(known, asked=heard))
+        state.change(config.folder, lambda known: replace(known, requests=int(heard)))
         raise Refused(reason, "No.")
 
     monkeypatch.setattr(setup, "first_word", refuse)
@@ -127,7 +128,7 @@ async def test_what_a_killed_set_up_left_is_gone_after_the_next_one(tmp_path: Pa
     api_key.keep(tmp_path / "data" / "main", "enl_key")
 
     async def first_word(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
-        state.change(config.folder, lambda known: replace(known, asked=True))
+        state.change(config.folder, lambda known: replace(known, requests=1))
 
     monkeypatch.setattr(setup, "first_word", first_word)
     await setup.carry_out(a_setup(tmp_path), time.time)
@@ -237,3 +238,18 @@ def test_a_planted_key_folder_is_refused(tmp_path: Path, planted: str) -> None:
     with pytest.raises(Refused) as refused:
         setup.write(a_setup(tmp_path), 0)
     assert refused.value.reason is Reason.FILE_UNSAFE
+
+
+async def test_a_no_leaves_what_the_daemon_accepted_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.write(a_setup(tmp_path), 0)
+    other = new_signer().authority
+
+    async def refuse(*_: object, **__: object) -> None:
+        KnownPrimaries.load(tmp_path / "data").accept(other, Address("elsewhere.example", 13299), Way.COMPANY_CA, "", 0)
+        raise Refused(Reason.TOO_MANY_PENDING, "No.")
+
+    monkeypatch.setattr(setup, "first_word", refuse)
+    before = KnownPrimaries.load(tmp_path / "data").entries
+    assert await _refusal(a_setup(tmp_path, primary="other.example", account="b.example")) is Reason.TOO_MANY_PENDING
+    entries = KnownPrimaries.load(tmp_path / "data").entries
+    assert [entry.fingerprint for entry in entries] == [*(entry.fingerprint for entry in before), other.fingerprint]

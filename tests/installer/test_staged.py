@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from enlist import certificates
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
-from enlist_installer import setup
+from enlist_installer import removing, setup
 from enlist_installer.setup import Answered, Setup
 from enlist_primary.authority.signer import Signer, new_authority
 from enlist_secondary import api_key, enrol, identity, state
@@ -36,7 +37,7 @@ def waiting_at(place: Path, host: str) -> identity.Identity:
     """A server that has asked at this primary, too, and waits."""
     made = planned(place, host)
     mine = setup.write(made, NOW)
-    state.change(made.config.folder, lambda _: state.State(asked=True, state="pending"))
+    state.change(made.config.folder, lambda _: state.State(requests=1, state="pending"))
     return mine
 
 
@@ -56,7 +57,7 @@ async def carried_out(place: Path, host: str, monkeypatch: pytest.MonkeyPatch, s
 
     async def first_word(_: Any, config: SecondaryConfig, *__: Any, **___: Any) -> None:
         if said is None or said.reason in enrol.PERHAPS_HEARD:
-            state.change(config.folder, lambda known: replace(known, asked=True))
+            state.change(config.folder, lambda known: replace(known, requests=1))
         if said is not None:
             raise said
 
@@ -81,7 +82,7 @@ async def test_a_primary_that_takes_over_while_one_goes_back_keeps_its_key(place
     path = place / "secondary.toml"
     first = planned(place, "first")
     setup.write(first, NOW)
-    state.change(first.config.folder, lambda _: state.State(asked=True, state="pending"))
+    state.change(first.config.folder, lambda _: state.State(requests=1, state="pending"))
     mine = waiting_at(place, "second")
     back = setup.planned(first.answered, "ann", stay=True)
     assert back.plan.drops_staged
@@ -121,3 +122,35 @@ async def test_a_request_that_waits_is_given_up_for_one_that_stands(
     assert staged.primary == "third"
     assert staged.folder.exists()
     assert not given_up.exists()
+
+
+async def test_a_primary_given_up_while_the_daemon_switches_to_it_does_not_come_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon has read what waits, and writes the owner's tables into it: one of the two comes first, as a whole."""
+    path = place / "secondary.toml"
+    waiting_at(place, "first")
+    mine = waiting_at(place, "second")
+    reads, given_up = configs.load, threading.Event()
+
+    def give_up() -> None:
+        removing.give_up(path)
+        given_up.set()
+
+    wizard = threading.Thread(target=give_up)
+
+    def load(which: Path) -> SecondaryConfig:
+        found = reads(which)
+        if which == configs.next_path(path) and wizard.ident is None:
+            wizard.start()
+            given_up.wait(0.3)  # unless it has to wait for its turn
+        return found
+
+    monkeypatch.setattr(configs, "load", load)
+    configs.switch(path)
+    wizard.join(20)
+    stands = reads(path)
+    kept = identity.load(stands.folder)
+    assert stands.primary == "second"
+    assert kept is not None
+    assert kept.fingerprint == mine.fingerprint

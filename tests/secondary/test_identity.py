@@ -1,7 +1,9 @@
 """The identity: faults row 2 (killed between any two writes), attacks row 45 (planted keys), and the copied machine."""
 
 import stat
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -220,3 +222,19 @@ def test_where_a_machine_has_no_id_nothing_is_compared(folder: Path, tmp_path: P
     identity.reset(folder)
     identity.make(folder, AUTHORITY, here)
     identity.check_machine(folder, none)
+
+
+def test_two_that_make_the_key_at_once_get_the_same(folder: Path) -> None:
+    """The daemon and the wizard: one of them would ask to join under a key that is gone."""
+    together = threading.Barrier(2, timeout=20)
+
+    def make() -> str:
+        together.wait()
+        return identity.make(folder, AUTHORITY).fingerprint
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.submit(make), pool.submit(make)
+        fingerprints = {one.result(20), other.result(20)}
+    kept = identity.load(folder)
+    assert kept is not None
+    assert fingerprints == {kept.fingerprint}

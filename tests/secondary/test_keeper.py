@@ -1,25 +1,28 @@
 """Keeping the link: it comes back by itself after any interruption. Faults rows 3, 12, 16 and 17, attacks rows 16, 20 and 22."""
 
 import asyncio
+import itertools
+import json
+import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import grpc.aio
+import msgspec
 import pytest
 
 from enlist import certificates, names
 from enlist.channel import Pin
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist.v1 import account_pb2, server_pb2, trust_pb2
+from enlist.v1 import account_pb2, document_pb2, policy_pb2, server_pb2, trust_pb2, upstream_pb2, upstream_pb2_grpc
 from enlist_primary import config as primary_config
-from enlist_secondary import api_key, backoff, dialling, keeper, state
-from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.keeper import Keeper
+from enlist_secondary import api_key, backoff, dialling, keeper, state, upstream
+from enlist_secondary.config import LocalPrimary
 from enlist_secondary.link import Link
 from tests.support.inprocess import ACCOUNT, Running, running_primary, serving
 from tests.support.ports import free_port
@@ -345,35 +348,168 @@ async def test_a_daemon_that_stops_while_one_link_follows_another_leaves_none_op
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a configuration that names another primary would leave this one with an open link."""
-    unnamed: Any = None
-    links: list[Any] = []
+    links, closed, close = dialled(monkeypatch), list[Link](), Link.close
+    closing, leave = asyncio.Event(), asyncio.Event()
 
-    class Dialled:
-        def __init__(self) -> None:
-            self.closing, self.closed, self.leave = asyncio.Event(), False, asyncio.Event()
-            links.append(self)
+    async def slowly(self: Link) -> None:
+        closing.set()
+        await leave.wait()
+        await close(self)
+        closed.append(self)
 
-        async def close(self) -> None:
-            self.closing.set()
-            await self.leave.wait()
-            self.closed = True
+    monkeypatch.setattr(Link, "close", slowly)
+    async with paired(tmp_path) as pair:
+        object.__setattr__(pair.running.primary.context, "certificate_lifetime", 6)
+        async with kept(pair.secondary) as task:
+            await eventually(lambda: len(links) == 2 and closing.is_set())
+            task.cancel()
+            leave.set()
+        assert links[1] in closed
+        assert not pair.secondary.state.connected
 
-    async def connect(*_: Any) -> Dialled:
-        return Dialled()
 
-    async def renewed(*_: Any) -> Any:
-        return unnamed
+async def test_a_second_dial_that_fails_leaves_the_healthy_link_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = dialled(monkeypatch, failing={2: Refused(Reason.TIMED_OUT, "Late."), 3: ZeroDivisionError("unforeseen")})
+    ends, close = list[Link](), Link.close
 
-    monkeypatch.setattr(dialling, "connect", connect)
-    keeping = Keeper(SecondaryConfig(primary="primary.example", account=ACCOUNT, name="one", data=str(tmp_path)))
-    work: Any = SimpleNamespace(unlinked=lambda: None)
-    keeping._work = work
-    monkeypatch.setattr(keeping, "_until_renewed", renewed)
-    linked = asyncio.create_task(keeping._link(unnamed))
-    await eventually(lambda: len(links) == 2 and links[0].closing.is_set())
-    linked.cancel()
-    for link in links:
-        link.leave.set()
-    await asyncio.wait({linked})
-    assert linked.cancelled()
-    assert links[1].closed
+    async def noted(self: Link) -> None:
+        ends.append(self)
+        await close(self)
+
+    monkeypatch.setattr(Link, "close", noted)
+    async with paired(tmp_path) as pair:
+        object.__setattr__(pair.running.primary.context, "certificate_lifetime", 6)
+        async with kept(pair.secondary):
+            opened = (await pair.secondary.connects()).connected_at
+            first = pair.secondary.identity.certificate
+            await eventually(lambda: pair.secondary.state.last_problem, what="the failure in the state")
+            assert (pair.secondary.state.connected, pair.secondary.state.connected_at) == (True, opened)
+            assert pair.secondary.identity.certificate != first
+            await eventually(lambda: len(links) == 2, what="the link over the renewed certificate")
+            await eventually(lambda: ends == links[:1], what="the end of the first link")
+            await eventually(lambda: pair.secondary.state.last_problem is None)
+            assert (await at_primary(pair.running, pair.secondary)).connected
+
+
+async def test_a_link_that_ends_while_the_second_dial_fails_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its successor is not waited for: everything begins anew, from asking where this server stands."""
+    late = Refused(Reason.TIMED_OUT, "Late.")
+    links = dialled(monkeypatch, failing=dict.fromkeys(range(2, 1000), late))
+    async with paired(tmp_path) as pair:
+        object.__setattr__(pair.running.primary.context, "certificate_lifetime", 6)
+        async with kept(pair.secondary) as task:
+            await eventually(lambda: pair.secondary.state.last_problem, what="the second dial to fail")
+            await pair.decide("Revoke")
+            with pytest.raises(Refused, match="revoked"):
+                await asyncio.wait_for(asyncio.shield(task), 10)
+    assert len(links) == 1
+
+
+def dialled(monkeypatch: pytest.MonkeyPatch, failing: Mapping[int, Exception] = {}) -> list[Link]:
+    """The links that are opened from now on; the dials of these numbers, counted from 1, fail so."""
+    connect, links, dials = dialling.connect, list[Link](), itertools.count(1)
+
+    async def dial(*arguments: Any) -> Link:
+        if (error := failing.get(next(dials))) is not None:
+            raise error
+        links.append(await connect(*arguments))
+        return links[-1]
+
+    monkeypatch.setattr(dialling, "connect", dial)
+    return links
+
+
+# --- Another id, and the end --------------------------------------------------------------------------------------------------
+
+
+def with_motd(secondary: Secondary) -> Path:
+    """The file that policies of the kind motd are written to."""
+    motd = secondary.path.with_name("motd")
+    handlers = {"policy": {"motd": {"type": "file", "path": str(motd), "format": "json"}}}
+    secondary.config = msgspec.structs.replace(secondary.config, handlers=handlers)
+    return motd
+
+
+async def set_motd(running: Running, text: str) -> None:
+    key = policy_pb2.PolicyKey(parent=f"accounts/{ACCOUNT}", group="/", kind="motd")
+    layer = policy_pb2.Layer(settings=json.dumps({"text": text}).encode())
+    await running.admin.policies.SetPolicy(policy_pb2.SetPolicyRequest(key=key, layer=layer))
+
+
+def read(path: Path) -> str:
+    return str(json.loads(path.read_text())["text"]) if path.exists() else ""
+
+
+async def test_a_server_that_gets_another_id_takes_what_is_set_for_that(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The primary's data were put back to before this server joined. What is in force stays until the new set says otherwise."""
+    async with paired(tmp_path) as pair:
+        motd = with_motd(pair.secondary)
+        before = tmp_path / "before"
+        await pair.stop()
+        shutil.copytree(pair.running.folder.path, before)
+        await pair.start()
+        async with kept(pair.secondary):
+            first = (await pair.secondary.connects()).server_id
+            await set_motd(pair.running, "first")
+            await eventually(lambda: read(motd) == "first", what="the first policy")
+            await pair.stop()
+            shutil.rmtree(pair.running.folder.path)
+            shutil.copytree(before, pair.running.folder.path)
+            await pair.start()
+            await eventually(lambda: pair.secondary.state.server_id not in ("", first), what="another id")
+            assert read(motd) == "first"
+            await pair.running.authorize(pair.secondary.state.server_id)
+            await pair.secondary.connects()
+            await set_motd(pair.running, "second")
+            await eventually(lambda: read(motd) == "second", what="the policy for the other id")
+    assert "a desired set was refused" not in caplog.messages
+
+
+async def test_a_local_primary_that_does_not_run_holds_up_no_final_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the next start tells it, although there is nothing else left to do for it."""
+    monkeypatch.setattr(upstream, "FAREWELL_SECONDS", 0.2)
+    monkeypatch.setattr(upstream, "AGAIN_SECONDS", 0.05)
+    async with paired(tmp_path) as pair:
+        socket = tmp_path / "upstream.sock"
+        pair.secondary.config = msgspec.structs.replace(pair.secondary.config, local_primary=LocalPrimary(str(socket)))
+        async with kept(pair.secondary) as task:
+            await pair.secondary.connects()
+            await pair.decide("Revoke")
+            assert (await final_no(task)).reason is Reason.SERVER_REVOKED
+        assert [message for message in caplog.messages if "the next start tells it" in message]
+        caplog.clear()
+        async with local_primary(socket) as told, kept(pair.secondary) as task:
+            assert (await final_no(task)).reason is Reason.SERVER_REVOKED
+        assert document_pb2.ANCESTOR_STATE_PRESENT not in {upper.bequest for upper in told}
+        assert told
+        assert not [message for message in caplog.messages if "the next start tells it" in message]
+
+
+async def final_no(task: asyncio.Task[None]) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await asyncio.wait_for(asyncio.shield(task), 10)
+    return caught.value
+
+
+@asynccontextmanager
+async def local_primary(socket: Path) -> AsyncIterator[list[upstream_pb2.Upper]]:
+    """A primary on this host that writes down whatever it is told of the one above."""
+    told: list[upstream_pb2.Upper] = []
+
+    class Service(upstream_pb2_grpc.UpstreamServiceServicer):
+        async def Attach(self, requests: Any, context: Any) -> AsyncIterator[upstream_pb2.ToDaemon]:
+            async for message in requests:
+                if message.HasField("upper"):
+                    told.append(message.upper)
+                    yield upstream_pb2.ToDaemon(heard=message.upper)
+
+    server = grpc.aio.server()
+    upstream_pb2_grpc.add_UpstreamServiceServicer_to_server(Service(), server)
+    server.add_secure_port(f"unix:{socket}", grpc.local_server_credentials(grpc.LocalConnectionType.UDS))
+    await server.start()
+    try:
+        yield told
+    finally:
+        await server.stop(None)

@@ -104,3 +104,31 @@ def test_a_planted_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         KnownPrimaries.load(tmp_path)
     assert caught.value.reason is Reason.FILE_UNSAFE
+
+
+def test_what_another_program_accepted_meanwhile_stays(tmp_path: Path) -> None:
+    """Daemon and wizard have both read the list before either of them writes it."""
+    daemons, wizards = KnownPrimaries.load(tmp_path), KnownPrimaries.load(tmp_path)
+    daemons.accept(FIRST, HERE, "company_ca", "", 0)
+    wizards.accept(SECOND, THERE, "compared", "jo", 0)
+    known = KnownPrimaries.load(tmp_path)
+    assert (known.accepted(HERE), known.accepted(THERE)) == (FIRST, SECOND)
+    with pytest.raises(Refused):
+        wizards.accept(SECOND, HERE, "compared", "jo", 0)
+
+
+def test_taking_back_undoes_one_authority_only(tmp_path: Path) -> None:
+    before = KnownPrimaries.load(tmp_path)
+    before.accept(FIRST, HERE, "compared", "jo", 0)
+    before.accept(SECOND, THERE, "compared", "jo", 0)
+    before.take_back(FIRST.fingerprint)
+    assert [entry.fingerprint for entry in KnownPrimaries.load(tmp_path).entries] == [SECOND.fingerprint]
+    before.take_back(SECOND.fingerprint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_taking_back_leaves_what_was_known_before(tmp_path: Path) -> None:
+    before = KnownPrimaries.load(tmp_path).accept(FIRST, HERE, "compared", "jo", 0)
+    before.accept(FIRST, THERE, "compared", "jo", 0)
+    before.take_back(FIRST.fingerprint)
+    assert KnownPrimaries.load(tmp_path) == before

@@ -1,6 +1,11 @@
 """The state: observations that overwrite each other and may be lost."""
 
+import asyncio
 import errno
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ from enlist.runtime import files
 from enlist.v1 import registration_pb2, server_pb2
 from enlist_secondary import state
 from enlist_secondary.state import State
+from tests.support.waiting import eventually
 
 PENDING = registration_pb2.Enrolment(
     server_id="abcdefghij", display_name="one", state=server_pb2.SERVER_STATE_PENDING, contact="ops@acme.example"
@@ -99,3 +105,75 @@ def test_a_full_disk_costs_the_observation_only(tmp_path: Path, monkeypatch: pyt
 def test_what_does_not_change_is_not_written(tmp_path: Path) -> None:
     state.change(tmp_path, lambda kept: kept.unlinked(5))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_update_of_two_processes_is_lost(tmp_path: Path) -> None:
+    """The daemon, `enlist-secondary leave` and the wizard write one file."""
+    program = (
+        "import sys, dataclasses, pathlib; from enlist_secondary import state\n"
+        "field, folder = sys.argv[1], pathlib.Path(sys.argv[2])\n"
+        "for _ in range(60):\n"
+        "    one_more = lambda kept: dataclasses.replace(kept, **{field: (getattr(kept, field) or 0) + 1})\n"
+        "    state.change(folder, one_more, strict=True)\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, field, str(tmp_path)]) for field in ("told_at", "since", "ssl_port")
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    kept = state.load(tmp_path)
+    assert (kept.told_at, kept.since, kept.ssl_port) == (60, 60, 60)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+async def test_the_loop_goes_on_while_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(_: int) -> None:
+        reached.set()
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    updating = asyncio.create_task(state.update(tmp_path, lambda kept: kept.alarmed("a:1", "", 5)))
+    await eventually(reached.is_set)
+    assert not updating.done()
+    go_on.set()
+    assert (await updating).alarms == state.load(tmp_path).alarms != ()
+
+
+async def test_a_cancelled_update_is_done_before_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is stopped still writes its last word, and no earlier word overtakes that."""
+    reached, go_on, real = threading.Event(), threading.Event(), os.fsync
+
+    def slow(descriptor: int) -> None:
+        reached.set()
+        assert go_on.wait(20)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+
+    async def linked_then_stopped() -> None:
+        try:
+            await state.update(tmp_path, lambda kept: kept.linked("Tower", "one", "abcdefghij", 5))
+        finally:
+            await state.update(tmp_path, lambda kept: kept.unlinked(9))
+
+    stopping = asyncio.create_task(linked_then_stopped())
+    await eventually(reached.is_set)
+    stopping.cancel()
+    go_on.set()
+    await asyncio.wait({stopping})
+    kept = state.load(tmp_path)
+    assert (stopping.cancelled(), kept.state, kept.connected, kept.connected_at) == (True, "trusted", False, 9)
+
+
+def test_what_a_person_who_leaves_chose_outlives_what_the_daemon_is_told() -> None:
+    trusted = registration_pb2.Enrolment(state=server_pb2.SERVER_STATE_TRUSTED)
+    departed = registration_pb2.Enrolment(state=server_pb2.SERVER_STATE_DEPARTED)
+    assert State(on_leave="freeze").told(trusted, 1).told(departed, 2).bequest == "freeze"
+
+
+def test_a_link_that_was_only_tried_says_nothing_of_the_daemons() -> None:
+    tried = State().admitted("Tower", "one", "abcdefghij", 5)
+    assert (tried.state, tried.server_id, tried.connected, tried.connected_at) == ("trusted", "abcdefghij", False, None)
+    linked = tried.linked("Tower", "one", "abcdefghij", 6)
+    assert linked.admitted("Tower", "one", "abcdefghij", 7).connected

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from enlist.reasons import Reason, Refused
@@ -16,10 +16,11 @@ from enlist.reasons import Reason, Refused
 SIZE_LIMIT = 1024 * 1024
 
 TURN_TIMEOUT = 2.0
-"""Seconds for which a folder that somebody else holds locked is waited for."""
+"""Seconds for which a folder, or a file, that somebody else holds locked is waited for."""
 
 _LOCK_ATTEMPTS = 25
 _LOCK_PAUSE = 0.02
+_TURN_PAUSE = 0.002
 
 
 def make_folder(path: Path) -> None:
@@ -106,6 +107,45 @@ def _take_turns(folder: int) -> None:
         if time.monotonic() > deadline:
             raise OSError(errno.EBUSY, "another program holds its folder locked")
         time.sleep(0.01)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Holds a file against every other `turn` on it, of this process too: what is read, changed and written within is one step.
+
+    Nobody who only reads or writes the file is held up. Blocks for up to `TURN_TIMEOUT`, then refuses with FILE_FAILED. The lock
+    is a file beside it that goes with the turn.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        descriptor = _await_turn(beside)
+    except OSError as error:
+        raise failed(path, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the folder is gone as well, or nothing can be removed: an empty file stays, locked by nobody
+            beside.unlink()
+        os.close(descriptor)
+
+
+def _await_turn(beside: Path) -> int:
+    deadline = time.monotonic() + TURN_TIMEOUT
+    while (descriptor := _try_turn(beside)) is None:
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, "another program holds it locked")
+        time.sleep(_TURN_PAUSE)
+    return descriptor
+
+
+def _try_turn(beside: Path) -> int | None:
+    """A descriptor that holds the lock; None while somebody else does, or if that file went with the turn before."""
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with suppress(FileNotFoundError):
+        if _flock(descriptor, fcntl.LOCK_EX) and os.path.samestat(os.fstat(descriptor), beside.lstat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
