@@ -14,8 +14,8 @@ from enlist.v1 import hierarchy_pb2
 from enlist_secondary import checks, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.connection.link import Link, open_link
 from enlist_secondary.identity import Identity
-from enlist_secondary.link import Link, open_link
 from enlist_secondary.meeting import meet, raise_alarm
 from enlist_secondary.work import Work
 
@@ -72,7 +72,7 @@ async def _dial(
     hello = _hello(config)
     if work is not None:
         work.introduce(hello)
-    link = await open_link(address, pin, identity.client(), hello, work)
+    link = await open_link(address, pin, identity, hello, work)
     primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
     _LOG.info("link open", primary=primary, address=address, server=name)
     after = state.State.admitted if work is None else state.State.linked

@@ -161,12 +161,12 @@ class Applicant:
         await self._write_down(enrolment)
         return enrolment
 
-    async def _prove(self, rpc: str, request: bytes) -> pb.Proof:
+    async def _prove(self, rpc: str, request: bytes) -> server_pb2.Proof:
         primary, identity = self._primary, self._identity
         fresh = self._now() - primary.described_at < _FRESH
         challenge = primary.challenge if fresh else (await checks.describe(self._api)).challenge
         signature = proofs.sign(identity.key, rpc, challenge, identity.authority.public_key, request)
-        return pb.Proof(challenge=challenge, signature=signature)
+        return server_pb2.Proof(challenge=challenge, signature=signature)
 
     def _claim(self) -> bytes:
         return pb.Claim(account_domain=self._config.account, public_key=self._identity.public_key).SerializeToString()

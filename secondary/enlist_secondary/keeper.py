@@ -19,10 +19,10 @@ from enlist_secondary import api_key, dialling, state
 from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
+from enlist_secondary.connection.link import Link
 from enlist_secondary.enrol import FINAL, resume
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
-from enlist_secondary.link import Link
 from enlist_secondary.meeting import prepare
 from enlist_secondary.work import Work
 
@@ -191,7 +191,7 @@ class Keeper:
                 raise ended
             if self._now() >= due:
                 try:
-                    return await self._renewed(mine, await link.renew())
+                    return await self._renewed(mine, await link.renew(mine))
                 except Refused as refused:
                     await self._heed(refused)
                     due = self._now() + max((ends - self._now()) / 10, RETRY_RENEWAL)

@@ -32,6 +32,8 @@ AT_ONCE = 4
 """Runs that go on at the same time, at most."""
 AGAIN_SECONDS = 10.0
 """Seconds after which something that the disk refused is tried again."""
+UNSETTLED_SECONDS = 30 * 86400
+"""Seconds for which an outcome is reported that does not arrive."""
 KEPT_SECONDS = 7 * 86400
 """Seconds after its deadline for which a run is remembered, so that a clock set back does not bring it back."""
 
@@ -54,6 +56,13 @@ class Run:
     message: str = ""
     exit_code: int = NO_EXIT_CODE
     output: bytes = b""
+    settled: bool = False
+    """Whether its outcome has arrived at the primary that ordered it: until then it is reported with every link."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is an outcome."""
+        return self.state != RUNNING
 
     @property
     def damaged(self) -> bool:
@@ -121,6 +130,25 @@ class Tasks:
     def look(self) -> None:
         """Other sets may hold now."""
         self._wake.set()
+
+    def say_all(self) -> None:
+        """Puts the outcomes that have not arrived in the outbox: after a start, before the first link."""
+        for run in self._runs.values():
+            if run.ended and not run.settled and not run.damaged:
+                self._outbox.put(report(run))
+
+    def settle(self, said: pb.Report) -> None:
+        """The primary that ordered a run has written this down of it."""
+        run = self._runs.get(said.name)
+        if run is not None and report(run) == said:
+            self.settle_run(said.name)
+
+    def settle_run(self, id: str) -> None:
+        """The outcome of a run has arrived at the primary that ordered it. A crash may forget that; then it is reported again."""
+        run = self._runs.get(id)
+        if run is not None and run.ended and not run.settled:
+            self._runs[id] = replace(run, settled=True)
+            self._wake.set()
 
     def runs(self) -> list[Run]:
         """What is known of every run, the newest last."""
@@ -198,6 +226,9 @@ class Tasks:
             if id in there:
                 self._note(_recognized(run, *there[id]) if run.damaged else run)
                 continue
+            if self._unheard(run):
+                self._note(run)
+                continue
             self._outbox.forget(documents.TASK + run.kind, run.id)
             try:
                 await self._let_go(run)
@@ -205,6 +236,10 @@ class Tasks:
                 _LOG.warning("the record of a run was not removed", run=run.id, reason=refused.reason, problem=refused.message)
                 undone = True
         return undone
+
+    def _unheard(self, run: Run) -> bool:
+        """Whether the primary that ordered it has yet to hear of its outcome, though it does not want it any more."""
+        return run.ended and not run.settled and not run.damaged and run.at > self._now() - UNSETTLED_SECONDS
 
     async def _let_go(self, run: Run) -> None:
         """Of a run that nobody asks about, only that it was is kept, and that no longer than it could come back."""

@@ -14,7 +14,7 @@ from enlist import __version__, certificates, names, proofs
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2 as pb
-from enlist.v1 import registration_pb2_grpc
+from enlist.v1 import registration_pb2_grpc, server_pb2
 from enlist_primary.messages import servers as render
 from enlist_primary.model.accounts import PRIMARY, Account
 from enlist_primary.model.servers import Server, State
@@ -130,7 +130,9 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
             source=caller().source,
         )
 
-    def _proven(self, said: pb.Registration | pb.Claim, rpc: str, signed: bytes, proof: pb.Proof) -> ec.EllipticCurvePublicKey:
+    def _proven(
+        self, said: pb.Registration | pb.Claim, rpc: str, signed: bytes, proof: server_pb2.Proof
+    ) -> ec.EllipticCurvePublicKey:
         """The key in what was said, once it is sure that its holder said it, here and now."""
         key, signer = certificates.load_public_key(said.public_key), self._context.signer
         proofs.check_challenge(signer.challenge_secret, proof.challenge, self._context.now())

@@ -31,6 +31,7 @@ class FromDaemon(_message.Message):
     ANCESTRY_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
+    LARGE_SET_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ACKS_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
@@ -53,6 +54,10 @@ class FromDaemon(_message.Message):
         """Pieces of bodies of sets that were sent with this message or before it."""
 
     @_builtins.property
+    def large_set(self) -> _hierarchy_pb2.LargeSet:
+        """A serialised `SignedSet` that is too large for one message: it travels in pieces, as bodies do."""
+
+    @_builtins.property
     def acks(self) -> _containers.RepeatedCompositeFieldContainer[_hierarchy_pb2.Ack]:
         """The messages of the primary that are taken."""
 
@@ -67,13 +72,14 @@ class FromDaemon(_message.Message):
         ancestry: _document_pb2.Ancestry | None = ...,
         desired: _document_pb2.SignedSet | None = ...,
         pieces: _abc.Iterable[_hierarchy_pb2.BodyPiece] | None = ...,
+        large_set: _hierarchy_pb2.LargeSet | None = ...,
         sequence: _builtins.int = ...,
         acks: _abc.Iterable[_hierarchy_pb2.Ack] | None = ...,
         settled: _abc.Iterable[_hierarchy_pb2.Settled] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "large_set", b"large_set", "upper", b"upper"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "acks", b"acks", "ancestry", b"ancestry", "desired", b"desired", "pieces", b"pieces", "sequence", b"sequence", "settled", b"settled", "upper", b"upper"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "acks", b"acks", "ancestry", b"ancestry", "desired", b"desired", "large_set", b"large_set", "pieces", b"pieces", "sequence", b"sequence", "settled", b"settled", "upper", b"upper"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ancestry: _TypeAlias = _typing.Literal["ancestry"]  # noqa: Y015
     _WhichOneofArgType__ancestry: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry"]  # noqa: Y015

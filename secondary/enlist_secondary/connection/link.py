@@ -90,10 +90,10 @@ class Link:
         return Refused(Reason.UNREACHABLE, "The primary closed the link.")
 
 
-async def open_link(
-    address: Address, pin: channel.Pin, identity: Identity, hello: pb.Hello, host: Host | None
-) -> Link:
-    """Dials the SSL port, answers the challenge and waits to be welcomed. Refuses with the primary's reason, UNREACHABLE or TIMED_OUT.
+async def open_link(address: Address, pin: channel.Pin, identity: Identity, hello: pb.Hello, host: Host | None) -> Link:
+    """Dials the SSL port, answers the challenge and waits for the welcome.
+
+    Refuses with the primary's reason, UNREACHABLE or TIMED_OUT.
 
     Without `host`, what the primary wants here is passed over: whoever opens such a link only tries whether one can be opened.
     """

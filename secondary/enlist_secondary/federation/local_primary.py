@@ -22,13 +22,11 @@ Below = pb.BelowServer | None
 """What is said of a path: None for a server that is gone."""
 
 
-
-
 class LocalPrimary:
     """What the local primary said. `changed` is called when there is something to say up the link."""
 
     def __init__(self, parent: str, changed: Callable[[], None], settled: Callable[[str, str], None]) -> None:
-        """`parent` is the primary id of the one above; `settled` hears of a path and a run whose outcome that one has written down."""
+        """`parent` is the primary id of the one above; `settled` hears of a path and a run of which that one has the outcome."""
         self._parent = parent
         self._changed = changed
         self._settled = settled
