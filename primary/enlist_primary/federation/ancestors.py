@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -16,6 +16,7 @@ from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
+from enlist_primary.changes.publisher import AncestorChange
 from enlist_primary.model import levels as model
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import Desired
@@ -41,18 +42,18 @@ class Kept:
 
 
 class Upper:
-    """What stands above this primary. Changes wake every link through `version`."""
+    """What stands above this primary. Links compare `version` with what they handed down last."""
 
-    def __init__(self, database: Database, signer: Signer) -> None:
+    def __init__(self, database: Database, signer: Signer, publish: Callable[[AncestorChange], None]) -> None:
         self._database = database
         self._signer = signer
+        self._publish = publish
         self._row: model.Upper | None = None
         self._above: list[Above] = []
         self._sets: dict[str, Kept] = {}
         self._late: dict[tuple[str, str], None] = {}
         self._subjects: frozenset[tuple[str, str]] | None = None
         self._lock = asyncio.Lock()
-        self._changed: asyncio.Future[None] | None = None
         self.message = document_pb2.Ancestry()
         """The ancestry as it is handed down."""
         self.connected = False
@@ -161,7 +162,7 @@ class Upper:
         )
         if row != self._row:
             self._take_row(row)
-            self._wake()
+            self._renew()
         if not row.consent:
             return None
         own = certificates.der(self._signer.authority.certificate)
@@ -179,15 +180,17 @@ class Upper:
             row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), origins, memory)
             if row is not None and row != self._row:
                 self._take_row(row)
-                self._wake()
+                self._renew()
 
     def seen(self, connected: bool, at: int | None, refusal: str) -> None:
         """How the secondary on this host fares with the primary above."""
         self.connected, self.connected_at, self.refusal = connected, at, refusal
+        self._publish(AncestorChange(self.version))
 
     def disconnected(self, now: int) -> None:
         """The secondary on this host has gone."""
         self.connected, self.connected_at = False, now
+        self._publish(AncestorChange(self.version))
 
     async def complete(self, signed: document_pb2.SignedSet, bodies: Mapping[bytes, bytes]) -> bool:
         """Whether all bodies of a set are here, or among these. One that is not to be trusted is refused by `take`."""
@@ -210,21 +213,12 @@ class Upper:
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
             await self._database.write(PRIMARY, levels.hand_down, signed.origin, signed.SerializeToString(), wanted)
             self._keep(signed, verified)
-            self._wake()
+            self._renew()
 
-    # --- Who waits --------------------------------------------------------------------------------------------------------------
-
-    def _wake(self) -> None:
+    def _renew(self) -> None:
+        """What is handed down is another from now on."""
         self.version += 1
-        if self._changed is not None:
-            self._changed.set_result(None)
-            self._changed = None
-
-    async def changed(self) -> None:
-        """Waits for the next change."""
-        if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._changed)
+        self._publish(AncestorChange(self.version))
 
 
 def _load(tx: Transaction) -> tuple[model.Upper | None, dict[str, bytes]]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from enlist_primary.model.journal import Detail, JournalEntry
 from enlist_primary.model.users import Actor
-from enlist_primary.store import journal
+from enlist_primary.store import changes, journal
 from enlist_primary.store.database import Transaction
 
 
 def record(
     tx: Transaction, account: str, action: str, subject: str, by: Actor, now: int, evidence: str = "", **detail: Detail
 ) -> int:
-    """Appends to the account's journal and returns the number; details that are None or empty are left out."""
+    """Appends to the account's journal and to its change log, and returns the journal's number.
+
+    Details that are None or empty are left out.
+    """
+    changes.note(tx, account, now, subject)
     entry = JournalEntry(
         account=account,
         time=now,

@@ -48,11 +48,6 @@ def hashed_entries(tx: Transaction, account: str, after: int, limit: int) -> lis
     return [(JournalEntry.from_body(row["body"].encode()), row["hash"]) for row in _page(tx, account, after, limit)]
 
 
-def heads(tx: Transaction) -> dict[str, int]:
-    """How far each account's journal reaches, by account domain: the one query of the feed."""
-    return {row["domain"]: row["head"] for row in tx.rows("SELECT domain, head FROM account")}
-
-
 def beginning(account: str) -> Head:
     """Where the verification of an account's journal begins."""
     return Head(0, genesis(account))

@@ -44,7 +44,7 @@ ANN = Actor("ann (aaaaaaaaaa)", "token", "203.0.113.9")
 CAPS = Caps(per_account=20, per_address=10)
 TABLES = (
     *("account", "server_group", "server", "server_label", "api_key", "user_account", "journal", "server_observation", "counter"),
-    *("body", "policy", "policy_revision", "rollout", "policy_report", "task", "task_run", "task_result"),
+    *("change", "body", "policy", "policy_revision", "rollout", "policy_report", "task", "task_run", "task_result"),
 )
 
 
