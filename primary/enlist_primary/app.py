@@ -105,7 +105,7 @@ class Primary:
             observations=observations,
             desires=Desires(database, hub),
             reports=reports,
-            upper=Upper(database, signer, changes.publish),
+            upper=Upper(database, signer, changes.publish, clock),
             below=below,
             reach=reach,
             subtree=Subtree(database, hub, observations, below, reach, signer.authority),

@@ -58,16 +58,16 @@ class Tail:
     async def read_once(self) -> None:
         """Reads and publishes all changes there are.
 
-        Raises Refused or TimeoutError where the database could not be read in time; the directory is behind then until a later
-        call succeeds.
+        Raises Refused or TimeoutError where the database could not be read in time. Whatever ends it before the last page, the
+        directory is behind then, until a later call succeeds.
         """
+        behind = True
         try:
             while await self._read_page():
                 pass
-        except (Refused, TimeoutError):
-            self._directory.behind = True
-            raise
-        self._directory.behind = False
+            behind = False
+        finally:
+            self._directory.behind = behind
 
     async def _read_page(self) -> bool:
         """One read for a page of every account: it follows every commit, and the way to the database's threads costs more than the

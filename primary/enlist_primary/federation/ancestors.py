@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,10 +45,18 @@ class Kept:
 class Upper:
     """What stands above this primary. Links compare `version` with what they handed down last."""
 
-    def __init__(self, database: Database, signer: Signer, publish: Callable[[AncestorChange], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        publish: Callable[[AncestorChange], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` is Unix seconds."""
         self._database = database
         self._signer = signer
         self._publish = publish
+        self._clock = clock
         self._row: model.Upper | None = None
         self._above: list[Above] = []
         self._sets: dict[str, Kept] = {}
@@ -177,7 +186,7 @@ class Upper:
             held = {origin: kept.verified.stamp for origin, kept in self._sets.items()}
             memory = self._row.memory.after(found, self._signer.authority, held)
             origins = [each.authority.fingerprint for each in found]
-            row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), origins, memory)
+            row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), origins, memory, self._now())
             if row is not None and row != self._row:
                 self._take_row(row)
                 self._renew()
@@ -211,9 +220,12 @@ class Upper:
             if not documents.supersedes(verified, known.verified if known else None):
                 return
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
-            await self._database.write(PRIMARY, levels.hand_down, signed.origin, signed.SerializeToString(), wanted)
+            await self._database.write(PRIMARY, levels.hand_down, signed.origin, signed.SerializeToString(), wanted, self._now())
             self._keep(signed, verified)
             self._renew()
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     def _renew(self) -> None:
         """What is handed down is another from now on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enlist_primary.model.journal import Detail, JournalEntry
 from enlist_primary.model.users import Actor
-from enlist_primary.store import changes, journal
+from enlist_primary.store import journal
 from enlist_primary.store.database import Transaction
 
 
@@ -15,7 +15,6 @@ def record(
 
     Details that are None or empty are left out.
     """
-    changes.note(tx, account, now, subject)
     entry = JournalEntry(
         account=account,
         time=now,

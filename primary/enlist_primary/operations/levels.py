@@ -75,7 +75,7 @@ def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
     return message.SerializeToString()
 
 
-def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str], memory: Memory) -> Upper | None:
+def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str], memory: Memory, now: int) -> Upper | None:
     """Keeps who stands above, as the primary above said it, and drops the sets of those that do not any more."""
     known = levels.upper(tx)
     if known is None or known.state is not UpperState.PRESENT:
@@ -83,12 +83,14 @@ def ascend(tx: Transaction, ancestry: bytes, origins: Collection[str], memory: M
     changed = replace(known, ancestry=ancestry, memory=memory)
     levels.save_upper(tx, changed)
     levels.forget_upper_sets(tx, [origin for origin in levels.upper_sets(tx) if origin not in origins])
+    changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
     return changed
 
 
-def hand_down(tx: Transaction, origin: str, signed: bytes, bodies: Sequence[tuple[str, bytes]]) -> None:
+def hand_down(tx: Transaction, origin: str, signed: bytes, bodies: Sequence[tuple[str, bytes]], now: int) -> None:
     """Keeps a set from above, unchanged, for whoever stands below."""
     levels.save_upper_set(tx, origin, signed, bodies)
+    changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
 
 
 # --- Below ------------------------------------------------------------------------------------------------------------------

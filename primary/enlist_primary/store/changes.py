@@ -22,12 +22,14 @@ TRIMMED_AT_ONCE = 10_000
 
 
 class Coarse(StrEnum):
-    """What a batch of observations of one account changed, without saying of which servers."""
+    """Subjects that say what changed in an account, without saying of which servers."""
 
     REPORTS = "reports"
     OBSERVATIONS = "observations"
     DESCENDANTS = "descendants"
     SERVERS = "servers"
+    ANCESTORS = "ancestors"
+    """What came from the primaries above; in the primary's own account."""
 
 
 class Position(NamedTuple):
@@ -52,9 +54,14 @@ def note(tx: Transaction, account: str, now: int, *subjects: str) -> None:
     row = tx.row("UPDATE account SET change = change + $2 WHERE domain = $1 RETURNING change", account, len(subjects))
     if row is None:
         raise unknown(account)
-    insert = "INSERT INTO change (account, number, subject, at) VALUES ($1, $2, $3, $4)"
     for number, subject in enumerate(subjects, row["change"] - len(subjects) + 1):
-        tx.run(insert, account, number, subject or ACCOUNT, now)
+        insert(tx, account, number, subject, now)
+
+
+def insert(tx: Transaction, account: str, number: int, subject: str, now: int) -> None:
+    """The row of a number that the account's row has given out in this transaction; no subject is the account itself."""
+    sql = "INSERT INTO change (account, number, subject, at) VALUES ($1, $2, $3, $4)"
+    tx.run(sql, account, number, subject or ACCOUNT, now)
 
 
 def note_coarse(tx: Transaction, account: str, now: int, what: Coarse) -> None:
