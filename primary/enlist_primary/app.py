@@ -30,14 +30,15 @@ from enlist.v1 import (
 )
 from enlist_primary.authority.signer import Signer
 from enlist_primary.changes.directory import Directory
-from enlist_primary.changes.feed import Feed, News
+from enlist_primary.changes.publisher import AncestorChange, ChangePublisher, Changes, PresenceChange
+from enlist_primary.changes.tail import Tail
 from enlist_primary.config import Config
 from enlist_primary.controllers.rollouts import Rollouts
-from enlist_primary.controllers.tasks import Scheduler, scene
+from enlist_primary.controllers.tasks import Scheduler
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.descendants import Below
-from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.reachability import Reachability
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.ingest.reports import Reports
@@ -59,6 +60,7 @@ from enlist_primary.rpc.registration import Registration
 from enlist_primary.rpc.tasks import Tasks
 from enlist_primary.rpc.trust import Trust
 from enlist_primary.rpc.upstream import Upstream
+from enlist_primary.store import changes as change_rows
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Database
 
@@ -81,12 +83,15 @@ class Primary:
     ) -> None:
         self.broken = asyncio.Event()
         self._folder = folder
+        self._handed_down = 0
         self._directory = Directory(database)
+        changes = ChangePublisher()
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
         observations = Observations(database)
-        hub, reports = Hub(), Reports(database)
-        below = Below(database, reports, signer.authority.primary_id)
-        reach = Reach(hub, observations, below, int(clock()))
+        hub = Hub()
+        reports = Reports(database, clock)
+        below = Below(database, reports, signer.authority.primary_id, changes.publish, clock)
+        reach = Reachability(hub, observations, below, int(clock()))
         self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(
             config=config,
@@ -94,12 +99,13 @@ class Primary:
             certificate_lifetime=toml.duration(config.certificates.lifetime),
             signer=signer,
             database=database,
+            changes=changes,
             hub=hub,
             waiting=WaitingRoom(),
             observations=observations,
             desires=Desires(database, hub),
             reports=reports,
-            upper=Upper(database, signer),
+            upper=Upper(database, signer, changes.publish, clock),
             below=below,
             reach=reach,
             subtree=Subtree(database, hub, observations, below, reach, signer.authority),
@@ -109,11 +115,24 @@ class Primary:
             started=int(clock()),
             clock=clock,
         )
-        self._feed = Feed(database, self._directory, self._changed)
+        self._tail = Tail(database, self._directory, changes.publish)
+        self._subscribe()
         root = certificates.pem(signer.authority.certificate)
         self._ssl = Credential(*self._own_certificate(), root)
         self._api = Credential(*self._api_certificate(), None)
         self._note_served()
+
+    def _subscribe(self) -> None:
+        """Who reacts to what, in this order: links end before anything else is done about a server."""
+        own = self.context
+        own.changes.subscribe(Changes, self._judge)
+        own.changes.subscribe(Changes, own.waiting.on_changes)
+        own.changes.subscribe(Changes, own.desires.bring)
+        own.changes.subscribe(Changes, own.below.on_changes)
+        own.changes.subscribe(Changes, own.subtree.on_changes)
+        own.changes.subscribe(PresenceChange, own.reach.on_presence)
+        own.changes.subscribe(PresenceChange, own.subtree.on_presence)
+        own.changes.subscribe(AncestorChange, self._hand_down)
 
     # --- Certificates -----------------------------------------------------------------------------------------------------------
 
@@ -157,7 +176,7 @@ class Primary:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serves while the context lasts; on the way out links are told, then RPCs get a few seconds, then all is written."""
-        await self._feed.start()
+        await self._tail.start()
         await self._directory.load()
         await self.context.observations.load(self.context.started)
         await self.context.upper.load()
@@ -174,7 +193,7 @@ class Primary:
     def _tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What a primary does besides answering."""
         own = self.context
-        yield from (self._feed.run(), self._hand_down(), self._sweep(), self._expire(), self._renew())
+        yield from (self._tail.run(), self._directory.run(), self._sweep(), self._expire(), self._renew())
         yield from (own.observations.run(), own.reports.run(), own.below.run(), own.desires.run())
         yield from (self._rollouts().run(), self._scheduler().run())
 
@@ -231,17 +250,13 @@ class Primary:
 
     # --- Tasks ------------------------------------------------------------------------------------------------------------------
 
-    def _changed(self, news: News) -> None:
-        """The feed's news: links are judged, whoever waits is woken, servers get what they shall have now."""
-        for standing in news.standings:
-            self.context.hub.judge(standing)
-        self.context.waiting.wake(news.account, news.ids)
-        self.context.desires.bring(news)
-        self.context.subtree.touch(news.account, news.ids)
-        for link in filter(None, (self.context.hub.find(news.account, id) for id in news.ids)):
+    def _judge(self, changes: Changes) -> None:
+        """Ends links of servers that are no longer trusted; for others, a decision about a primary below may have changed."""
+        for record in changes.records:
+            self.context.hub.judge(record)
+        for link in filter(None, (self.context.hub.find(changes.account, id) for id in changes.ids)):
             if link.reconsider is not None:
                 link.reconsider()
-        self.context.reports.wake(news.account)
 
     def _rollouts(self) -> Rollouts:
         own = self.context
@@ -249,17 +264,17 @@ class Primary:
 
     def _scheduler(self) -> Scheduler:
         own = self.context
-        return Scheduler(own.database, lambda account: scene(own.reach, account), own.new_id, own.clock)
+        return Scheduler(own.database, own.reach.view, own.new_id, own.clock)
 
-    async def _hand_down(self) -> None:
-        """Tells every link when something above this primary changed."""
-        while True:
-            await self.context.upper.changed()
+    def _hand_down(self, change: AncestorChange) -> None:
+        """Tells every link when what comes from above this primary changed."""
+        if change.version != self._handed_down:
+            self._handed_down = change.version
             self.context.subtree.prune(self.context.upper.items)
             self.context.hub.look_up()
 
     async def _sweep(self) -> None:
-        """Ends requests and invitations past their time."""
+        """Ends requests and invitations past their time, and drops what the change log need not keep."""
         while True:
             try:
                 await self._sweep_once()
@@ -270,9 +285,10 @@ class Primary:
     async def _sweep_once(self) -> None:
         own = self.context
         for account in await own.database.read(rows.accounts_to_sweep, own.now()):
-            expired = await own.database.write(account, operations.expire, account, own.now())
-            own.waiting.wake(account, expired)
-            own.subtree.touch(account, expired)
+            await own.database.write(account, operations.expire, account, own.now())
+        for account in await own.database.read(change_rows.accounts_to_trim, own.now()):
+            while await own.database.write(account, change_rows.trim, account, own.now()):
+                pass
 
     async def _expire(self) -> None:
         """Ends links whose certificate is over."""

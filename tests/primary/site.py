@@ -16,6 +16,7 @@ from enlist.names import resource
 from enlist.runtime import sockets
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, policy_pb2_grpc
 from enlist.v1 import policy_pb2 as pb
+from enlist_primary.changes.publisher import PresenceChange
 from enlist_primary.config import Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.links.registry import Link
@@ -53,12 +54,13 @@ class Site:
         own = self.running.primary.context
         self.links[name] = own.hub.open(ACCOUNT, self.ids[name], own.now() + 10**6)
         own.observations.connected(ACCOUNT, self.ids[name], "127.0.0.1", "1", own.now())
+        own.changes.publish(PresenceChange(ACCOUNT, [self.ids[name]]))
 
     def disconnect(self, name: str) -> None:
         own = self.running.primary.context
         own.hub.close(self.links[name])
         own.observations.disconnected(ACCOUNT, self.ids[name], own.now())
-        own.reports.wake(ACCOUNT)
+        own.changes.publish(PresenceChange(ACCOUNT, [self.ids[name]]))
 
     async def desired(self, name: str, kind: str = KIND) -> tuple[ItemVersion, ...]:
         """What is desired at the server now."""

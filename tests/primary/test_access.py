@@ -15,6 +15,7 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, hierarchy_pb2, trust_pb2
+from enlist_primary.changes.directory import Directory
 from enlist_primary.rpc import access
 from enlist_primary.rpc.access import Access
 from enlist_primary.store import accounts
@@ -69,7 +70,7 @@ async def test_a_server_revoked_a_moment_ago_renews_nothing(running: Running, mo
         id = (await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))).server_id
     async with asker.at_ssl_port() as trusted:
         assert (await trusted.trust.RenewCertificate(trust_pb2.RenewCertificateRequest())).certificate
-        monkeypatch.setattr(running.primary._directory, "keep", lambda *_: None)  # the news do not reach it
+        monkeypatch.setattr(Directory, "on_changes", lambda *_: None)  # the change does not reach it
         await running.admin.trust.RevokeServer(trust_pb2.RevokeServerRequest(name=f"accounts/acme.example/servers/{id}"))
         call = trusted.trust.RenewCertificate(trust_pb2.RenewCertificateRequest())
         assert (await refused_by(call)).reason is Reason.SERVER_REVOKED

@@ -15,6 +15,7 @@ from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
+from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.federation import child_primary as lower
 from enlist_primary.federation.descendants import Below
 from enlist_primary.model.levels import Bequest
@@ -23,9 +24,8 @@ from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc import upstream
 from enlist_primary.rpc.context import Context
+from enlist_primary.store import changes, policies
 from enlist_primary.store import levels as rows
-from enlist_primary.store import policies
-from enlist_primary.store.desired import place
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.primary.holding import Holding
 from tests.support.inprocess import ACCOUNT, Asker, Running
@@ -86,18 +86,26 @@ async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_t
     report = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED)
     own.below.take(ACCOUNT, middle, Asked(ITEMS), hierarchy_pb2.Below(servers=[below], whole=True), own.now())
     subtree = own.subtree
-    head = (await own.database.read(place, ACCOUNT)).head
-    await eventually(lambda: running.primary._feed._known.get(ACCOUNT) == head, what="the news of its enrolment")
+    await caught_up(own)
     assert [each async for each in subtree.whole()][-1].whole
     try:
         subtree.heard(ACCOUNT, middle, [report], ITEMS)
         assert await said(own) == {middle: 1}
         subtree.heard(ACCOUNT, f"{middle}/{PATH}", [report], ITEMS)
         assert await said(own) == {f"{middle}/{PATH}": 1}
-        subtree.touch(ACCOUNT, [middle])
+        own.changes.publish(PresenceChange(ACCOUNT, [middle]))
         assert await said(own) == {middle: 1, f"{middle}/{PATH}": 1}
     finally:
         subtree.detached()
+
+
+async def caught_up(own: Context) -> None:
+    """Waits until the tail has published what is committed now: a later change is published after it."""
+    numbers: list[int] = []
+    own.changes.subscribe(Changes, lambda page: numbers.append(page.number) if page.account == ACCOUNT else None)
+    await own.database.write(ACCOUNT, changes.note, ACCOUNT, own.now(), changes.ACCOUNT)
+    last = await own.database.read(changes.last, ACCOUNT)
+    await eventually(lambda: numbers and numbers[-1] >= last, what="the changes of its enrolment")
 
 
 async def middle_server(running: Running, own: Context) -> str:
@@ -116,8 +124,7 @@ def named(*paths: str, reports: Sequence[document_pb2.Report] = (), **fields: An
 
 def take(own: Context, middle: str, message: hierarchy_pb2.Below) -> None:
     """What the link does with such a message."""
-    changed = own.below.take(ACCOUNT, middle, Asked(ITEMS), message, own.now())
-    own.subtree.touch_below(ACCOUNT, middle, changed)
+    own.below.take(ACCOUNT, middle, Asked(ITEMS), message, own.now())
     for server in message.servers:
         own.subtree.heard(ACCOUNT, f"{middle}/{server.path}", server.reports, ITEMS)
 
@@ -132,7 +139,7 @@ async def test_that_nothing_is_known_below_a_middle_server_is_news_at_every_leve
     await own.below.flush()
     assert [each async for each in own.subtree.whole()][-1].whole
     try:
-        watch = own.reports.changed(ACCOUNT)
+        watch = own.changes.changed(ACCOUNT)
         take(own, middle, hierarchy_pb2.Below(unknown_since=Timestamp(seconds=own.now() - 5)))
         async with asyncio.timeout(20):
             await watch
@@ -282,7 +289,7 @@ async def test_a_farewell_to_a_primary_that_was_never_above_is_heard_too(own: Co
 
 async def test_what_stands_below_while_the_primary_stops_is_written_at_the_end(running: Running, own: Context) -> None:
     middle = await middle_server(running, own)
-    below = Below(own.database, own.reports, own.signer.authority.fingerprint)
+    below = Below(own.database, own.reports, own.signer.authority.fingerprint, lambda _: None)
     below.take(ACCOUNT, middle, Asked(ITEMS), named(PATH, "c" * 10, whole=True), own.now())
     await below.flush()
     holding: Any = Holding(own.database, "record_below")

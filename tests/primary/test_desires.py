@@ -11,12 +11,13 @@ import pytest
 
 from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
-from enlist_primary.changes.feed import News
+from enlist_primary.changes.publisher import Changes
 from enlist_primary.links import publisher as desires
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
 from enlist_primary.model.servers import State
+from enlist_primary.store.changes import Position
 from enlist_primary.store.servers import Standing
 from tests.support.waiting import eventually
 
@@ -60,9 +61,9 @@ class Read:
         return found
 
 
-def news(number: int, desired: int, more: bool = False) -> News:
-    """Decisions up to this number, of which the one of the number `desired` changed what servers shall get."""
-    return News(ACME, number, more, (), (), desired)
+def changed(number: int, desired: int, *records: Standing) -> Changes:
+    """Decisions up to this number, of which the one of the number `desired` changed what servers need."""
+    return Changes(ACME, 100 + number, Position(100 + number, number, desired), records=records)
 
 
 @asynccontextmanager
@@ -72,7 +73,7 @@ async def running(hub: Hub, *layouts: Layout | Refused) -> AsyncIterator[Desires
     database.layouts += layouts
     mine = Desires(database, hub)
     mine._of(ACME).keep(layout(4, 4))
-    mine.bring(news(4, 4))
+    mine.bring(changed(4, 4))
     task = asyncio.create_task(mine.run())
     try:
         yield mine
@@ -86,9 +87,9 @@ async def test_what_the_account_wants_anew_is_read_once_and_told_to_all_links() 
     _, first = linked(hub, "a", 4)
     _, second = linked(hub, "b", 4)
     async with running(hub, layout(5, 5)) as mine:
-        mine.bring(news(5, 5))
+        mine.bring(changed(5, 5))
         await eventually(lambda: first and second)
-        mine.bring(news(6, 5))
+        mine.bring(changed(6, 5))
         assert revisions(first) == revisions(second) == [(5,)]
 
 
@@ -97,7 +98,7 @@ async def test_a_layout_that_the_storage_refused_is_read_again(monkeypatch: pyte
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub, Refused(Reason.OVERLOADED, "Try again."), layout(5, 5)) as mine:
-        mine.bring(news(5, 5))
+        mine.bring(changed(5, 5))
         await eventually(lambda: told)
         assert revisions(told) == [(5,)]
 
@@ -107,7 +108,7 @@ async def test_a_layout_that_was_read_too_early_is_read_again() -> None:
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub, layout(5, 5), layout(6, 6)) as mine:
-        mine.bring(news(6, 6))
+        mine.bring(changed(6, 6))
         await eventually(lambda: told)
         assert revisions(told) == [(6,)]
 
@@ -118,20 +119,20 @@ async def test_a_server_that_moved_is_told_even_if_its_account_wants_nothing_els
     link.group_id = "nowhere"
     _, other = linked(hub, "b", 4)
     async with running(hub) as mine:
-        mine.bring(News(ACME, 5, False, ("a",), (standing("a", "root"),), 4))
+        mine.bring(changed(5, 4, standing("a", "root")))
         assert revisions(told) == [(4,)]
         assert other == []
 
 
 async def test_a_layout_that_an_opening_link_read_first_reaches_all_other_links() -> None:
-    """The feed finds the layout known already, and nobody reads one."""
+    """The tail finds the layout known already, and nobody reads one."""
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub) as mine:
         mine._of(ACME).keep(layout(5, 5))  # what `placed` does for the link that opens
-        mine.bring(news(5, 5))
+        mine.bring(changed(5, 5))
         assert revisions(told) == [(5,)]
-        mine.bring(news(6, 5))
+        mine.bring(changed(6, 5))
         assert revisions(told) == [(5,)]
 
 
@@ -141,9 +142,9 @@ async def test_a_layout_of_a_later_view_is_told_with_the_news_that_lead_there_an
     _, told = linked(hub, "a", 4)
     async with running(hub) as mine:
         mine._of(ACME).keep(layout(7, 7))
-        mine.bring(news(6, 4))
+        mine.bring(changed(6, 4))
         assert told == []
-        mine.bring(news(7, 7))
+        mine.bring(changed(7, 7))
         assert revisions(told) == [(7,)]
         assert told[0][1] == SetVersion(1, 7)
 
@@ -153,8 +154,20 @@ async def test_a_link_that_was_placed_by_a_later_view_learns_nothing_from_an_old
     _, told = linked(hub, "a", 9)
     async with running(hub) as mine:
         mine._of(ACME).keep(layout(8, 8))
-        mine.bring(news(8, 8))
+        mine.bring(changed(8, 8))
         assert told == []
+
+
+async def test_links_are_told_once_the_last_page_is_read() -> None:
+    """Of a page before it, nobody knows yet which journal number it leads to."""
+    hub = Hub()
+    link, told = linked(hub, "a", 4)
+    link.group_id = "nowhere"
+    async with running(hub) as mine:
+        mine.bring(Changes(ACME, 104, Position(105, 5, 4), records=(standing("a", "root"),)))
+        assert told == []
+        mine.bring(changed(5, 4))
+        assert revisions(told) == [(4,)]
 
 
 async def test_an_account_whose_last_link_closed_is_forgotten() -> None:
@@ -162,5 +175,5 @@ async def test_an_account_whose_last_link_closed_is_forgotten() -> None:
     link, _ = linked(hub, "a", 4)
     async with running(hub) as mine:
         hub.close(link)
-        mine.bring(news(5, 5))
+        mine.bring(changed(5, 5))
         assert mine._layout(ACME) is None

@@ -28,7 +28,7 @@ class Kept:
         if self.refusals:
             self.refusals -= 1
             raise Refused(Reason.STORAGE_FULL, "Full.")
-        self.words += arguments[-1]
+        self.words += arguments[1]
 
 
 def word(state: str, name: str = "aaaaaaaaaa", kind: str = "task/restart") -> Word:

@@ -13,12 +13,13 @@ import pytest
 from enlist.reasons import Reason, Refused
 from enlist_primary.controllers.rollouts import Rollouts
 from enlist_primary.federation.descendants import Below
-from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.reachability import Reachability
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.ingest.reports import Reports
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.rollouts import Presence, Rollout, RolloutState, Stages, begin
 from enlist_primary.operations import rollouts
+from enlist_primary.store import rollouts as rows
 from enlist_primary.store.database import Database
 from enlist_primary.store.observations import Seen
 from tests.support.waiting import eventually
@@ -33,7 +34,7 @@ class NoDatabase:
 
 def nothing_below(database: Any = None) -> Below:
     """No middle server."""
-    return Below(database, Reports(database), "")
+    return Below(database, Reports(database), "", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,9 @@ async def test_since_when_a_server_is_as_it_is(seen: Seen, connected: bool, expe
     observations._seen[ACME, ID] = seen
     if connected:
         hub.open(ACME, ID, T + 1000)
-    assert Reach(hub, observations, nothing_below(), T).account(ACME)(ID) == expected
-    assert Reach(hub, observations, nothing_below(), T).account("beta.example")(ID) == Presence(connected=False, since=None)
+    reach = Reachability(hub, observations, nothing_below(), T)
+    assert reach.view(ACME).of(ID) == expected
+    assert reach.view("beta.example").of(ID) == Presence(connected=False, since=None)
 
 
 @dataclass
@@ -75,6 +77,8 @@ class Told:
         self._change = asyncio.get_running_loop().create_future()
 
     async def read(self, query: Any, *_: Any) -> Any:
+        if query is rows.accounts_running:
+            return [ACME]
         assert query is rollouts.look
         self.reads += 1
         answer = self.looks.pop(0) if self.looks else ([], None)
@@ -98,7 +102,7 @@ async def watching(database: Told, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     monkeypatch.setattr("enlist_primary.controllers.rollouts.GATHER_SECONDS", 0.01)
     monkeypatch.setattr("enlist_primary.controllers.rollouts.RETRY_SECONDS", 0.01)
     real = cast(Database, database)
-    task = asyncio.create_task(Rollouts(real, Reach(Hub(), Observations(real), nothing_below(real), T), lambda: T).run())
+    task = asyncio.create_task(Rollouts(real, Reachability(Hub(), Observations(real), nothing_below(real), T), lambda: T).run())
     yield
     task.cancel()
     await asyncio.wait({task})

@@ -1,4 +1,4 @@
-"""The scheduler: when it looks, how long it sleeps, and what a storage that says no leads to: `links.scheduler`."""
+"""The scheduler: when it looks, how long it sleeps, and what a storage that says no leads to: `controllers.tasks`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.controllers import tasks as module
-from enlist_primary.controllers.tasks import LONGEST_SLEEP, RETRY_SECONDS, Scheduler, scene
-from enlist_primary.federation.descendants import Below
-from enlist_primary.federation.reachability import Reach
-from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
-from enlist_primary.links.registry import Hub
+from enlist_primary.controllers.tasks import LONGEST_SLEEP, RETRY_SECONDS, Scheduler
+from enlist_primary.model.fleet import EMPTY
 from enlist_primary.operations import tasks
-from enlist_primary.operations.tasks import Scene
 from enlist_primary.store import tasks as rows
 from enlist_primary.store.tasks import Agenda
 from tests.support.waiting import eventually
@@ -68,7 +63,7 @@ class Desk:
 
 def scheduler(desk: Desk) -> Scheduler:
     """The scheduler of this desk."""
-    return Scheduler(desk, lambda account: Scene(lambda id: True, lambda id: None), lambda: "a" * 10, lambda: desk.now)  # type: ignore[arg-type]  # of a database, it needs these
+    return Scheduler(desk, lambda account: EMPTY, lambda: "a" * 10, lambda: desk.now)  # type: ignore[arg-type]  # of a database, it needs these
 
 
 @asynccontextmanager
@@ -157,17 +152,3 @@ async def test_the_time_of_the_next_task_wakes_it_by_itself() -> None:
         await eventually(lambda: len(desk.looked) == 1)
         desk.now, desk.agenda = float(NOW + 1), Agenda([(ACME, "one")], [], None)
         await eventually(lambda: desk.done)
-
-
-async def test_the_scene_is_what_is_seen_now() -> None:
-    hub, observations = Hub(), Observations(None)  # type: ignore[arg-type]  # nothing is written
-    nobody: Any = None  # nothing is written
-    reach = Reach(hub, observations, Below(nobody, Reports(nobody), ""), NOW)
-    seen = scene(reach, ACME)
-    assert (seen.connected("one"), seen.kinds("one")) == (False, None)
-    hub.open(ACME, "one", NOW)
-    observations.connected(ACME, "one", "192.0.2.1", "1.0", NOW, kinds="policy/chrony task/restart")
-    observations.connected(ACME, "two", "192.0.2.1", "1.0", NOW, kinds="")
-    assert (seen.connected("one"), seen.kinds("one")) == (True, ["policy/chrony", "task/restart"])
-    assert seen.kinds("two") == []
-    assert scene(reach, BETA).kinds("one") is None

@@ -8,7 +8,9 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, registration_pb2, server_pb2, trust_pb2
+from enlist_primary.changes.publisher import Changes
 from enlist_primary.links.waiters import PLACES, WaitingRoom
+from enlist_primary.store.changes import Position
 from tests.support.inprocess import Asker, Stubs, refused_by, running_primary
 
 A = "acme.example"
@@ -22,7 +24,7 @@ def test_who_waits_is_woken_by_its_own_name_only() -> None:
         room.place(A, "two") as two,
         room.place("b.example", "one") as b,
     ):
-        room.wake(A, ["one", "nobody"])
+        room.on_changes(Changes(A, 2, Position(2, 0, 0), ("servers/one", "servers/nobody")))
         assert [event.is_set() for event in (one, again, two, b)] == [True, True, False, False]
 
 
@@ -96,7 +98,7 @@ async def test_a_suspended_server_waits_until_it_is_resumed(tmp_path: Path) -> N
 
 
 async def test_a_request_taken_back_wakes_whoever_else_waits_for_it(tmp_path: Path) -> None:
-    """Nothing of it stands in the journal, so the feed cannot tell."""
+    """Nothing of it is in the journal; the change log has it all the same."""
     async with running_primary(tmp_path) as running, running.stranger() as stub:
         asker = Asker(running)
         await asker.register(stub)

@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 import msgspec
 import pytest
+from enlist_secondary.link import Link
 
 from enlist import certificates, names
 from enlist.channel import Pin
@@ -23,7 +24,6 @@ from enlist.v1 import account_pb2, document_pb2, policy_pb2, server_pb2, trust_p
 from enlist_primary import config as primary_config
 from enlist_secondary import api_key, backoff, dialling, keeper, state, upstream
 from enlist_secondary.config import LocalPrimary
-from enlist_secondary.link import Link
 from tests.support.inprocess import ACCOUNT, Running, running_primary, serving
 from tests.support.ports import free_port
 from tests.support.pretender import new_signer, pretending, server_leaf

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
-from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.reachability import Reachability
 from enlist_primary.operations import rollouts
+from enlist_primary.store import rollouts as rows
 from enlist_primary.store.database import Database
 
 GATHER_SECONDS = 0.2
@@ -27,7 +28,7 @@ log = Log("rollouts")
 class Rollouts:
     """The one task for all rollouts. Without one under way it asks the database once after each commit, and has no timer."""
 
-    def __init__(self, database: Database, reach: Reach, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, reach: Reachability, clock: Callable[[], float]) -> None:
         self._database = database
         self._reach = reach
         self._clock = clock
@@ -54,11 +55,14 @@ class Rollouts:
 
     async def _look(self) -> int | None:
         """One round; returns when time alone calls for the next one, Unix seconds."""
-        ready, due = await self._database.read(rollouts.look, self._reach.account, int(self._clock()))
+        views = {account: self._reach.view(account) for account in await self._database.read(rows.accounts_running)}
+        if not views:
+            return None
+        ready, due = await self._database.read(rollouts.look, views, int(self._clock()))
         for each in ready:
-            present = self._reach.account(each.account)
+            view = self._reach.view(each.account)
             after = await self._database.write(
-                each.account, rollouts.advance, each.account, each.revision, present, int(self._clock())
+                each.account, rollouts.advance, each.account, each.revision, view, int(self._clock())
             )
             if after is not None:
                 log.info("rollout", account=each.account, revision=each.revision, state=after.state, stage=after.stage)

@@ -12,9 +12,8 @@ from contextlib import suppress
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
-from enlist_primary.federation.reachability import Reach
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.operations import tasks
-from enlist_primary.operations.tasks import Scene
 from enlist_primary.store import tasks as rows
 from enlist_primary.store.database import Database
 
@@ -27,20 +26,14 @@ LONGEST_SLEEP = 60.0
 log = Log("scheduler")
 
 
-def scene(reach: Reach, account: str) -> Scene:
-    """What is seen of an account's servers. May be asked in any thread."""
-    present = reach.account(account)
-    return Scene(lambda id: present(id).connected, lambda id: reach.kinds(account, id))
-
-
 class Scheduler:
-    """Keeps tasks on time. `clock` is Unix seconds."""
+    """Keeps tasks on time. `views` gives what is seen of an account's servers now; `clock` is Unix seconds."""
 
     def __init__(
-        self, database: Database, scenes: Callable[[str], Scene], new_id: Callable[[], str], clock: Callable[[], float]
+        self, database: Database, views: Callable[[str], FleetView], new_id: Callable[[], str], clock: Callable[[], float]
     ) -> None:
         self._database = database
-        self._scenes = scenes
+        self._views = views
         self._new_id = new_id
         self._clock = clock
 
@@ -80,7 +73,7 @@ class Scheduler:
 
     async def _begin(self, account: str, id: str) -> None:
         now = int(self._clock())
-        task = await self._database.write(account, tasks.begin_due, account, id, self._scenes(account), self._new_id, now)
+        task = await self._database.write(account, tasks.begin_due, account, id, self._views(account), self._new_id, now)
         if task is not None:
             log.info("a task's time came", account=account, task=id, state=task.state)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
+from enlist_primary.changes.publisher import AncestorChange
 from enlist_primary.federation.snapshot import AncestrySnapshot, Kept
 from enlist_primary.model import levels as model
 from enlist_primary.model.accounts import PRIMARY
@@ -31,15 +33,23 @@ log = Log("upper")
 
 
 class Upper:
-    """What stands above this primary. Changes wake every link through `version`."""
+    """What stands above this primary. Links compare `version` with what they handed down last."""
 
-    def __init__(self, database: Database, signer: Signer) -> None:
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        publish: Callable[[AncestorChange], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` is Unix seconds."""
         self._database = database
         self._signer = signer
+        self._publish = publish
+        self._clock = clock
         self.snapshot = AncestrySnapshot()
         """What is above now; whoever reads more than one thing of it takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
-        self._changed: asyncio.Future[None] | None = None
         self.cleared = asyncio.Event()
         """Set when somebody clears what is remembered, and then replaced: what was refused before has to be said again."""
         self.connected = False
@@ -168,7 +178,7 @@ class Upper:
             own = self._signer.authority
             found = ancestry.verify(said, own)
             try:
-                row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), found, own)
+                row = await self._database.write(PRIMARY, levels.ascend, said.SerializeToString(), found, own, self._now())
             except Refused as refused:
                 _alarm(refused)
                 raise
@@ -186,15 +196,17 @@ class Upper:
     def _replace_row(self, row: model.Upper) -> None:
         if row != self.snapshot.row:
             self._take_row(row)
-            self._wake()
+            self._renew()
 
     def seen(self, connected: bool, at: int | None, refusal: str) -> None:
         """How the secondary on this host fares with the primary above."""
         self.connected, self.connected_at, self.refusal = connected, at, refusal
+        self._publish(AncestorChange(self.version))
 
     def disconnected(self, now: int) -> None:
         """The secondary on this host has gone."""
         self.connected, self.connected_at = False, now
+        self._publish(AncestorChange(self.version))
 
     async def complete(self, signed: document_pb2.SignedSet, bodies: Collection[bytes]) -> bool:
         """Whether all bodies of a set are here, or among these. One that is not to be trusted is refused by `take`."""
@@ -214,22 +226,16 @@ class Upper:
             if not documents.supersedes(verified, known.verified if known else None):
                 return
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
-            await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted)
+            await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
             self._keep(signed, verified)
-            self._wake()
+            self._renew()
 
-    # --- Who waits --------------------------------------------------------------------------------------------------------------
+    def _now(self) -> int:
+        return int(self._clock())
 
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set_result(None)
-            self._changed = None
-
-    async def changed(self) -> None:
-        """Waits for the next change."""
-        if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._changed)
+    def _renew(self) -> None:
+        """What is handed down is another from now on."""
+        self._publish(AncestorChange(self.version))
 
 
 def _alarm(refused: Refused) -> None:

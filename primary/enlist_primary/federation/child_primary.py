@@ -104,7 +104,7 @@ class Lower:
                 raise
             log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
             self.certified = False
-            own.subtree.touch_below(account, id, own.below.forget(account, id))
+            own.below.forget(account, id)
             left = await own.database.read(rows.bequest, account, id)
             return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
         self.certified = True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.ingest.reports import Reports
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
@@ -49,11 +51,20 @@ class Branch:
 class Below:
     """All branches of this primary."""
 
-    def __init__(self, database: Database, words: Reports, origin: str) -> None:
-        """`origin` is this primary's fingerprint: whose revisions count in reports."""
+    def __init__(
+        self,
+        database: Database,
+        words: Reports,
+        origin: str,
+        publish: Callable[[PresenceChange], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`origin` is this primary's fingerprint: whose revisions count in reports. `clock` is Unix seconds."""
         self._database = database
         self._words = words
         self._origin = origin
+        self._publish = publish
+        self._clock = clock
         self._branches: dict[Via, Branch] = defaultdict(Branch)
         self._news = asyncio.Event()
 
@@ -105,10 +116,13 @@ class Below:
             branch.servers.pop(path, None)
             branch.changed.pop(path, None)
             branch.gone.add(path)
-        if branch.unknown_since != before:
-            self._words.wake(account)
         self._news.set()
+        self._publish_paths(account, via, [*changed, *gone])
         return [*changed, *gone]
+
+    def _publish_paths(self, account: str, via: str, paths: Iterable[str]) -> None:
+        if ids := [f"{via}/{path}" for path in dict.fromkeys(paths)]:
+            self._publish(PresenceChange(account, ids))
 
     def _take_server(self, branch: Branch, account: str, via: str, asked: Asked, said: pb.BelowServer, now: int) -> str:
         server = model.read(said, account, via, now)
@@ -128,10 +142,16 @@ class Below:
                 self._words.take(account, word)
         return server.path
 
-    def forget(self, account: str, via: str) -> list[str]:
-        """The middle server was removed, or may have no secondaries any more; the paths that stood below it."""
+    def on_changes(self, changes: Changes) -> None:
+        """The tail's changes: servers may have been told that no primary may stand below them."""
+        for via in changes.without_descendants:
+            self.forget(changes.account, via)
+
+    def forget(self, account: str, via: str) -> None:
+        """Drops what is known of the servers below this one."""
         branch = self._branches.pop((account, via), None)
-        return list(branch.servers) if branch is not None else []
+        if branch is not None:
+            self._publish_paths(account, via, branch.servers)
 
     # --- Written down -----------------------------------------------------------------------------------------------------------
 
@@ -155,7 +175,6 @@ class Below:
                 except Refused as refused:
                     written = False
                     log.warning("what stands below was not written", account=account, server=via, reason=refused.reason)
-                self._words.wake(account)
         return written
 
     async def _flush(self, account: str, via: str, branch: Branch) -> None:
@@ -164,14 +183,17 @@ class Below:
         branch.changed, branch.gone, branch.whole = {}, set(), False
         try:
             for batch in _batches(servers):
-                await self._database.write(account, levels.record_below, account, via, batch, [], None)
-            await self._database.write(account, levels.record_below, account, via, [], list(gone), keep)
+                await self._database.write(account, levels.record_below, account, via, batch, [], None, self._now())
+            await self._database.write(account, levels.record_below, account, via, [], list(gone), keep, self._now())
             self._say(account, branch)
         except (Refused, asyncio.CancelledError):  # as it was, but for what was said meanwhile
             branch.changed.update({path: None for path in changed if path in branch.servers})
             branch.gone |= gone - branch.servers.keys()
             branch.whole = branch.whole or whole
             raise
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     def _say(self, account: str, branch: Branch) -> None:
         """Puts the words in line that waited for their servers to be written."""

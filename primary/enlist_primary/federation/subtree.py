@@ -10,8 +10,9 @@ from enlist.ancestry import LEVELS
 from enlist.certificates import Authority
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.federation.descendants import Below
-from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.reachability import Reachability
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.messages import servers as render
@@ -38,7 +39,7 @@ class Subtree:
     """
 
     def __init__(
-        self, database: Database, hub: Hub, observations: Observations, below: Below, reach: Reach, authority: Authority
+        self, database: Database, hub: Hub, observations: Observations, below: Below, reach: Reachability, authority: Authority
     ) -> None:
         self._database = database
         self._hub = hub
@@ -54,12 +55,24 @@ class Subtree:
 
     # --- What changes -----------------------------------------------------------------------------------------------------------
 
+    def on_changes(self, changes: Changes) -> None:
+        """The tail's changes: the servers among them are said upward again."""
+        self.touch(changes.account, changes.ids)
+
+    def on_presence(self, change: PresenceChange) -> None:
+        """Links of servers opened or closed, or something else is known of servers below one."""
+        below = [id.partition("/") for id in change.ids if "/" in id]
+        for via, _, path in below:
+            self.touch_below(change.account, via, [path])
+        self.touch(change.account, [id for id in change.ids if "/" not in id])
+
     def touch(self, account: str, ids: Iterable[str]) -> None:
         """Something about these servers changed: their state, their place, their link."""
-        if self._attached:
-            for id in ids:
-                self._dirty[account, id] = None
-                self._dirty_below.update(((account, id, each.path), None) for each in self._below.of(account, id))
+        if not self._attached:
+            return
+        for id in ids:
+            self._dirty[account, id] = None
+            self._dirty_below.update(((account, id, each.path), None) for each in self._below.of(account, id))
             self._news.set()
 
     def touch_below(self, account: str, via: str, paths: Iterable[str]) -> None:

@@ -42,6 +42,10 @@ class Observations:
         """The last that was seen of a server."""
         return self._seen.get((account, id), _NEVER)
 
+    def ids(self, account: str) -> list[str]:
+        """The servers of an account that ever had a link."""
+        return [id for domain, id in self._seen if domain == account]
+
     def connected(
         self, account: str, id: str, address: str, version: str, now: int, server_address: str = "", kinds: str = ""
     ) -> None:

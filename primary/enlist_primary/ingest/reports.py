@@ -1,4 +1,4 @@
-"""What servers say of their documents: gathered, written in batches, and told to whoever watches.
+"""What servers say of their documents: gathered, and written in batches.
 
 These are observations: the last word of each server on each thing, overwritten in place. A crash loses at most the last moment,
 and every server says all of it again when its link opens. What the storage refuses stays in line, which is bounded.
@@ -7,8 +7,9 @@ and every server says all of it again when its link opens. What the storage refu
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
@@ -28,15 +29,15 @@ log = Log("reports")
 
 
 class Reports:
-    """Words waiting to be written, the newest of each server on each thing, and the watchers of each account."""
+    """Words waiting to be written, the newest of each server on each thing. `clock` is Unix seconds."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._clock = clock
         self._waiting: dict[str, _Line] = defaultdict(dict)
         self._sizes: dict[str, int] = defaultdict(int)
         self._passed_over = 0
         self._news = asyncio.Event()
-        self._changes: dict[str, asyncio.Future[None]] = {}
 
     def take(self, account: str, word: Word) -> None:
         """Puts a word in line; one that waits there on the same thing is replaced, unless the newer one cannot follow it.
@@ -56,22 +57,6 @@ class Reports:
         line[key] = word
         self._news.set()
 
-    def changed(self, account: str) -> Awaitable[None]:
-        """Waits for the next change of what the account wants, of what its servers said, or of who is connected.
-
-        It counts from the call: call, read, then await, and none is missed.
-        """
-        change = self._changes.get(account)
-        if change is None:
-            change = self._changes[account] = asyncio.get_running_loop().create_future()
-        return asyncio.shield(change)
-
-    def wake(self, account: str) -> None:
-        """Tells whoever watches the account to look again."""
-        change = self._changes.pop(account, None)
-        if change is not None and not change.done():
-            change.set_result(None)
-
     async def run(self) -> None:
         """Writes what waits until cancelled: a lone word at once, of many in a row all but the first together."""
         while True:
@@ -88,7 +73,8 @@ class Reports:
             said = list(line.values())
             try:
                 for begin in range(0, len(said), BATCH):
-                    await self._database.write(account, reports.record, account, said[begin : begin + BATCH])
+                    some = said[begin : begin + BATCH]
+                    await self._database.write(account, reports.record, account, some, int(self._clock()))
             except Refused as refused:
                 written = False
                 self._wait_on(account, said)
@@ -97,7 +83,6 @@ class Reports:
                 for each, words in waiting.items():
                     self._wait_on(each, list(words.values()))
                 raise
-            self.wake(account)
         if self._passed_over:
             log.warning("words were passed over: the servers say them again with their next links", words=self._passed_over)
             self._passed_over = 0

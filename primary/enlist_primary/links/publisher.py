@@ -16,7 +16,7 @@ from enlist.documents import SetVersion
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_primary.changes.feed import News
+from enlist_primary.changes.publisher import Changes
 from enlist_primary.links.fair_queue import Turns
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout
@@ -105,16 +105,16 @@ class Desires:
 
     # --- What changes -------------------------------------------------------------------------------------------------------------
 
-    def bring(self, news: News) -> None:
-        """The feed's news: once it has caught up with an account, links whose servers shall get something else are told."""
-        if not self._hub.populated(news.account):
-            self._accounts.pop(news.account, None)
+    def bring(self, changes: Changes) -> None:
+        """The tail's changes: once it has caught up with an account, links whose servers need something else are told."""
+        if not self._hub.populated(changes.account):
+            self._accounts.pop(changes.account, None)
             return
-        known = self._of(news.account)
-        known.moved.update({standing.id: standing.group_id for standing in news.standings})
-        if not news.more:
-            known.head, known.desired = news.number, news.desired
-            self._settle(news.account, known)
+        known = self._of(changes.account)
+        known.moved.update({record.id: record.group_id for record in changes.records})
+        if not changes.more:
+            known.head, known.desired = changes.view.head, changes.view.desired
+            self._settle(changes.account, known)
 
     def _settle(self, account: str, known: _Account) -> None:
         """Tells links, if the layout is that of the number to which the feed has come.

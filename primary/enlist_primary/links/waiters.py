@@ -1,4 +1,4 @@
-"""Servers that wait for a decision about themselves: each parked until the feed, or the sweep, speaks of it."""
+"""Servers that wait for a decision about themselves: each parked until the change log names it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from enlist.reasons import Reason, Refused
+from enlist_primary.changes.publisher import Changes
 
 PLACES = 4
 """Streams one server may wait on at once: its daemon's, a wizard's, and one or two whose end was not noticed yet."""
@@ -34,8 +35,11 @@ class WaitingRoom:
             if not waiting:
                 self._waiting.pop((account, id), None)
 
-    def wake(self, account: str, ids: Iterable[str]) -> None:
-        """Tells whoever waits for these servers to look again."""
+    def on_changes(self, changes: Changes) -> None:
+        """The tail's changes: streams of the servers among them look again."""
+        self._notify(changes.account, changes.ids)
+
+    def _notify(self, account: str, ids: Iterable[str]) -> None:
         for id in ids:
             for event in self._waiting.get((account, id), ()):
                 event.set()
@@ -44,7 +48,7 @@ class WaitingRoom:
         """Sends everybody home."""
         self._closing = True
         for account, id in list(self._waiting):
-            self.wake(account, [id])
+            self._notify(account, [id])
 
     def check(self) -> None:
         """Refuses once the room is closed."""

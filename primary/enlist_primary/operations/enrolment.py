@@ -16,7 +16,7 @@ from enlist_primary.model.sources import block
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import api_keys, groups, levels
 from enlist_primary.operations.journalling import about_server, record
-from enlist_primary.store import accounts, servers
+from enlist_primary.store import accounts, changes, servers
 from enlist_primary.store import api_keys as key_rows
 from enlist_primary.store import groups as group_rows
 from enlist_primary.store.database import Transaction
@@ -121,6 +121,8 @@ def register(tx: Transaction, domain: str, asked: Asked, caps: Caps, new_id: New
     if known is not None and invited is not None:  # the key had a row of its own: it takes the invitation's name and group
         api_keys.withdraw_invitation(tx, domain, invited.id, _itself(server), now)
     _write(tx, server, key, now, new=known is None and invited is None)
+    if state is State.PENDING:  # a stranger's request is no decision, so no journal entry notes it
+        changes.note(tx, domain, now, about_server(server.id))
     return server, account
 
 
@@ -251,10 +253,12 @@ def leave(tx: Transaction, domain: str, key: str, source: str, now: int) -> Serv
     if state is server.state:
         return server
     number = server.revision
-    if server.state is not State.PENDING:  # a stranger's request was no decision, so taking it back is none
+    if server.state is State.PENDING:  # a stranger's request was no decision, so taking it back is none
+        changes.note(tx, domain, now, about_server(server.id))
+    else:
         by = Actor(f"server/{server.id}", "proof", source)
         number = record(tx, domain, "server.leave", about_server(server.id), by, now, name=server.name)
-        levels.bequeath(tx, domain, server.id, None, required=False)  # it has said itself what stays below
+        levels.bequeath(tx, domain, server.id, None, now, required=False)  # it has said itself what stays below
         server = replace(server, may_have_secondaries=False, child_primary_id=None, bequest=None)
     changed = replace(server, state=state, since=now, expires_at=None, revision=number, reason=None)
     servers.update(tx, changed)

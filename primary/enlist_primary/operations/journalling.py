@@ -11,7 +11,10 @@ from enlist_primary.store.database import Transaction
 def record(
     tx: Transaction, account: str, action: str, subject: str, by: Actor, now: int, evidence: str = "", **detail: Detail
 ) -> int:
-    """Appends to the account's journal and returns the number; details that are None or empty are left out."""
+    """Appends to the account's journal and to its change log, and returns the journal's number.
+
+    Details that are None or empty are left out.
+    """
     entry = JournalEntry(
         account=account,
         time=now,

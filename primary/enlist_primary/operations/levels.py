@@ -16,7 +16,8 @@ from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.levels import ANCESTOR_STATES, BelowServer, Bequest, Upper, UpperState
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations.journalling import about_server, record
-from enlist_primary.store import accounts, levels, servers
+from enlist_primary.store import accounts, changes, levels, servers
+from enlist_primary.store.changes import Coarse
 from enlist_primary.store.database import Transaction
 
 Sign = Callable[[bytes], bytes]
@@ -68,7 +69,7 @@ def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
     return message.SerializeToString()
 
 
-def ascend(tx: Transaction, ancestry: bytes, found: Sequence[Above], own: Authority) -> Upper | None:
+def ascend(tx: Transaction, ancestry: bytes, found: Sequence[Above], own: Authority, now: int) -> Upper | None:
     """Keeps who is above, as the parent said it and as `found` verified it, and drops the sets of other origins and steps.
 
     Refused as `Memory.after` does.
@@ -81,6 +82,7 @@ def ascend(tx: Transaction, ancestry: bytes, found: Sequence[Above], own: Author
     changed = replace(known, ancestry=ancestry, memory=known.memory.after(found, own, held))
     levels.save_upper(tx, changed)
     levels.forget_upper_sets(tx, [place.origin for place in held.keys() - _places(found)])
+    changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
     return changed
 
 
@@ -100,12 +102,13 @@ def clear_origin(tx: Transaction, primary_id: str, present: Collection[str], by:
     return changed
 
 
-def hand_down(tx: Transaction, verified: DesiredSet, signed: bytes, bodies: Sequence[tuple[str, bytes]]) -> None:
+def hand_down(tx: Transaction, verified: DesiredSet, signed: bytes, bodies: Sequence[tuple[str, bytes]], now: int) -> None:
     """Keeps a set from above, unchanged, for the servers below. Refused as `Memory.check` does."""
     known = levels.upper(tx)
     if known is not None:
         known.memory.check(verified)
     levels.save_upper_set(tx, verified.origin, signed, bodies)
+    changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
 
 
 # --- Below ------------------------------------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ def allow(tx: Transaction, account: str, id: str, may: bool, bequest: Bequest | 
     if levels.middle(tx, account, id).may_have_secondaries is may:
         return
     if not may:
-        bequeath(tx, account, id, bequest, required=True)
+        bequeath(tx, account, id, bequest, now, required=True)
     action = "server.allow-secondaries" if may else "server.forbid-secondaries"
     left = bequest.value if bequest is not None and not may else None
     levels.allow(tx, account, id, may, record(tx, account, action, about_server(id), by, now, name=server.name, below=left))
@@ -164,22 +167,31 @@ def _is_newest(tx: Transaction, cross_certificate: bytes | None, child: Authorit
     return begins == levels.last_not_before(tx, child.fingerprint)
 
 
-def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None, required: bool) -> None:
+def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None, now: int, required: bool) -> None:
     """Notes what becomes of what was set below a server that is about to end; part of that decision.
 
     Refused with BEQUEST_REQUIRED where a primary stands below it and nothing was said.
     """
-    if levels.middle(tx, account, id).child_primary_id is not None and bequest is None and required:
+    known = levels.middle(tx, account, id)
+    if known.child_primary_id is not None and bequest is None and required:
         raise Refused(
             Reason.BEQUEST_REQUIRED,
             "A primary stands below this server. Say what becomes of what was set for the servers there: "
             "--below keep (it stays, and may be changed there), freeze (it stays, with its locks), or delete.",
         )
     levels.bequeath(tx, account, id, bequest)
+    if known.may_have_secondaries:
+        changes.note(tx, account, now, changes.about_descendants(id))
 
 
 def record_below(
-    tx: Transaction, account: str, via: str, said: Iterable[BelowServer], gone: Iterable[str], keep: frozenset[str] | None
+    tx: Transaction,
+    account: str,
+    via: str,
+    said: Iterable[BelowServer],
+    gone: Iterable[str],
+    keep: frozenset[str] | None,
+    now: int,
 ) -> None:
     """What a middle server said of those below it: an observation. With `keep`, all others are gone."""
     levels.save_below(tx, said)
@@ -187,3 +199,4 @@ def record_below(
     if keep is not None:
         there = [each.path for each in levels.below(tx, account) if each.via == via]
         levels.forget_below(tx, account, via, [path for path in there if path not in keep])
+    changes.note_coarse(tx, account, now, Coarse.DESCENDANTS)

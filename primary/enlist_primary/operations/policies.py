@@ -11,9 +11,10 @@ from enlist_primary.model import desired
 from enlist_primary.model import rollouts as model
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import Size
+from enlist_primary.model.fleet import EMPTY, FleetView
 from enlist_primary.model.journal import Detail
 from enlist_primary.model.policies import Placed, Policy, ways, ways_down
-from enlist_primary.model.rollouts import Presence, Present, RolloutState, Stages
+from enlist_primary.model.rollouts import RolloutState, Stages
 from enlist_primary.model.users import Actor
 from enlist_primary.operations.journalling import record
 from enlist_primary.store import accounts, groups, levels, policies, rollouts
@@ -48,7 +49,7 @@ def find_place(tx: Transaction, account: str, path: str, kind: str) -> Place:
 
 
 def set_policy(
-    tx: Transaction, account: str, path: str, kind: str, layer: Layer, stages: Stages | None, present: Present, by: Actor, now: int
+    tx: Transaction, account: str, path: str, kind: str, layer: Layer, stages: Stages | None, view: FleetView, by: Actor, now: int
 ) -> Policy:
     """Sets what a group says; what every server has, or is about to have, already is returned as it is.
 
@@ -61,20 +62,20 @@ def set_policy(
     standing = _standing(tx, place)
     if standing is not None and standing.policy.digest == digest and not _unfinished(standing):
         return standing.policy
-    return _change(tx, place, "policy.set", digest, stages, present, by, now)
+    return _change(tx, place, "policy.set", digest, stages, view, by, now)
 
 
 def remove(tx: Transaction, account: str, path: str, kind: str, by: Actor, now: int) -> None:
     """Ends a group's policy; one that ended already stays so. Refused with NOT_FOUND if there never was one."""
     place = _lock(tx, account, path, kind)
     if _standing(tx, place) is not None:
-        _change(tx, place, "policy.remove", None, None, _nobody, by, now)
+        _change(tx, place, "policy.remove", None, None, EMPTY, by, now)
     elif not policies.history(tx, account, place.group.id, kind, 1):
         raise policies.unknown(place.group.path, kind)
 
 
 def roll_back(
-    tx: Transaction, account: str, path: str, kind: str, to: int, stages: Stages | None, present: Present, by: Actor, now: int
+    tx: Transaction, account: str, path: str, kind: str, to: int, stages: Stages | None, view: FleetView, by: Actor, now: int
 ) -> Policy:
     """Sets a policy to what it was at the revision `to`; 0 for what it last was before it became what it is.
 
@@ -87,7 +88,7 @@ def roll_back(
     layers.check(policies.layer(tx, account, earlier.digest), above(tx, place))
     if standing is not None and standing.policy.digest == earlier.digest and not _unfinished(standing):
         return standing.policy
-    return _change(tx, place, "policy.rollback", earlier.digest, stages, present, by, now, to=earlier.revision)
+    return _change(tx, place, "policy.rollback", earlier.digest, stages, view, by, now, to=earlier.revision)
 
 
 def _earlier(tx: Transaction, place: Place, to: int, standing: Placed | None) -> Policy:
@@ -137,7 +138,7 @@ def _change(
     action: str,
     digest: str | None,
     stages: Stages | None,
-    present: Present,
+    view: FleetView,
     by: Actor,
     now: int,
     to: int | None = None,
@@ -154,7 +155,7 @@ def _change(
     if standing is not None:
         _end_rollout(tx, standing, f"replaced by revision {number}" if digest else f"ended by revision {number}")
     if stages is not None:
-        _begin_rollout(tx, policy, standing, stages, present, now)
+        _begin_rollout(tx, policy, standing, stages, view, now)
     policies.forget(tx, policy, HISTORY)
     accounts.desires(tx, account, number)
     return policy
@@ -193,16 +194,12 @@ def _end_rollout(tx: Transaction, standing: Placed, why: str) -> None:
         rollouts.update(tx, replace(standing.rollout, state=RolloutState.STOPPED, message=why))
 
 
-def _begin_rollout(tx: Transaction, policy: Policy, standing: Placed | None, stages: Stages, present: Present, now: int) -> None:
+def _begin_rollout(tx: Transaction, policy: Policy, standing: Placed | None, stages: Stages, view: FleetView, now: int) -> None:
     """Until its stage, a server has what everybody had for good: the present revision, or what that one's rollout began with."""
     before = 0
     if standing is not None:
         before = standing.rollout.before if standing.rollout and _unfinished(standing) else standing.policy.revision
     below = groups.below(tx, policy.account, policy.group_id)
     ids = [target.id for target in policies.targets(tx, policy.account, below)]
-    reachable = [id for id in ids if present(id).connected]
+    reachable = [id for id in ids if view.connected(id)]
     rollouts.insert(tx, model.begin(policy.account, policy.revision, before, stages, reachable, now, ids))
-
-
-def _nobody(_: str) -> Presence:
-    return Presence(connected=False, since=None)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from enlist_primary.model.reports import Word
 from enlist_primary.operations import tasks
-from enlist_primary.store import policies
+from enlist_primary.store import changes, policies
+from enlist_primary.store.changes import Coarse
 from enlist_primary.store.database import Transaction
 
 
-def record(tx: Transaction, account: str, words: Sequence[Word]) -> None:
+def record(tx: Transaction, account: str, words: Sequence[Word], now: int) -> None:
     """The last words of servers of one account; of one that is gone meanwhile nothing is kept."""
     of_tasks: dict[str, list[Word]] = defaultdict(list)
     for word in words:
@@ -21,3 +22,4 @@ def record(tx: Transaction, account: str, words: Sequence[Word]) -> None:
             policies.save_report(tx, account, word)
     for server_id, said in of_tasks.items():
         tasks.record(tx, account, server_id, said)
+    changes.note_coarse(tx, account, now, Coarse.REPORTS)

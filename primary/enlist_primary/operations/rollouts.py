@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -10,9 +10,10 @@ from enlist.runtime import schedules
 from enlist.runtime.schedules import Window
 from enlist_primary.model import policies as policy_model
 from enlist_primary.model import rollouts as model
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.journal import Detail
 from enlist_primary.model.policies import Placed, Policy
-from enlist_primary.model.rollouts import Outcome, Presence, Present, Rollout, RolloutState, Tally
+from enlist_primary.model.rollouts import Outcome, Presence, Rollout, RolloutState, Tally
 from enlist_primary.model.tasks import TaskState
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations.journalling import record
@@ -46,17 +47,18 @@ class Subject:
     patience: int | None = None
 
 
-def look(tx: Transaction, present: Callable[[str], Present], now: int) -> tuple[list[Rollout], int | None]:
+def look(tx: Transaction, views: Mapping[str, FleetView], now: int) -> tuple[list[Rollout], int | None]:
     """The rollouts about which there is something to decide, and when to look again if nothing else happens.
 
-    `present` is asked by account.
+    `views` are by account. A rollout of an account without one has begun a moment ago, and its commit calls for the next look.
     """
     ready, dues = [], []
     for rollout in rollouts.running(tx):
-        subject = _subject(tx, rollout)
-        if subject is None:
+        view = views.get(rollout.account)
+        subject = _subject(tx, rollout) if view is not None else None
+        if view is None or subject is None:
             continue
-        after, tally = _judged(rollout, subject, present(rollout.account), now)
+        after, tally = _judged(rollout, subject, view, now)
         if after is not None:
             ready.append(rollout)
         elif tally.due is not None:
@@ -64,14 +66,14 @@ def look(tx: Transaction, present: Callable[[str], Present], now: int) -> tuple[
     return ready, min(dues, default=None)
 
 
-def advance(tx: Transaction, account: str, revision: int, present: Present, now: int) -> Rollout | None:
+def advance(tx: Transaction, account: str, revision: int, view: FleetView, now: int) -> Rollout | None:
     """Decides about a rollout, if there is something to decide, and returns it as it is then."""
     accounts.lock(tx, account)
     rollout = rollouts.find(tx, account, revision)
     subject = _subject(tx, rollout) if rollout is not None else None
     if rollout is None or subject is None:
         return None
-    after, _ = _judged(rollout, subject, present, now)
+    after, _ = _judged(rollout, subject, view, now)
     if after is None:
         return None
     stage = f"{after.stage} of {len(after.stages.sizes)}"
@@ -82,19 +84,20 @@ def advance(tx: Transaction, account: str, revision: int, present: Present, now:
     return after
 
 
-def _judged(rollout: Rollout, subject: Subject, present: Present, now: int) -> tuple[Rollout | None, Tally]:
+def _judged(rollout: Rollout, subject: Subject, view: FleetView, now: int) -> tuple[Rollout | None, Tally]:
     opens = cache(schedules.opens)  # most servers of a group ask about the same moment
 
     def patiently(id: str) -> Presence:
         """A server that waits for its window has its time from when that opens."""
-        presence, window = present(id), subject.windows.get(id)
+        presence = view.of(id)
+        window = subject.windows.get(id)
         if window is None or not presence.connected:
             return presence
         return presence._replace(opens=opens(window, max(rollout.stage_at, presence.since or 0)))
 
     tally = model.count(rollout, subject.begun, subject.outcomes, patiently, now, subject.patience)
     ids = list(subject.outcomes)
-    return model.judge(rollout, tally, [id for id in ids if present(id).connected], now, ids), tally
+    return model.judge(rollout, tally, [id for id in ids if view.connected(id)], now, ids), tally
 
 
 def _subject(tx: Transaction, rollout: Rollout) -> Subject | None:

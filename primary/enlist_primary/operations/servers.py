@@ -12,7 +12,8 @@ from enlist_primary.model.servers import LIVING, Event, Server, State, after
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations import levels
 from enlist_primary.operations.journalling import about_server, record
-from enlist_primary.store import accounts, api_keys, groups, servers
+from enlist_primary.store import accounts, api_keys, changes, groups, servers
+from enlist_primary.store.changes import Coarse
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.groups import Group
 
@@ -44,7 +45,7 @@ def decide(
         return _moved(tx, server, place, by, now) if place else server
     names.note(reason, "reason")
     if event in (Event.REMOVE, Event.REVOKE):
-        levels.bequeath(tx, account, id, bequest, required=True)
+        levels.bequeath(tx, account, id, bequest, now, required=True)
         server = replace(server, may_have_secondaries=False, child_primary_id=None, bequest=bequest.value if bequest else None)
     action, path = f"server.{event.value}", place.path if place else None
     number = record(tx, account, action, about_server(id), by, now, evidence, name=server.name, reason=reason, group=path)
@@ -158,7 +159,7 @@ def rename(tx: Transaction, account: str, id: str, name: str, by: Actor, now: in
 
 def expire(tx: Transaction, account: str, now: int, limit: int = 1000) -> list[str]:
     """Ends requests and invitations past their time, at most so many, and says which; forgets those long ended. An invitation
-    was a decision, so its end is journalled; a stranger's request was none, so its end is not."""
+    was a decision, so its end is journalled; a stranger's request was none, so its end is noted in the change log only."""
     accounts.lock(tx, account)
     overdue = servers.overdue(tx, account, now, limit)
     for server in overdue:
@@ -167,5 +168,7 @@ def expire(tx: Transaction, account: str, now: int, limit: int = 1000) -> list[s
             number = record(tx, account, "server.expire", about_server(server.id), PRIMARY_ITSELF, now, name=server.name)
             late = replace(late, revision=number)
         servers.update(tx, late)
-    servers.forget_undecided(tx, account, now)
+    changes.note(tx, account, now, *(about_server(each.id) for each in overdue if each.state is not State.INVITED))
+    if servers.forget_undecided(tx, account, now):
+        changes.note_coarse(tx, account, now, Coarse.SERVERS)
     return [server.id for server in overdue]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from enlist import documents
 from enlist.reasons import Reason, Refused
@@ -12,6 +12,7 @@ from enlist_primary.model import desired
 from enlist_primary.model import rollouts as stages
 from enlist_primary.model import tasks as model
 from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.reports import Word
 from enlist_primary.model.rollouts import Rollout, RolloutState
 from enlist_primary.model.servers import Server, State
@@ -33,15 +34,6 @@ STILL = "the run before is still under way"
 TOO_MANY = f"{desired.RUNS} runs are under way already, or their arguments take up all the room there is"
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What is seen of an account's servers, by their ids: whether the link is open, and for which kinds there are handlers (None:
-    the server never said)."""
-
-    connected: Callable[[str], bool]
-    kinds: Callable[[str], Collection[str] | None]
-
-
 def about_task(id: str) -> str:
     """The journal's subject for a task."""
     return f"tasks/{id}"
@@ -50,7 +42,7 @@ def about_task(id: str) -> str:
 # --- Made -------------------------------------------------------------------------------------------------------------------
 
 
-def run(tx: Transaction, account: str, wanted: Wanted, scene: Scene, by: Actor, new_id: Callable[[], str], now: int) -> Task:
+def run(tx: Transaction, account: str, wanted: Wanted, view: FleetView, by: Actor, new_id: Callable[[], str], now: int) -> Task:
     """Makes a task; one for now begins its run in the same decision. `wanted` comes from `model.tasks.checked`.
 
     Refused: NOT_FOUND for a group or a server that is not there and where nobody is trusted, STATE_FORBIDS for a server that is
@@ -61,13 +53,13 @@ def run(tx: Transaction, account: str, wanted: Wanted, scene: Scene, by: Actor, 
         raise Refused(Reason.INVALID_ARGUMENT, "The primary's own account has no servers, and no tasks.")
     task = _made(tx, account, wanted, new_id(), now)
     server_ids = _targets(tx, task, now)
-    _check_kind(task, server_ids, scene)
+    _check_kind(task, server_ids, view)
     _check_room(tx, account, task)
     number = _journal(tx, task, "task.run", by, now, **_described(task, server_ids))
     task = replace(task, revision=number)
     tasks.insert(tx, task)
     if task.next_at is None:
-        task = _begun(tx, replace(task, state=Progress.RUNNING), server_ids, scene, new_id(), now)
+        task = _begun(tx, replace(task, state=Progress.RUNNING), server_ids, view, new_id(), now)
     tasks.forget_tasks(tx, account, KEPT_TASKS, FORGOTTEN_AT_ONCE)
     return task
 
@@ -129,10 +121,10 @@ def _fits(server: Server, label: str) -> bool:
     return not label or label in server.labels
 
 
-def _check_kind(task: Task, server_ids: Sequence[str], scene: Scene) -> None:
+def _check_kind(task: Task, server_ids: Sequence[str], view: FleetView) -> None:
     """Refuses a kind for which none of these servers has a handler. One that never said what it has, may have it."""
     needed = documents.TASK + task.kind
-    said = [scene.kinds(id) for id in server_ids]
+    said = [view.kinds.get(id) for id in server_ids]
     if not any(kinds is None or needed in kinds for kinds in said):
         whom = "The server has no" if len(said) == 1 else f"None of the {len(said)} servers has a"
         where = f"its owner configures one in secondary.toml, [handlers.task.{task.kind}]"
@@ -171,7 +163,7 @@ def _described(task: Task, server_ids: Sequence[str]) -> dict[str, str | int | N
 # --- Begun ------------------------------------------------------------------------------------------------------------------
 
 
-def _begun(tx: Transaction, task: Task, server_ids: Sequence[str], scene: Scene, run_id: str, now: int) -> Task:
+def _begun(tx: Transaction, task: Task, server_ids: Sequence[str], view: FleetView, run_id: str, now: int) -> Task:
     """The task with a run begun by the decision that is its revision."""
     deadline_at = now + task.deadline_seconds
     deep = task.group_id is not None and not task.label  # of servers below nobody here knows the labels
@@ -179,7 +171,7 @@ def _begun(tx: Transaction, task: Task, server_ids: Sequence[str], scene: Scene,
     digest = policies.save_body(tx, task.account, model.body(run_id, task.kind, task.args, deadline_at, deep, only))
     tasks.insert_run(tx, Run(task.account, run_id, task.id, task.revision, digest, now, deadline_at), server_ids)
     if task.stages is not None:
-        reachable = [id for id in server_ids if scene.connected(id)]
+        reachable = [id for id in server_ids if view.connected(id)]
         rollouts.insert(tx, stages.begin(task.account, task.revision, 0, task.stages, reachable, now, server_ids))
     tasks.forget_runs(tx, task.account, task.id, KEPT_RUNS)
     tasks.update(tx, task)
@@ -187,7 +179,7 @@ def _begun(tx: Transaction, task: Task, server_ids: Sequence[str], scene: Scene,
     return task
 
 
-def begin_due(tx: Transaction, account: str, id: str, scene: Scene, new_id: Callable[[], str], now: int) -> Task | None:
+def begin_due(tx: Transaction, account: str, id: str, view: FleetView, new_id: Callable[[], str], now: int) -> Task | None:
     """Begins a run of a task whose time has come; None if it has not. Times that were missed make one run together.
 
     What cannot begin now, because the run before is under way or nobody is there, is skipped, and the journal says so.
@@ -205,7 +197,7 @@ def begin_due(tx: Transaction, account: str, id: str, scene: Scene, new_id: Call
     if why:
         return _skipped(tx, task, due, why, now)
     number = _journal(tx, task, "task.begin", PRIMARY_ITSELF, now, kind=task.kind, due=moment(due), servers=len(server_ids))
-    return _begun(tx, replace(task, state=Progress.RUNNING, revision=number), server_ids, scene, new_id(), now)
+    return _begun(tx, replace(task, state=Progress.RUNNING, revision=number), server_ids, view, new_id(), now)
 
 
 def _skipped(tx: Transaction, task: Task, due: int, why: str, now: int) -> Task:

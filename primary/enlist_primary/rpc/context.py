@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from enlist import names
 from enlist.v1 import server_pb2
 from enlist_primary.authority.signer import Signer
+from enlist_primary.changes.publisher import ChangePublisher
 from enlist_primary.config import Config
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.descendants import Below
-from enlist_primary.federation.reachability import Reach
+from enlist_primary.federation.reachability import Reachability
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.ingest.reports import Reports
@@ -51,6 +52,7 @@ class Context:
     certificate_lifetime: int
     signer: Signer
     database: Database
+    changes: ChangePublisher
     hub: Hub
     waiting: WaitingRoom
     observations: Observations
@@ -59,7 +61,7 @@ class Context:
     upper: Upper
     below: Below
     subtree: Subtree
-    reach: Reach
+    reach: Reachability
     attempts: Attempts
     ports: Ports
     served: Served

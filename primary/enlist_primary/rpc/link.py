@@ -15,6 +15,7 @@ from enlist.runtime import standings
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.changes.publisher import PresenceChange
 from enlist_primary.federation.child_primary import Lower
 from enlist_primary.links.registry import Link
 from enlist_primary.messages import servers as render
@@ -95,8 +96,7 @@ async def _close(own: Context, link: Link, body: asyncio.Task[None], standing: S
     finally:  # also if the peer goes in this moment
         if own.hub.close(link):
             own.observations.disconnected(standing.account, standing.id, own.now())
-            own.reports.wake(standing.account)
-            own.subtree.touch(standing.account, [standing.id])
+            own.changes.publish(PresenceChange(standing.account, [standing.id]))
     failure = None if body.cancelled() else body.exception()
     refused = failure if isinstance(failure, Refused) else ended
     why = refused.reason if refused else "closed by the secondary"
@@ -169,7 +169,7 @@ class _Body:
         self._note(row, now)
         self._begin_writing()
         own.below.opened(row.account, row.id)
-        own.subtree.touch(row.account, [row.id])
+        own.changes.publish(PresenceChange(row.account, [row.id]))
 
     def _note(self, row: Server, now: int) -> None:
         """Writes down what the hello said."""
@@ -177,7 +177,6 @@ class _Body:
         kinds = frozenset(filter(names.is_document_kind, hello.kinds[:KINDS]))
         where = _host(hello.server_address)
         own.observations.connected(row.account, row.id, source, hello.version[:40], now, where, " ".join(sorted(kinds)))
-        own.reports.wake(row.account)
         log.info("link opened", account=row.account, server=row.id, name=row.shown_name, address=source)
         for alarm in hello.identity_alarms[:ALARMS]:
             own.observations.refused(row.account, Reason.IDENTITY_CHANGED, source, now)
@@ -297,7 +296,6 @@ class _Body:
         own.subtree.heard(self._account, self._id, said, above)
         if message.HasField("below") and self._lower.certified:
             changed = own.below.take(self._account, self._id, asked, message.below, now)
-            own.subtree.touch_below(self._account, self._id, changed)
             taken = frozenset(changed)
             for server in message.below.servers:
                 if server.path in taken:

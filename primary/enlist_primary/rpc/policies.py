@@ -12,9 +12,10 @@ from enlist.v1 import policy_pb2 as pb
 from enlist.v1 import policy_pb2_grpc
 from enlist_primary.messages import policies as render
 from enlist_primary.model import accounts as model
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.levels import UpperLayer
 from enlist_primary.model.policies import Policy
-from enlist_primary.model.rollouts import Present, Rollout, Stages, parse_stages
+from enlist_primary.model.rollouts import Rollout, Stages, parse_stages
 from enlist_primary.operations import policies
 from enlist_primary.operations.policies import HISTORY, Place
 from enlist_primary.rpc.access import caller
@@ -48,15 +49,15 @@ class Policies(policy_pb2_grpc.PolicyServiceServicer):
         own, key, actor = self._context, _key(request.key), caller().actor
         layer = await asyncio.to_thread(_layer, request.layer)
         stages = _stages(request)
-        present = self._reach.account(key.account)
-        await own.database.write(key.account, policies.set_policy, *key, layer, stages, present, actor, own.now())
+        view = self._reach.view(key.account)
+        await own.database.write(key.account, policies.set_policy, *key, layer, stages, view, actor, own.now())
         return await self._shown(key)
 
     async def RollBackPolicy(self, request: pb.RollBackPolicyRequest, context: Any) -> pb.Policy:
         own, key, actor = self._context, _key(request.key), caller().actor
         stages, to = _stages(request), request.revision
-        present = self._reach.account(key.account)
-        await own.database.write(key.account, policies.roll_back, *key, to, stages, present, actor, own.now())
+        view = self._reach.view(key.account)
+        await own.database.write(key.account, policies.roll_back, *key, to, stages, view, actor, own.now())
         return await self._shown(key)
 
     async def RemovePolicy(self, request: pb.RemovePolicyRequest, context: Any) -> pb.RemovePolicyResponse:
@@ -68,13 +69,13 @@ class Policies(policy_pb2_grpc.PolicyServiceServicer):
         return await self._shown(_key(request.key))
 
     async def _shown(self, key: Key, whole: bool = True) -> pb.Policy:
-        surveyed, layer = await self._context.database.read(_one, key, self._reach.account(key.account))
+        surveyed, layer = await self._context.database.read(_one, key, self._reach.view(key.account))
         return render.present(surveyed.placed, layer, surveyed.counts, whole)
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Any) -> pb.ListPoliciesResponse:
         database = self._context.database
         domains = await domains_of(database, request.parent)
-        found = [each for domain in domains for each in await database.read(_listed, domain, self._reach.account(domain))]
+        found = [each for domain in domains for each in await database.read(_listed, domain, self._reach.view(domain))]
         return pb.ListPoliciesResponse(
             policies=[render.present(each.placed, layer, each.counts, whole=False) for each, layer in found]
         )
@@ -85,13 +86,13 @@ class Policies(policy_pb2_grpc.PolicyServiceServicer):
 
     async def ListPolicyReports(self, request: pb.ListPolicyReportsRequest, context: Any) -> pb.ListPolicyReportsResponse:
         key = _key(request.key)
-        found = await self._context.database.read(_reports, key, self._reach.account(key.account))
+        found = await self._context.database.read(_reports, key, self._reach.view(key.account))
         return render.reports(found)
 
     async def WatchPolicy(self, request: pb.WatchPolicyRequest, context: Any) -> AsyncIterator[pb.Policy]:
         key, shown, loop = _key(request.key), None, asyncio.get_running_loop()
         while True:
-            changed = self._context.reports.changed(key.account)  # before reading, so that nothing is missed
+            changed = self._context.changes.changed(key.account)  # before reading, so that nothing is missed
             began = loop.time()
             policy = await self._shown(key, whole=False)
             if policy != shown:
@@ -138,16 +139,16 @@ def _place(tx: Transaction, key: Key) -> Place:
     return policies.find_place(tx, *key)
 
 
-def _one(tx: Transaction, key: Key, present: Present) -> tuple[Surveyed, Layer]:
+def _one(tx: Transaction, key: Key, view: FleetView) -> tuple[Surveyed, Layer]:
     place = _place(tx, key)
-    found = surveys.one(tx, key.account, place.group.id, key.kind, present)
+    found = surveys.one(tx, key.account, place.group.id, key.kind, view)
     if found is None:
         raise rows.unknown(place.group.path, key.kind)
     return found, _layer_of(tx, found.placed.policy)
 
 
-def _listed(tx: Transaction, account: str, present: Present) -> list[tuple[Surveyed, Layer]]:
-    return [(each, _layer_of(tx, each.placed.policy)) for each in surveys.everything(tx, account, present)]
+def _listed(tx: Transaction, account: str, view: FleetView) -> list[tuple[Surveyed, Layer]]:
+    return [(each, _layer_of(tx, each.placed.policy)) for each in surveys.everything(tx, account, view)]
 
 
 def _layer_of(tx: Transaction, policy: Policy) -> Layer:
@@ -164,9 +165,9 @@ def _history(tx: Transaction, key: Key) -> list[tuple[Policy, Layer | None, Roll
     return [(each, read.get(each.digest or ""), rollouts.find(tx, key.account, each.revision)) for each in found]
 
 
-def _reports(tx: Transaction, key: Key, present: Present) -> list[Reported]:
+def _reports(tx: Transaction, key: Key, view: FleetView) -> list[Reported]:
     place = _place(tx, key)
-    found = surveys.at_servers(tx, key.account, place.group.id, key.kind, present)
+    found = surveys.at_servers(tx, key.account, place.group.id, key.kind, view)
     if found is None:
         raise rows.unknown(place.group.path, key.kind)
     return found

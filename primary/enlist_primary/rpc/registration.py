@@ -75,7 +75,6 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
             asked = self._asked(registration, request)
             own = self._context
             server, account = await own.database.write(domain, enrolment.register, domain, asked, self._caps, own.new_id, own.now())
-        own.subtree.touch(domain, [server.id])  # asking is not journalled, so the feed says nothing
         return self._enrolment(server, account)
 
     async def AwaitAuthorization(self, request: pb.AwaitAuthorizationRequest, context: Any) -> AsyncIterator[pb.Enrolment]:
@@ -114,8 +113,6 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
             self._proven(claim, "Leave", request.claim, request.proof)
             key = certificates.fingerprint(claim.public_key)
             server = await own.database.write(domain, enrolment.leave, domain, key, caller().source, own.now())
-        own.subtree.touch(domain, [server.id])
-        own.waiting.wake(domain, [server.id])  # taking a request back is not journalled, so the feed says nothing
         return self._enrolment(server, None)
 
     def _asked(self, registration: pb.Registration, request: pb.RegisterRequest) -> Asked:

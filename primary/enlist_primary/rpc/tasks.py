@@ -10,7 +10,6 @@ from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.v1 import task_pb2 as pb
 from enlist.v1 import task_pb2_grpc
-from enlist_primary.controllers import tasks as scheduler
 from enlist_primary.messages import tasks as render
 from enlist_primary.messages.tasks import Fare
 from enlist_primary.model import accounts as model
@@ -40,8 +39,8 @@ class Tasks(task_pb2_grpc.TaskServiceServicer):
     async def RunTask(self, request: pb.RunTaskRequest, context: Any) -> pb.Task:
         own, account = self._context, caller().require(model.from_resource(request.parent))
         wanted = await asyncio.to_thread(checked, _wanted(request), own.now())
-        scene = scheduler.scene(own.reach, account)
-        made = await own.database.write(account, tasks.run, account, wanted, scene, caller().actor, own.new_id, own.now())
+        view = own.reach.view(account)
+        made = await own.database.write(account, tasks.run, account, wanted, view, caller().actor, own.new_id, own.now())
         return await self._shown(made.account, made.id)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Any) -> pb.Task:
@@ -83,7 +82,7 @@ class Tasks(task_pb2_grpc.TaskServiceServicer):
     async def WatchTask(self, request: pb.WatchTaskRequest, context: Any) -> AsyncIterator[pb.WatchTaskResponse]:
         (account, id), shown = _task_of(request.name), None
         while True:
-            changed = self._context.reports.changed(account)  # before reading, so that nothing is missed
+            changed = self._context.changes.changed(account)  # before reading, so that nothing is missed
             fare = await self._context.database.read(_one, account, id)
             task = render.task(fare, whole=False)
             if task != shown:

@@ -29,7 +29,7 @@ _BEQUESTS = {number: Bequest(name) for name, number in render.BEQUESTS.items()}
 
 
 class Trust(trust_pb2_grpc.TrustServiceServicer):
-    """Decides; the links and whoever waits learn of it from the feed."""
+    """Decides; links, streams that wait and the levels above learn of it from the change log."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -60,8 +60,6 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         may = request.may_have_secondaries if request.HasField("may_have_secondaries") else None
         left = _BEQUESTS.get(request.bequest)
         row = await own.database.write(account, servers.authorize, account, id, matches, actor, own.now(), group, may, left)
-        if may is False:
-            own.subtree.touch_below(account, id, own.below.forget(account, id))
         return own.server(row)
 
     async def _compare(self, account: str, id: str, code: str) -> bool | None:
@@ -96,8 +94,6 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         account, id = server_of(name)
         own, actor = self._context, caller().actor
         row = await own.database.write(account, servers.decide, account, id, event, actor, own.now(), "", reason, "", bequest)
-        if not row.may_have_secondaries:
-            own.subtree.touch_below(account, id, own.below.forget(account, id))
         return own.server(row)
 
     async def RenewCertificate(self, request: pb.RenewCertificateRequest, context: Any) -> pb.RenewCertificateResponse:

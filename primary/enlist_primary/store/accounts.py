@@ -54,7 +54,10 @@ def update(tx: Transaction, domain: str, contact: str | None, default_api_key: b
 
 
 def desires(tx: Transaction, domain: str, number: int) -> None:
-    """Notes that the decision of this number changed what servers of the account shall get: the links look anew."""
+    """Notes that the decision of this number changed what servers of the account shall get: the links look anew.
+
+    The change log tells them: that decision is in it with its own subject, and `changes.Position` says the number.
+    """
     tx.run("UPDATE account SET desired = $2 WHERE domain = $1", domain, number)
 
 

@@ -25,11 +25,6 @@ def place(tx: Transaction, account: str) -> Place:
     return Place(row["head"], row["desired"]) if row else Place(0, 0)
 
 
-def places(tx: Transaction) -> dict[str, Place]:
-    """How far every account is: the one query of the feed."""
-    return {row["domain"]: Place(row["head"], row["desired"]) for row in tx.rows("SELECT domain, head, desired FROM account")}
-
-
 def layout(tx: Transaction, account: str, before: Layout | None = None) -> Layout:
     """The account as of this view of the database; `before` is what was read last, for what of it cannot have changed."""
     known = {run.id: run.servers for run in before.runs} if before is not None else {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.model.journal import JournalEntry, chained, genesis
+from enlist_primary.store import changes
 from enlist_primary.store.database import Row, Transaction
 
 _PAGE = 1000  # entries read at once when a whole journal is verified: other reads come between
@@ -25,11 +26,14 @@ class Head:
 
 
 def append(tx: Transaction, account: str, entry: JournalEntry) -> int:
-    """Add a decision to its account's journal and return its number, the revision of what it changed."""
+    """Add a decision to its account's journal and to its change log; its number in the journal, the revision of what it changed."""
     if entry.account != account:
         raise ValueError(f"a decision of {entry.account} does not belong in the journal of {account}")
     # RETURNING shows the new head beside the hash of the entry before it, which this statement leaves alone.
-    head = _head(tx, "UPDATE account SET head = head + 1 WHERE domain = $1 RETURNING head, head_hash", account)
+    sql = "UPDATE account SET head = head + 1, change = change + 1 WHERE domain = $1 RETURNING head, head_hash, change"
+    row = _row(tx, sql, account)
+    head = Head(row["head"], row["head_hash"])
+    changes.insert(tx, account, row["change"], entry.subject, entry.time)
     body = replace(entry, number=head.number).body()
     digest = chained(head.hash, body)
     insert = "INSERT INTO journal (account, number, body, hash) VALUES ($1, $2, $3, $4)"
@@ -48,11 +52,6 @@ def hashed_entries(tx: Transaction, account: str, after: int, limit: int) -> lis
     return [(JournalEntry.from_body(row["body"].encode()), row["hash"]) for row in _page(tx, account, after, limit)]
 
 
-def heads(tx: Transaction) -> dict[str, int]:
-    """How far each account's journal reaches, by account domain: the one query of the feed."""
-    return {row["domain"]: row["head"] for row in tx.rows("SELECT domain, head FROM account")}
-
-
 def beginning(account: str) -> Head:
     """Where the verification of an account's journal begins."""
     return Head(0, genesis(account))
@@ -64,7 +63,8 @@ def verify_page(tx: Transaction, account: str, known: Head) -> tuple[Head, bool]
     Raises `JOURNAL_BROKEN`, naming the first entry that is missing, moved or altered, and `ACCOUNT_UNKNOWN`. Somebody
     who can write the database can also compute a whole new chain: only a head kept elsewhere shows that.
     """
-    head = _head(tx, "SELECT head, head_hash FROM account WHERE domain = $1", account)
+    newest = _row(tx, "SELECT head, head_hash FROM account WHERE domain = $1", account)
+    head = Head(newest["head"], newest["head_hash"])
     number, digest = known.number, known.hash
     rows = _page(tx, account, number or _LOWEST, _PAGE)
     for row in rows:
@@ -79,11 +79,11 @@ def verify_page(tx: Transaction, account: str, known: Head) -> tuple[Head, bool]
     return head, True
 
 
-def _head(tx: Transaction, sql: str, account: str) -> Head:
+def _row(tx: Transaction, sql: str, account: str) -> Row:
     row = tx.row(sql, account)
     if row is None:
         raise Refused(Reason.ACCOUNT_UNKNOWN, f'There is no account "{account}".')
-    return Head(row["head"], row["head_hash"])
+    return row
 
 
 def _checked(row: Row, account: str, number: int, previous: bytes) -> bytes:

@@ -65,6 +65,11 @@ def running(tx: Transaction) -> list[Rollout]:
     return [_rollout(row) for row in tx.rows("SELECT * FROM rollout WHERE state = 'running' ORDER BY account, revision")]
 
 
+def accounts_running(tx: Transaction) -> list[str]:
+    """The accounts that have rollouts to be judged."""
+    return [row["account"] for row in tx.rows("SELECT DISTINCT account FROM rollout WHERE state = 'running' ORDER BY account")]
+
+
 def unfinished(tx: Transaction, account: str) -> list[Rollout]:
     """An account's rollouts that decide who has what: of its present policies and its open runs, those that are not done."""
     sql = f"SELECT * FROM rollout WHERE account = $1 AND state <> $2 AND {_SPEAKS} ORDER BY revision"

@@ -27,6 +27,7 @@ CREATE TABLE account (
     domain text NOT NULL PRIMARY KEY,
     head bigint NOT NULL DEFAULT 0,
     head_hash bytea NOT NULL,                   -- without entries: model.journal.genesis(domain)
+    change bigint NOT NULL DEFAULT 0,           -- number of the last row in the change log
     contact text,
     default_api_key bigint NOT NULL DEFAULT 1,  -- 1: servers may ask without an API key
     landing_group text,                         -- where servers land that nobody has given another place; none: the root group
@@ -133,6 +134,16 @@ CREATE TABLE journal (
     number bigint NOT NULL,                     -- from 1, without gaps
     body text NOT NULL,                         -- canonical JSON
     hash bytea NOT NULL,                        -- SHA-256 of the previous entry's hash and this body
+    PRIMARY KEY (account, number)
+);
+
+-- What changed, for everything that keeps a copy of rows in memory: without gaps from account.change backwards, trimmed from the
+-- beginning.
+CREATE TABLE change (
+    account text NOT NULL REFERENCES account (domain),
+    number bigint NOT NULL,
+    subject text NOT NULL,                      -- 'servers/ID', 'policies/KIND@GROUP', ..., or a coarse one without an id
+    at bigint NOT NULL,
     PRIMARY KEY (account, number)
 );
 

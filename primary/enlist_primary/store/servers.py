@@ -159,11 +159,13 @@ class Standing:
     group_id: str = ""
 
 
-def standings(tx: Transaction, account: str | None = None, ids: tuple[str, ...] = ()) -> list[Standing]:
-    """Of every server that holds a key and may hold a certificate; or of these servers of one account."""
+def standings(tx: Transaction, account: str | None = None, ids: Sequence[str] | None = None) -> list[Standing]:
+    """Of every server that holds a key and may hold a certificate; or of one account all that hold a key, or these of them."""
     sql = "SELECT account, id, key, state, since, reason, group_id FROM server WHERE key IS NOT NULL"
     if account is None:
         rows = tx.rows(f"{sql} AND state NOT IN ('pending', 'expired', 'withdrawn')")
+    elif ids is None:
+        rows = tx.rows(f"{sql} AND account = $1", account)
     else:
         rows = [row for id in ids for row in tx.rows(f"{sql} AND account = $1 AND id = $2", account, id)]
     return [Standing(r["account"], r["id"], r["key"], State(r["state"]), r["since"], r["reason"], r["group_id"]) for r in rows]

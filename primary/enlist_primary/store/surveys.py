@@ -13,8 +13,8 @@ from typing import Any
 
 from enlist import layers, values
 from enlist.layers import Layer
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.policies import Counts, Fares, Placed, Policy, Report, Way, fares, ways
-from enlist_primary.model.rollouts import Present
 from enlist_primary.store import accounts, groups, levels, policies, servers
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.policies import Scene, Target
@@ -49,7 +49,7 @@ class Change:
 # --- How they fare ------------------------------------------------------------------------------------------------------------
 
 
-def everything(tx: Transaction, account: str, present: Present) -> list[Surveyed]:
+def everything(tx: Transaction, account: str, view: FleetView) -> list[Surveyed]:
     """All policies of an account, by group and kind."""
     accounts.load(tx, account)
     paths = {group.id: group.path for group in groups.listed(tx, account)}
@@ -58,7 +58,7 @@ def everything(tx: Transaction, account: str, present: Present) -> list[Surveyed
     counts: dict[int, Counts] = defaultdict(Counts)
     for kind in {each.policy.kind for each in found}:
         placed = ways(paths, [each for each in found if each.policy.kind == kind])
-        _count(counts, placed, targets, policies.reports(tx, account, kind), present)
+        _count(counts, placed, targets, policies.reports(tx, account, kind), view)
     return [Surveyed(each, counts[each.policy.revision]) for each in found]
 
 
@@ -67,15 +67,15 @@ def _count(
     placed: Mapping[str, Way],
     targets: Sequence[Target],
     reports: Mapping[str, Report],
-    present: Present,
+    view: FleetView,
 ) -> None:
     for target in targets:
         way, report = placed[target.group_id], reports.get(target.id)
         for each in way:
-            counts[each.policy.revision].add(fares(each, way, target.id, report, present(target.id)))
+            counts[each.policy.revision].add(fares(each, way, target.id, report, view.of(target.id)))
 
 
-def one(tx: Transaction, account: str, group_id: str, kind: str, present: Present) -> Surveyed | None:
+def one(tx: Transaction, account: str, group_id: str, kind: str, view: FleetView) -> Surveyed | None:
     """One policy; None if the group has none of this kind."""
     scene = policies.scene(tx, account, kind, group_id)
     placed = _placed(scene, group_id)
@@ -83,17 +83,17 @@ def one(tx: Transaction, account: str, group_id: str, kind: str, present: Presen
         return None
     counts = Counts()
     for target in scene.targets:
-        counts.add(_fares(scene, placed, target, present))
+        counts.add(_fares(scene, placed, target, view))
     return Surveyed(placed, counts)
 
 
-def at_servers(tx: Transaction, account: str, group_id: str, kind: str, present: Present) -> list[Reported] | None:
+def at_servers(tx: Transaction, account: str, group_id: str, kind: str, view: FleetView) -> list[Reported] | None:
     """How one policy fares at each server, by group and name; None if the group has none of this kind."""
     scene = policies.scene(tx, account, kind, group_id)
     placed = _placed(scene, group_id)
     if placed is None:
         return None
-    found = [Reported(each, scene.groups[each.group_id].path, _fares(scene, placed, each, present)) for each in scene.targets]
+    found = [Reported(each, scene.groups[each.group_id].path, _fares(scene, placed, each, view)) for each in scene.targets]
     return sorted(found, key=lambda each: (each.group.strip("/").split("/"), each.target.name, each.target.id))
 
 
@@ -101,8 +101,8 @@ def _placed(scene: Scene, group_id: str) -> Placed | None:
     return next((each for each in scene.ways[group_id] if each.policy.group_id == group_id), None)
 
 
-def _fares(scene: Scene, placed: Placed, target: Target, present: Present) -> Fares:
-    return fares(placed, scene.ways[target.group_id], target.id, scene.reports.get(target.id), present(target.id))
+def _fares(scene: Scene, placed: Placed, target: Target, view: FleetView) -> Fares:
+    return fares(placed, scene.ways[target.group_id], target.id, scene.reports.get(target.id), view.of(target.id))
 
 
 # --- What a server gets -------------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.reports import Word
-from enlist_primary.model.rollouts import RolloutState, Stages
+from enlist_primary.model.rollouts import Presence, RolloutState, Stages
 from enlist_primary.model.servers import Server, State
 from enlist_primary.model.tasks import OPEN, Progress, Result, Run, Task, TaskState, Wanted, checked
 from enlist_primary.operations import tasks
@@ -47,20 +48,21 @@ class Board:
         return below
 
     @property
-    def scene(self) -> tasks.Scene:
+    def view(self) -> FleetView:
         """What is seen of the servers now."""
-        return tasks.Scene(lambda id: id not in self.down, lambda id: self.said.get(id))
+        presence = {id: Presence(id not in self.down, self.desk.now) for id in self.said}
+        return FleetView(presence, {id: frozenset(kinds) for id, kinds in self.said.items() if kinds is not None})
 
     # --- Decisions ----------------------------------------------------------------------------------------------------------
 
     def run(self, group: str = "/", account: str = ACME, **wanted: Any) -> Task:
         """Makes a task: `restart`, for the root group, now."""
         asked = checked(Wanted(**{"kind": "restart", "group": group, **wanted}), self.desk.now)
-        return self.desk.do(tasks.run, account, asked, self.scene, ANN, self.desk.new_id, self.desk.now)
+        return self.desk.do(tasks.run, account, asked, self.view, ANN, self.desk.new_id, self.desk.now)
 
     def begin(self, task: Task) -> Task | None:
         """Begins a run of a task that is due."""
-        return self.desk.do(tasks.begin_due, task.account, task.id, self.scene, self.desk.new_id, self.desk.now)
+        return self.desk.do(tasks.begin_due, task.account, task.id, self.view, self.desk.new_id, self.desk.now)
 
     def end(self, run: Run) -> Task | None:
         """Ends a run that is over."""
@@ -74,7 +76,7 @@ class Board:
         """What the scheduler does: all that is due now. How much that was."""
         agenda = rows.agenda(self.tx, self.desk.now)
         for account, id in agenda.begin:
-            self.desk.do(tasks.begin_due, account, id, self.scene, self.desk.new_id, self.desk.now)
+            self.desk.do(tasks.begin_due, account, id, self.view, self.desk.new_id, self.desk.now)
         for account, id in agenda.end:
             self.desk.do(tasks.end_run, account, id, self.desk.now)
         return len(agenda.begin) + len(agenda.end)

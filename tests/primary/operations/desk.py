@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -44,7 +45,7 @@ ANN = Actor("ann (aaaaaaaaaa)", "token", "203.0.113.9")
 CAPS = Caps(per_account=20, per_address=10)
 TABLES = (
     *("account", "server_group", "server", "server_label", "api_key", "user_account", "journal", "server_observation", "counter"),
-    *("body", "policy", "policy_revision", "rollout", "policy_report", "task", "task_run", "task_result"),
+    *("change", "body", "policy", "policy_revision", "rollout", "policy_report", "task", "task_run", "task_result"),
 )
 
 
@@ -64,15 +65,35 @@ class Desk:
     # --- How ----------------------------------------------------------------------------------------------------------------
 
     def do(self, operation: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs a decision in a savepoint, as the group commit does: what is refused changes nothing."""
+        """Runs a decision in a savepoint, as the group commit does: what is refused changes nothing, what it changes is noted."""
         self.tx.run("SAVEPOINT operation")
+        before, noted = self._servers(), self._noted()
         try:
-            return operation(self.tx, *args, **kwargs)
+            result = operation(self.tx, *args, **kwargs)
+            self._check_noted(before, noted)
+            return result
         except Refused:
             self.tx.run("ROLLBACK TO SAVEPOINT operation")
             raise
         finally:
             self.tx.run("RELEASE SAVEPOINT operation")
+
+    def _servers(self) -> dict[tuple[str, str], Row]:
+        return {(row["account"], row["id"]): row for row in self.tx.rows("SELECT * FROM server")}
+
+    def _noted(self) -> list[tuple[str, str]]:
+        rows = self.tx.rows("SELECT account, subject FROM change ORDER BY account, number")
+        return [(row["account"], row["subject"]) for row in rows]
+
+    def _check_noted(self, before: Mapping[tuple[str, str], Row], noted: Sequence[tuple[str, str]]) -> None:
+        """Whatever keeps a server in memory hears of every change of its row; of a past one that lost its group, by that group."""
+        fresh = set((Counter(self._noted()) - Counter(noted)).elements())
+        for key, row in self._servers().items():
+            if row == before.get(key):
+                continue
+            moved = key in before and row == {**before[key], "group_id": row["group_id"]}
+            about = {(key[0], f"servers/{key[1]}")}
+            assert fresh & about or (moved and any(subject.startswith("groups/") for _, subject in fresh)), key
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes that look random, and are the same in every run."""

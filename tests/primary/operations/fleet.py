@@ -7,6 +7,7 @@ from typing import Any
 from enlist.documents import ItemVersion
 from enlist.layers import Layer
 from enlist_primary.model import policies as model
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.policies import Counts, Policy
 from enlist_primary.model.reports import Word
 from enlist_primary.model.rollouts import Presence, Rollout, Stages
@@ -16,7 +17,7 @@ from enlist_primary.store import desired as desired_rows
 from enlist_primary.store import groups, surveys
 from enlist_primary.store import policies as rows
 from enlist_primary.store import rollouts as rollout_rows
-from tests.primary.operations.desk import ACME, ANN, START, Desk
+from tests.primary.operations.desk import ACME, ANN, BETA, START, Desk
 
 KIND = "chrony"
 STAGES = Stages(("1", "50%", "100%"))
@@ -38,9 +39,12 @@ class Fleet:
         """A trusted server in a group."""
         return self.desk.authorize(self.desk.ask(name, account, name), group=group)
 
-    def present(self, id: str) -> Presence:
-        """How a server is connected."""
-        return self.links.get(id, Presence(connected=True, since=START))
+    @property
+    def view(self) -> FleetView:
+        """How all servers are connected."""
+        here = [row["id"] for row in self.tx.rows("SELECT id FROM server")]
+        below = [row["id"] for row in self.tx.rows("SELECT via || '/' || path AS id FROM below_server")]
+        return FleetView({id: self.links.get(id, Presence(connected=True, since=START)) for id in (*here, *below)})
 
     def down(self, server: Server) -> None:
         """A server's link closes now."""
@@ -72,7 +76,7 @@ class Fleet:
     ) -> Policy:
         """Sets a group's policy."""
         layer = Layer(settings, locks, put_back)
-        return self.desk.do(policies.set_policy, account, path, kind, layer, stages, self.present, ANN, self.desk.now)
+        return self.desk.do(policies.set_policy, account, path, kind, layer, stages, self.view, ANN, self.desk.now)
 
     def remove(self, path: str, kind: str = KIND, account: str = ACME) -> None:
         """Ends a group's policy."""
@@ -80,15 +84,15 @@ class Fleet:
 
     def roll_back(self, path: str, to: int = 0, stages: Stages | None = None, kind: str = KIND) -> Policy:
         """Sets a group's policy to what it was."""
-        return self.desk.do(policies.roll_back, ACME, path, kind, to, stages, self.present, ANN, self.desk.now)
+        return self.desk.do(policies.roll_back, ACME, path, kind, to, stages, self.view, ANN, self.desk.now)
 
     def advance(self, revision: int) -> Rollout | None:
         """What the primary decides about a rollout."""
-        return self.desk.do(rollouts.advance, ACME, revision, self.present, self.desk.now)
+        return self.desk.do(rollouts.advance, ACME, revision, self.view, self.desk.now)
 
     def look(self) -> tuple[list[int], int | None]:
         """The revisions of rollouts about which there is something to decide, and when time alone may call for that."""
-        ready, due = rollouts.look(self.tx, lambda _: self.present, self.desk.now)
+        ready, due = rollouts.look(self.tx, {ACME: self.view, BETA: self.view}, self.desk.now)
         return [each.revision for each in ready], due
 
     # --- What there is ------------------------------------------------------------------------------------------------------
@@ -119,14 +123,14 @@ class Fleet:
     def counts(self, path: str = "/", kind: str = KIND) -> Counts:
         """How a policy fares; whoever counts one, and whoever counts all, must come to the same."""
         group = groups.find(self.tx, ACME, path)
-        one = surveys.one(self.tx, ACME, group.id, kind, self.present)
+        one = surveys.one(self.tx, ACME, group.id, kind, self.view)
         assert one is not None
-        every = surveys.everything(self.tx, ACME, self.present)
+        every = surveys.everything(self.tx, ACME, self.view)
         assert next(each for each in every if each.placed.policy == one.placed.policy) == one
         return one.counts
 
     def fares(self, path: str = "/", kind: str = KIND) -> dict[str, model.Fares]:
         """How it fares at each server, by name."""
-        found = surveys.at_servers(self.tx, ACME, groups.find(self.tx, ACME, path).id, kind, self.present)
+        found = surveys.at_servers(self.tx, ACME, groups.find(self.tx, ACME, path).id, kind, self.view)
         assert found is not None
         return {each.target.name: each.fares for each in found}

@@ -13,17 +13,12 @@ from enlist.reasons import Reason
 from enlist.runtime.schedules import Window
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.api_keys import parse
-from enlist_primary.model.rollouts import Presence
+from enlist_primary.model.fleet import EMPTY
 from enlist_primary.model.servers import LIVING, Event, State
 from enlist_primary.operations import api_keys, groups, policies
 from enlist_primary.store import api_keys as key_rows
 from enlist_primary.store import groups as rows
 from tests.primary.operations.desk import ACME, ANN, BETA, DAY, Desk, bring
-
-
-def nobody(_: str) -> Presence:
-    """No server is connected."""
-    return Presence(connected=False, since=None)
 
 
 def ensure(desk: Desk, path: str, account: str = ACME) -> str:
@@ -267,7 +262,7 @@ def test_a_group_s_policies_end_with_it(desk: Desk) -> None:
     group = desk.add_group("A")
     layer = Layer({"servers": ["ntp.acme.example"]})
     for path, kind in (("A", "chrony"), ("A", "nginx"), ("/", "chrony")):
-        desk.do(policies.set_policy, ACME, path, kind, layer, None, nobody, ANN, desk.now)
+        desk.do(policies.set_policy, ACME, path, kind, layer, None, EMPTY, ANN, desk.now)
     head = desk.head()
     with desk.touching_only(ACME):
         desk.remove_group("A")

@@ -6,6 +6,7 @@ import pytest
 
 from enlist.documents import ItemVersion
 from enlist.runtime.schedules import Window
+from enlist_primary.model.fleet import FleetView
 from enlist_primary.model.policies import Policy
 from enlist_primary.model.rollouts import ALL, PATIENCE, Presence, RolloutState, Stages, place
 from enlist_primary.model.servers import Event, Server
@@ -235,11 +236,13 @@ class StagedRun:
         everybody = (self.board.paris, self.board.lyon, self.board.rome)
         self.servers = sorted(everybody, key=lambda server: place(self.run.revision, server.id))
 
-    def present(self, id: str) -> Presence:
-        return Presence(id not in self.board.down, self.run.begun_at - 1 if id not in self.board.down else None)
+    @property
+    def view(self) -> FleetView:
+        up, down = Presence(True, self.run.begun_at - 1), Presence(False, None)
+        return FleetView({each.id: down if each.id in self.board.down else up for each in self.servers})
 
     def advance(self) -> RolloutState | None:
-        after = self.desk.do(rollouts.advance, ACME, self.run.revision, self.present, self.desk.now)
+        after = self.desk.do(rollouts.advance, ACME, self.run.revision, self.view, self.desk.now)
         return after.state if after else None
 
 

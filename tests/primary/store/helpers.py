@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from enlist_primary.model.journal import JournalEntry, genesis
-from enlist_primary.store import accounts, journal
+from enlist_primary.store import accounts, changes, journal
 from enlist_primary.store.database import Row, Transaction, Value
 
 ACME, BETA = "acme.example", "beta.example"
@@ -41,6 +41,11 @@ def decide(tx: Transaction, account: str = ACME) -> int:
     """A decision that changes nothing but the journal."""
     accounts.lock(tx, account)
     return journal.append(tx, account, entry(account))
+
+
+def heads(tx: Transaction) -> dict[str, int]:
+    """How far each account's journal reaches."""
+    return {account: each.head for account, each in changes.positions(tx).items()}
 
 
 def add_server(tx: Transaction, id: str, account: str = ACME) -> None:

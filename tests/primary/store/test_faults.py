@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.store import journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.sqlite import open_sqlite
-from tests.primary.store.helpers import ACME, DEADLINE, add_account, add_server, decide, servers, together, verify
+from tests.primary.store.helpers import ACME, DEADLINE, add_account, add_server, decide, heads, servers, together, verify
 from tests.support.means import need
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,7 +173,7 @@ async def test_a_full_disk_refuses_clearly_and_recovers_when_space_returns(small
         for _ in range(3):
             outcomes = await together(database, *[(ACME, lambda tx, id=id: _register(tx, id)) for id in "abc"])
             assert [_reason(outcome) for outcome in outcomes] == [Reason.STORAGE_FULL] * 3
-        assert await database.read(journal.heads) == {ACME: 1}
+        assert await database.read(heads) == {ACME: 1}
         assert await database.read(servers) == []
         filler.unlink()
         assert await database.write(ACME, _register, "d") == 2

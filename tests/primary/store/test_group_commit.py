@@ -115,7 +115,7 @@ async def test_operations_run_by_account_and_within_an_account_in_the_order_they
 
 
 async def test_nothing_is_delivered_before_the_commit_returned(engine: Engine, commits: GroupCommit) -> None:
-    """Neither a result, nor a refusal, nor the alarm of the feed."""
+    """Neither a result, nor a refusal, nor the alarm of the tail."""
     await commits.write("a", keep("before"))
     engine.committing.clear()
     engine.may_commit.clear()

@@ -12,13 +12,13 @@ from enlist_primary.model.journal import chained, genesis
 from enlist_primary.store import accounts, journal
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.sqlite import SqliteDatabase
-from tests.primary.store.helpers import ACME, BETA, decide, entry, together, verify
+from tests.primary.store.helpers import ACME, BETA, decide, entry, heads, together, verify
 
 
 async def test_entries_are_numbered_from_one_in_each_account(database: SqliteDatabase) -> None:
     calls = [(account, lambda tx, account=account: decide(tx, account)) for account in (BETA, ACME, ACME, BETA, ACME)]
     assert await together(database, *calls) == [1, 1, 2, 2, 3]
-    assert await database.read(journal.heads) == {ACME: 3, BETA: 2}
+    assert await database.read(heads) == {ACME: 3, BETA: 2}
     assert await database.read(verify, ACME) == 3
     assert await database.read(verify, BETA) == 2
 
@@ -67,7 +67,7 @@ async def test_an_unknown_account_is_refused(database: SqliteDatabase, operation
 async def test_an_entry_goes_into_no_other_account_s_journal(database: SqliteDatabase) -> None:
     with pytest.raises(ValueError, match="does not belong"):
         await database.write(BETA, journal.append, BETA, entry(ACME))
-    assert await database.read(journal.heads) == {ACME: 0, BETA: 0}
+    assert await database.read(heads) == {ACME: 0, BETA: 0}
 
 
 async def test_a_long_journal_is_verified_to_its_end(database: SqliteDatabase) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.store import accounts, journal
+from enlist_primary.store import accounts
 from enlist_primary.store import servers as server_rows
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.schema import STEPS, Step
 from enlist_primary.store.sqlite import Readers, SqliteDatabase, open_sqlite
-from tests.primary.store.helpers import ACME, DEADLINE, add_server, decide, servers, together, verify
+from tests.primary.store.helpers import ACME, DEADLINE, add_server, decide, heads, servers, together, verify
 
 
 async def _refusal(path: Path, *, create: bool = False, steps: tuple[Step, ...] = STEPS) -> Refused:
@@ -73,7 +73,7 @@ async def test_a_missing_file_is_not_made_by_accident(folder: Path) -> None:
 async def test_an_existing_database_is_not_made_again(path: Path) -> None:
     assert (await _refusal(path, create=True)).reason is Reason.ALREADY_EXISTS
     async with open_sqlite(path) as database:
-        assert await database.read(journal.heads)
+        assert await database.read(heads)
 
 
 async def test_a_path_with_signs_that_mean_something_in_a_url_is_a_path(folder: Path) -> None:
@@ -261,7 +261,7 @@ async def test_a_page_damaged_later_is_found_by_a_read_and_stops_everything(path
         with pytest.raises(Refused):
             await database.write(ACME, decide)
         with pytest.raises(Refused):
-            await database.read(journal.heads)
+            await database.read(heads)
 
 
 async def test_a_lock_held_by_another_process_refuses_and_life_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
