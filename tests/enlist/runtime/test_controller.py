@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ class Record:
         return [when for each, when in self.begun if each == key]
 
 
-async def running(controller: Controller[str], seconds: float, steps: Callable[[], Awaitable[None]] | None = None) -> None:
+async def running(controller: Controller[Any], seconds: float, steps: Callable[[], Awaitable[None]] | None = None) -> None:
     task = asyncio.create_task(controller.run())
     if steps is not None:
         await steps()
@@ -153,6 +155,45 @@ def test_pace_gathers_what_is_marked_in_a_row() -> None:
     assert virtual_time.run(main()) == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
+def test_key_rests_after_a_call_that_took_long() -> None:
+    async def main() -> list[float]:
+        record = Record()
+
+        async def work(key: str) -> Again:
+            record.note(key)
+            await asyncio.sleep(2)
+            return 0.0
+
+        controller = Controller[str]("test", each(work), rest_after=lambda took: 3 * took)
+        controller.mark("a")
+        await running(controller, 20)
+        return record.times("a")
+
+    assert virtual_time.run(main()) == [0.0, 8.0, 16.0]
+
+
+def test_failure_that_cannot_be_reported_leaves_every_key_reconciled() -> None:
+    async def main() -> Record:
+        record = Record()
+
+        async def work(key: str) -> Again:
+            record.note(key)
+            raise ValueError
+
+        def fail(key: str, error: Exception) -> None:
+            raise RuntimeError
+
+        backoff = Backoff(1.0, 1.0)
+        controller = Controller[str]("test", each(work), batch=2, backoff=backoff, on_failure=fail, chance=lambda: 1.0)
+        controller.mark("a")
+        controller.mark("b")
+        await running(controller, 2.5)
+        return record
+
+    record = virtual_time.run(main())
+    assert record.times("a") == record.times("b") == [0.0, 1.0, 2.0]
+
+
 def test_key_never_runs_beside_itself() -> None:
     async def main() -> int:
         most = running_now = 0
@@ -254,6 +295,30 @@ def test_cancelled_controller_leaves_no_task() -> None:
         return ended and len(asyncio.all_tasks()) == 1
 
     assert virtual_time.run(main())
+
+
+class Account:
+    """A key that comes once and never again."""
+
+
+def test_keys_that_never_come_again_are_forgotten() -> None:
+    alive: weakref.WeakSet[Account] = weakref.WeakSet()
+
+    async def main() -> None:
+        controller = Controller[Account]("test", each(lambda _: asyncio.sleep(0)), pace=1.0)
+
+        async def steps() -> None:
+            for _ in range(1000):
+                key = Account()
+                alive.add(key)
+                controller.mark(key)
+                del key
+                await asyncio.sleep(0.1)
+
+        await running(controller, 5, steps)
+        assert len(alive) < 200
+
+    virtual_time.run(main())
 
 
 @given(st.integers(1, 2000), st.floats(0, 1, exclude_max=True))
