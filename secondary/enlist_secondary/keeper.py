@@ -14,6 +14,7 @@ from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime import memory
 from enlist.runtime.logs import Log
+from enlist.transport.dialer import Dialer
 from enlist.v1.registration_pb2 import Enrolment
 from enlist_secondary import api_key, dialling, state
 from enlist_secondary.backoff import Backoff, persevere
@@ -60,9 +61,16 @@ def renewal_due(certificate: x509.Certificate, chance: float) -> float:
 class Keeper:
     """One enrolment, kept up until it is cancelled or the primary has said a final no."""
 
-    def __init__(self, config: SecondaryConfig, now: Clock = time.time, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        config: SecondaryConfig,
+        dialer: Dialer,
+        now: Clock = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         """`now` gives Unix seconds, `chance` numbers from 0 up to 1."""
         self._config = config
+        self._dialer = dialer
         self._now = now
         self._chance = chance
         self._backoff = Backoff(chance)
@@ -90,16 +98,16 @@ class Keeper:
         state.change(self._config.folder, lambda known: known.failed(refused, int(self._now())))
 
     async def _certified(self) -> None:
-        mine = await prepare(self._config, self._now)
+        mine = await prepare(self._dialer, self._config, self._now)
         if not mine.usable(int(self._now())):
-            await resume(self._config, mine, self._now, _settle)
+            await resume(self._dialer, self._config, mine, self._now, _settle)
 
     async def _attempt(self) -> NoReturn:
         """From wherever things stand to a link, and on over whatever the primary decides; raises what else comes between."""
-        mine = await prepare(self._config, self._now)
+        mine = await prepare(self._dialer, self._config, self._now)
         self._begin_work(mine)
         if not mine.usable(int(self._now())):
-            mine = await resume(self._config, mine, self._now, _settle)
+            mine = await resume(self._dialer, self._config, mine, self._now, _settle)
         api_key.erase(self._config.folder)  # a crash may have come between certificate and erasure
         self._begin_work(mine)
         while True:
@@ -110,7 +118,7 @@ class Keeper:
                     raise
                 _LOG.warning("no link", primary=self._config.primary, reason=refused.reason, problem=refused.message)
             asked = time.monotonic()
-            mine = await resume(self._config, mine, self._now, _settle)
+            mine = await resume(self._dialer, self._config, mine, self._now, _settle)
             if time.monotonic() - asked < CONTRADICTION:
                 await asyncio.sleep(self._backoff.next())
 
@@ -130,13 +138,13 @@ class Keeper:
     async def _link(self, mine: Identity) -> NoReturn:
         """Opens the link and stays; raises why it did not open, or why it ended."""
         assert self._work is not None, "a server that holds a certificate has begun its work"
-        link = await dialling.connect(self._config, mine, self._now, self._work)
+        link = await dialling.connect(self._dialer, self._config, mine, self._now, self._work)
         memory.give_back()
         opened = time.monotonic()
         try:
             while True:
                 mine = await self._until_renewed(link, mine)
-                before, link = link, await dialling.connect(self._config, mine, self._now, self._work)
+                before, link = link, await dialling.connect(self._dialer, self._config, mine, self._now, self._work)
                 await before.close()
         finally:
             state.change(self._config.folder, lambda known: known.unlinked(int(self._now())))

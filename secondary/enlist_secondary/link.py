@@ -9,7 +9,6 @@ from typing import Any
 import grpc.aio
 
 from enlist import channel
-from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc, trust_pb2, trust_pb2_grpc
@@ -57,14 +56,12 @@ class Link:
         await self._channel.close()
 
 
-async def open_link(
-    address: Address, pin: channel.Pin, identity: channel.ClientIdentity, hello: pb.Hello, work: Work | None
-) -> Link:
-    """Dials the SSL port, says hello and waits to be welcomed. Refuses with the primary's reason, UNREACHABLE or TIMED_OUT.
+async def open_link(dialled: grpc.aio.Channel, hello: pb.Hello, work: Work | None) -> Link:
+    """Says hello over a channel to the SSL port and waits to be welcomed. From now on the link closes the channel.
 
-    Without `work`, what the primary wants here is passed over: whoever opens such a link only tries whether one can be opened.
+    Refuses with the primary's reason, UNREACHABLE or TIMED_OUT. Without `work`, what the primary wants here is passed over: such a
+    link is opened only to see that it can be.
     """
-    dialled = channel.dial(address, pin, identity)
     try:
         call: _Call = hierarchy_pb2_grpc.HierarchyServiceStub(dialled).Connect()
         async with asyncio.timeout(channel.RPC_TIMEOUT):

@@ -73,8 +73,6 @@ class State:
     met_at: str = ""
     """The configured address at which the primary last described itself: name and SSL port were learnt there."""
     ssl_port: int = 0
-    ssl_pin: str = ""
-    """The certificate last verified at the SSL port, PEM."""
     connected: bool = False
     """Whether the link is open; means something only while the daemon runs."""
     connected_at: int | None = None

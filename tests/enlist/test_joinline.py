@@ -19,9 +19,7 @@ def test_a_join_line_is_read_as_it_was_printed(host: str) -> None:
     assert joinline.parse(str(line)) == line
 
 
-@pytest.mark.parametrize(
-    ("typed", "host"), [("Primary.example.", "primary.example"), ("bücher.example", "xn--bcher-kva.example")]
-)
+@pytest.mark.parametrize(("typed", "host"), [("Primary.example.", "primary.example"), ("bücher.example", "xn--bcher-kva.example")])
 def test_a_join_line_may_hold_any_form_of_a_name(typed: str, host: str) -> None:
     line = str(LINE).replace("primary.example", typed)
     assert joinline.parse(line).address == Address(host, 13299)
