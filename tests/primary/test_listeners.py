@@ -21,17 +21,17 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from enlist import certificates
+from enlist import certificates, joinline
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
-from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2
+from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary import app
 from enlist_primary.config import Certificates, Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.rpc import listeners
 from tests.support.dialling import dial, served
-from tests.support.inprocess import Asker, Running, Stubs, running_primary, serving
+from tests.support.inprocess import ACCOUNT, Asker, Running, Stubs, running_primary, serving
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -253,6 +253,18 @@ async def test_an_address_that_is_not_this_machine_s_is_named(folder: DataFolder
     refused = await refused_to_serve(folder, configured(listen="192.0.2.1"))
     assert refused.reason is Reason.CONFIG_INVALID
     assert "192.0.2.1" in refused.message
+
+
+async def test_advertised_names_have_one_form_in_certificates_and_join_lines(tmp_path: Path) -> None:
+    advertise = ("Primary.Example.", "bücher.example")
+    async with running_primary(tmp_path, advertise=advertise) as running:
+        leaf = certificates.load(await served(running.api))
+        names = certificates.extension(leaf, x509.SubjectAlternativeName)
+        assert names is not None
+        assert names.get_values_for_type(x509.DNSName)[1:] == ["primary.example", "xn--bcher-kva.example"]
+        request = trust_pb2.InviteServersRequest(parent=f"accounts/{ACCOUNT}", invitees=[trust_pb2.Invitee()])
+        (invitation,) = (await running.admin.trust.InviteServers(request)).invitations
+        assert joinline.parse(invitation.join_line).address.host == "primary.example"
 
 
 async def test_an_ipv6_address_is_listened_at(folder: DataFolder) -> None:
