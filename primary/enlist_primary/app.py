@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
-from enlist import certificates
+from enlist import certificates, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
 from enlist.runtime import files, sockets
@@ -215,8 +215,9 @@ class Primary:
 
     async def _listen(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         config, ports = self.context.config, self.context.ports
-        ports.ssl = await listeners.bind(server, config.listen, config.ssl_port, "SSL port", self._ssl.credentials)
-        ports.api = await listeners.bind(server, config.listen, config.api_port, "API port", self._api.credentials)
+        host = names.host(config.listen)
+        ports.ssl = await listeners.bind(server, host, config.ssl_port, "SSL port", self._ssl.credentials)
+        ports.api = await listeners.bind(server, host, config.api_port, "API port", self._api.credentials)
         files.make_folder(self._folder.sockets)
         files.remove(self._folder.admin_socket)  # left by a process that was killed; the folder's lock is ours
         server.add_insecure_port(stack.enter_context(sockets.target(self._folder.admin_socket)))
@@ -326,5 +327,5 @@ def _add_reflection(server: grpc.aio.Server) -> None:
 def _addresses(config: Config) -> tuple[str, ...]:
     """What the primary goes by: what it advertises, else where it listens, else this machine's name."""
     if config.advertise:
-        return config.advertise
-    return (socket.gethostname(),) if config.listen in EVERY_ADDRESS else (config.listen,)
+        return tuple(map(names.host, config.advertise))
+    return (socket.gethostname(),) if config.listen in EVERY_ADDRESS else (names.host(config.listen),)
