@@ -39,12 +39,36 @@ class Link:
     wanted: Desired = NOTHING
     remnants: Mapping[str, Word] = field(default_factory=dict)
     """What the server could not end of policies that reached it before, by kind."""
+    refusal: str = ""
+    """Why the server refuses what is wanted, for people; empty while it does not."""
     deliver: Callable[[Desired, SetVersion], None] | None = None
-    """Puts a set in line; one that waits there already is replaced."""
-    look_up: Callable[[], None] | None = None
-    """Something above this primary changed: it shall be handed down."""
+    """Something else is wanted at the server."""
+    on_ancestors: Callable[[], None] | None = None
+    """Something above this primary changed: it is handed down."""
     reconsider: Callable[[], None] | None = None
-    """Something was decided about the server: a primary on its host may stand below now, or may no more."""
+    """Something was decided about the server: whether a primary on its host may stand below may have changed."""
+    settle: Callable[[str, str], None] | None = None
+    """The outcome of a run at a path below the server (empty: at itself) has arrived at the primary that ordered it."""
+
+    def attach(
+        self,
+        deliver: Callable[[Desired, SetVersion], None],
+        on_ancestors: Callable[[], None],
+        reconsider: Callable[[], None],
+        settle: Callable[[str, str], None],
+    ) -> None:
+        """The link has its place: from now on it hears of changes."""
+        self.deliver, self.on_ancestors = deliver, on_ancestors
+        self.reconsider, self.settle = reconsider, settle
+
+    def detach(self) -> None:
+        """The link hears of nothing any more."""
+        self.deliver = self.on_ancestors = self.reconsider = self.settle = None
+
+    @property
+    def attached(self) -> bool:
+        """Whether the link hears of changes."""
+        return self.deliver is not None
 
     def end(self, refused: Refused) -> None:
         """Ends the link, once: from here on nothing more is read or recorded for it."""
@@ -113,8 +137,8 @@ class Hub:
         """Something above this primary changed: every link hands it down."""
         for account in list(self._links):
             for link in self.of(account):
-                if link.look_up is not None:
-                    link.look_up()
+                if link.on_ancestors is not None:
+                    link.on_ancestors()
 
     def connected(self, account: str, id: str) -> bool:
         """Whether the server's link is open now."""
