@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from scripts.benchmarks.measuring import Rounds
 from scripts.benchmarks.report import Figure, ratio
-from tests.support.network import LinkedPair, Namespace, can_make_namespaces, line
+from tests.support.network import LinkedPair, can_make_namespaces, line, own_time
 from tests.support.waiting import wait_for
 
 TARGET = 1.3
@@ -22,23 +21,8 @@ RATE, LATENCY = "64kbit", "400ms"
 LARGE, SMALL = "large", "small"
 OVERHEAD = 1024
 """Bytes of the document that are not its text: it may have 1 MiB in all."""
-PORT = 5000
 PATIENCE = 4.0
 """How many times the floor's time is waited for at most."""
-_RECEIVES = f"""
-import socket
-with socket.create_server(("0.0.0.0", {PORT})) as server:
-    print(flush=True)
-    connection, _ = server.accept()
-    with connection:
-        while connection.recv(65536):
-            pass
-"""
-_SENDS = f"""
-import socket, sys
-with socket.create_connection((sys.argv[1], {PORT})) as connection:
-    connection.sendall(bytes(int(sys.argv[2])))
-"""
 
 
 async def measure(quick: bool) -> list[Figure]:
@@ -56,25 +40,13 @@ def _measure(size: int) -> list[Figure]:
         pair = LinkedPair(folder, ends, (LARGE, SMALL), stack)
         for end in ends:
             end.slow(RATE, LATENCY)
-        bare = _bare(*ends, size)
+        bare = own_time(*ends, size)
         pair.connect()
         link = pair.server["connected_changed"]
         large, small = _policies(pair, size, bare)
         lost = "" if pair.server["connected_changed"] == link else "THE LINK WAS LOST; "
     note = f"{lost}{size} bytes; set when it was on its way, a policy of 1 KB was in force after {small:.1f} s"
     return [ratio("policy over 64 kbit/s", "s", Rounds([large], [bare]), TARGET, note)]
-
-
-def _bare(near: Namespace, far: Namespace, size: int) -> float:
-    """Seconds until as many bytes have arrived over TCP."""
-    receives = far.command(sys.executable, "-c", _RECEIVES)
-    with subprocess.Popen(receives, stdout=subprocess.PIPE) as receiver:
-        assert receiver.stdout is not None, "it is a pipe"
-        receiver.stdout.readline()
-        begin = time.perf_counter()
-        subprocess.run(near.command(sys.executable, "-c", _SENDS, far.address, str(size)), check=True)
-        receiver.wait()
-        return time.perf_counter() - begin
 
 
 def _policies(pair: LinkedPair, size: int, bare: float) -> tuple[float, float]:

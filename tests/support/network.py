@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,23 @@ from tests.support.waiting import wait_for
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 ACCOUNT = "acme.example"
 _DEVICE = "line"
+_PORT = 5000
+_RECEIVES = f"""
+import socket, time
+with socket.create_server(("0.0.0.0", {_PORT})) as server:
+    print(flush=True)
+    connection, _ = server.accept()
+    begin = time.monotonic()
+    with connection:
+        while connection.recv(65536):
+            pass
+    print(time.monotonic() - begin)
+"""
+_SENDS = f"""
+import socket, sys
+with socket.create_connection((sys.argv[1], {_PORT})) as connection:
+    connection.sendall(bytes(int(sys.argv[2])))
+"""
 _numbers = count(1)
 
 
@@ -78,6 +96,16 @@ def line() -> Iterator[tuple[Namespace, Namespace]]:
             for device in ("lo", _DEVICE):
                 _do("ip", "-n", end.name, "link", "set", device, "up")
         yield ends
+
+
+def own_time(near: Namespace, far: Namespace, size: int) -> float:
+    """Seconds that the line itself needs for so many bytes, over a bare TCP connection, until the last one has arrived."""
+    receives = far.command(sys.executable, "-c", _RECEIVES)
+    with subprocess.Popen(receives, stdout=subprocess.PIPE) as receiver:
+        assert receiver.stdout is not None, "it is a pipe"
+        receiver.stdout.readline()
+        subprocess.run(near.command(sys.executable, "-c", _SENDS, far.address, str(size)), check=True)
+        return float(receiver.stdout.readline())
 
 
 class LinkedPair:
