@@ -23,7 +23,8 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Processes are started while gRPC is at work here; they only execute another program, so it has nothing to save for them.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    # A soak that is told to end takes its processes with it.
+    # A soak that is told to end takes its processes with it, also one that a shell started in the background, without Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     plan = Plan(arguments.seed, arguments.seconds, arguments.leaves, arguments.direct, arguments.settle, arguments.pause)
     print(f"seed {plan.seed}", flush=True)
