@@ -135,7 +135,11 @@ class Documents:
     def _load(self, origin: Origin) -> None:
         kept: DesiredSet | None = None
         try:
-            kept = documents.verify(pb.SignedSet.FromString(files.read(self._path(origin.primary_id))), origin)
+            found = _verified(pb.SignedSet.FromString(files.read(self._path(origin.primary_id))), origin)
+            if found.place != origin.place:  # of a step, or of an own id, that was replaced before this file was
+                self._strangers.add(found.origin)
+                return
+            kept = found
             for digest in _digests(kept):
                 self._read_body(digest)
             self._sets[origin.primary_id] = kept
@@ -332,6 +336,12 @@ def _held(kept: DesiredSet) -> pb.Held:
         digests=sorted(_digests(kept)),
         target=kept.target,
     )
+
+
+def _verified(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
+    """A set of this origin, whoever it is made out for."""
+    said = pb.DesiredSet.FromString(signed.desired_set)
+    return documents.verify(signed, Origin(origin.public_key, said.account, said.target))
 
 
 def _digests(kept: DesiredSet) -> frozenset[bytes]:
