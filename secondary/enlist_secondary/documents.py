@@ -339,7 +339,7 @@ def _held(kept: DesiredSet) -> pb.Held:
 
 
 def _verified(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
-    """A set of this origin, whoever it is made out for."""
+    """A set of this origin, for any server."""
     said = pb.DesiredSet.FromString(signed.desired_set)
     return documents.verify(signed, Origin(origin.public_key, said.account, said.target))
 

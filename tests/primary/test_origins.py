@@ -18,7 +18,7 @@ from tests.support.inprocess import Running, refused_by
 
 
 async def left(own: Context) -> Above:
-    """A primary that was above once, and is above no more."""
+    """A primary that was above once."""
     above = await stand_under(own)
     authority = certificates.der(above.signer.authority.certificate)
     await own.upper.join(authority, above.name, UpperState.GONE, own.now())

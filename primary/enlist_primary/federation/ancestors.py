@@ -37,7 +37,7 @@ class Upper:
         self._database = database
         self._signer = signer
         self.snapshot = AncestrySnapshot()
-        """What is above now; whoever reads more than one thing of it takes it once."""
+        """What is above now. A reader of several of its parts takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
         self._changed: asyncio.Future[None] | None = None
         self.cleared = asyncio.Event()

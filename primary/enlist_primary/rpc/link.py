@@ -249,7 +249,7 @@ class _Body:
         held = self._held.items()
         own = self._own.signer.authority.primary_id
         gone = [origin for origin, (*_, target) in held if origin != own and above.get(origin) != target]
-        for origin in gone:  # the server forgets the sets and bodies of whoever does not stand above, or by another step
+        for origin in gone:  # the server forgets the sets and bodies of origins and steps that are not above any more
             del self._held[origin]
             self._has.pop(origin, None)
         if upper.message != self._ancestry or gone:
