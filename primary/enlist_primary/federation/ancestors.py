@@ -48,7 +48,7 @@ class Upper:
         self._publish = publish
         self._clock = clock
         self.snapshot = AncestrySnapshot()
-        """What is above now; whoever reads more than one thing of it takes it once."""
+        """What is above now. A reader of several of its parts takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
         self.cleared = asyncio.Event()
         """Set when somebody clears what is remembered, and then replaced: what was refused before has to be said again."""

@@ -39,7 +39,7 @@ class AncestrySnapshot:
     kept: Mapping[str, Kept] = field(default_factory=dict)
     """Their sets, by primary id."""
     late: Mapping[tuple[str, str], None] = field(default_factory=dict)
-    """Runs that they want no more."""
+    """Runs that they do not want any more."""
     version: int = 0
 
     @cached_property
