@@ -53,6 +53,11 @@ class AncestrySnapshot:
         return [self.kept[each] for each in reversed(list(self.origins)) if each in self.kept]
 
     @cached_property
+    def digests(self) -> frozenset[bytes]:
+        """The bodies of these sets."""
+        return frozenset[bytes]().union(*(kept.desired.digests for kept in self.kept.values()))
+
+    @cached_property
     def items(self) -> frozenset[tuple[str, str]]:
         """What servers below may speak of because of the primaries above; see `ancestors.Upper.items`."""
         return frozenset(self.late).union(*(kept.desired.subjects for kept in self.kept.values()))

@@ -39,6 +39,8 @@ class Link:
     wanted: Desired = NOTHING
     remnants: Mapping[str, Word] = field(default_factory=dict)
     """What the server could not end of policies that reached it before, by kind."""
+    runs: frozenset[tuple[str, str]] = frozenset()
+    """The runs of tasks in the set that the server last acknowledged, by kind and id."""
     refusal: str = ""
     """Why the server refuses what is wanted, for people; empty while it does not."""
     deliver: Callable[[Desired, SetVersion], None] | None = None
@@ -124,6 +126,10 @@ class Hub:
     def find(self, account: str, id: str) -> Link | None:
         """The server's open link."""
         return self._links.get(account, {}).get(id)
+
+    def by_id(self, id: str) -> Link | None:
+        """The open link of a server whose account is not known: ids are random, and not given twice."""
+        return next((links[id] for links in self._links.values() if id in links), None)
 
     def populated(self, account: str) -> bool:
         """Whether any server of the account holds a link."""

@@ -11,6 +11,7 @@ from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import server_pb2, trust_pb2_grpc
 from enlist.v1 import trust_pb2 as pb
+from enlist_primary.links.link import still_trusted
 from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts, api_keys
 from enlist_primary.model.levels import Bequest
@@ -20,7 +21,6 @@ from enlist_primary.operations import enrolment, servers
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.hierarchy import server_of
-from enlist_primary.links.link import still_trusted
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
 

@@ -44,6 +44,23 @@ def one(_: object) -> int:
     return 1
 
 
+class Countdown:
+    """Calls `written` once it was called itself once, and once more for each value that is expected."""
+
+    def __init__(self, written: Written | None) -> None:
+        self._left = 1
+        self._written = written
+
+    def expect(self) -> None:
+        """One more value is to be written."""
+        self._left += 1
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left == 0 and self._written is not None:
+            self._written()
+
+
 class WriteBehind(Generic[K, V]):
     """The last value of each key, bounded. Values are absolute: writing one twice changes nothing.
 
