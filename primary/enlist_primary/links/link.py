@@ -57,8 +57,11 @@ _NEVER = SetVersion(0, 0)
 
 
 class Peer(NamedTuple):
-    """The trusted server that opened a stream: the key of the certificate it showed (SubjectPublicKeyInfo, DER), the address it comes
-    from, and when the certificate ends, Unix seconds."""
+    """The trusted server that opened a stream.
+
+    `public_key` is that of the certificate it showed (SubjectPublicKeyInfo, DER), `source` the address it comes from;
+    `certificate_ends` is in Unix seconds.
+    """
 
     standing: Standing
     public_key: bytes
@@ -192,7 +195,7 @@ class _Body:
 
     async def _welcome(self) -> None:
         own, link = self._own, self._link
-        # Read once the registry holds the link: of a decision made before, this read knows; of one made later, the link will be told.
+        # Read once the registry holds the link: this read knows of a decision made before, and the link is told of one made later.
         placed = await own.publisher.placed(self._peer.standing, still_trusted)
         row = placed.row
         link.group_id, link.number, link.wanted = row.group_id, placed.version.number, placed.desired

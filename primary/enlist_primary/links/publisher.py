@@ -190,7 +190,7 @@ class Desires:
     # --- What travels -------------------------------------------------------------------------------------------------------------
 
     async def piece(self, account: str, digest: bytes, offset: int, large: bytes | None = None) -> Piece | None:
-        """A piece of a body as it travels; `large` is a set that travels as a body does. None where there is no such body any more."""
+        """A piece of a body as it travels; None where the body is gone. `large` is a set that travels as a body does."""
         prepared = _prepared(digest, large) if large is not None else await self._body(account, digest)
         if prepared is None:
             return None
