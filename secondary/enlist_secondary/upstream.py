@@ -74,6 +74,7 @@ class Upstream:
         self._whole = False
         self._before: set[str] = set()  # servers that it named before it began anew, until it has named all
         self._unknown_since: int | None = int(now())
+        self._unacknowledged: list[int] = []  # its messages that were taken over and are not acknowledged yet
         # What the primary above said.
         self._cross_certificate = b""
         self._certified = False  # over this link
@@ -186,6 +187,7 @@ class Upstream:
                 await self._converse(call)
 
     async def _converse(self, call: _Call) -> None:
+        self._unacknowledged.clear()
         tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._hear(call)), asyncio.create_task(self._tell(call))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -217,6 +219,9 @@ class Upstream:
                     self._begin_anew()
                     first = False
                 self._take_below(message.below)
+                if message.below.sequence:
+                    self._unacknowledged.append(message.below.sequence)
+                    self._wake.set()
             self._nudge()
 
     def _begin_anew(self) -> None:
@@ -247,6 +252,8 @@ class Upstream:
         handed: dict[str, document_pb2.Held] = {}
         while True:
             self._wake.clear()
+            while self._unacknowledged:
+                await call.write(upstream_pb2.FromDaemon(ack=pb.Ack(sequence=self._unacknowledged.pop(0))))
             if told != self._upper:
                 told = upstream_pb2.Upper()
                 told.CopyFrom(self._upper)

@@ -35,7 +35,7 @@ DECIDED = (
 """The tables that hold decisions and what follows from them; the others hold what was seen."""
 
 LOGGERS = (
-    *("primary", "rpc", "link", "feed", "observations", "reports", "rollouts", "scheduler", "below", "upper", "upstream"),
+    *("primary", "rpc", "link", "feed", "ingest", "controller", "rollouts", "scheduler", "upper", "upstream"),
     "enlist.secondary",
 )
 

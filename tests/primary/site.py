@@ -70,7 +70,7 @@ class Site:
         """The server says how what it shall have fares."""
         own, meant = self.running.primary.context, await self.meant(name)
         running = meant if state == "applied" else ()
-        own.reports.take(ACCOUNT, Word(self.ids[name], f"policy/{KIND}", "", state, own.now(), message, meant, running))
+        own.reports.put(ACCOUNT, Word(self.ids[name], f"policy/{KIND}", "", state, own.now(), message, meant, running))
 
     # --- Policies -----------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.controllers.rollouts import Rollouts
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reach
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.rollouts import Presence, Rollout, RolloutState, Stages, begin
 from enlist_primary.operations import rollouts
@@ -31,9 +31,9 @@ class NoDatabase:
     """Nothing here is written."""
 
 
-def nothing_below(database: Any = None) -> Below:
+def nothing_below(database: Any = None) -> Descendants:
     """No middle server."""
-    return Below(database, Reports(database), "")
+    return Descendants(database, StatusReports(database), "")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 from enlist.reasons import Reason, Refused
 from enlist_primary.controllers import tasks as module
 from enlist_primary.controllers.tasks import LONGEST_SLEEP, RETRY_SECONDS, Scheduler, scene
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reach
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.registry import Hub
 from enlist_primary.operations import tasks
 from enlist_primary.operations.tasks import Scene
@@ -162,7 +162,7 @@ async def test_the_time_of_the_next_task_wakes_it_by_itself() -> None:
 async def test_the_scene_is_what_is_seen_now() -> None:
     hub, observations = Hub(), Observations(None)  # type: ignore[arg-type]  # nothing is written
     nobody: Any = None  # nothing is written
-    reach = Reach(hub, observations, Below(nobody, Reports(nobody), ""), NOW)
+    reach = Reach(hub, observations, Descendants(nobody, StatusReports(nobody), ""), NOW)
     seen = scene(reach, ACME)
     assert (seen.connected("one"), seen.kinds("one")) == (False, None)
     hub.open(ACME, "one", NOW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.levels import BelowServer
@@ -14,7 +14,7 @@ from enlist_primary.model.rollouts import Presence, Present
 class Reach:
     """How the servers of an account are connected."""
 
-    def __init__(self, hub: Hub, observations: Observations, below: Below, started: int) -> None:
+    def __init__(self, hub: Hub, observations: Observations, below: Descendants, started: int) -> None:
         self._hub = hub
         self._observations = observations
         self._below = below

@@ -25,7 +25,10 @@ class Batch(NamedTuple, Generic[K, V]):
 
 
 class OutboxCursor(Generic[K, V]):
-    """What one link has still to say, and what it said that is not acknowledged yet. Only `LinkOutbox.open` makes one."""
+    """What one link has still to say, and what it said that is not acknowledged yet.
+
+    `LinkOutbox.open` makes one over the values that it keeps; where they are kept elsewhere, `open_cursor` makes one without.
+    """
 
     def __init__(self, pending: WriteBehind[K, V], acknowledged: Acknowledged[K, V]) -> None:
         self._pending = pending
@@ -41,6 +44,11 @@ class OutboxCursor(Generic[K, V]):
     def ready(self) -> bool:
         """Whether there is something to say now."""
         return self._pending.ready and len(self._in_flight) < WINDOW
+
+    @property
+    def stalled(self) -> bool:
+        """Whether there is something to say, but first an acknowledgement must come."""
+        return self._pending.ready and len(self._in_flight) >= WINDOW
 
     def take(self, limit: int, weight: int) -> Batch[K, V] | None:
         """What goes into the next message: at most `limit` values that weigh at most `weight`; None if there is nothing to say."""
@@ -68,6 +76,11 @@ class OutboxCursor(Generic[K, V]):
             return False
         self._pending.nack(taken)
         return True
+
+
+def open_cursor() -> OutboxCursor[K, V]:
+    """The cursor of a link whose owner keeps the values, and puts here what there is to say."""
+    return OutboxCursor(WriteBehind(_UNBOUNDED), lambda _key, _value: None)
 
 
 class LinkOutbox(Generic[K, V]):

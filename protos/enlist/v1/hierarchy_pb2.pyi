@@ -193,8 +193,13 @@ class Below(_message.Message):
     SERVERS_FIELD_NUMBER: _builtins.int
     GONE_FIELD_NUMBER: _builtins.int
     UNKNOWN_SINCE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     whole: _builtins.bool
     """Whether these are all there are; else the others are as they were."""
+    sequence: _builtins.int
+    """What the receiver acknowledges once it has taken this message and those before it, counted from 1 on each stream; 0 if more
+    messages follow that are acknowledged together with this one.
+    """
     @_builtins.property
     def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BelowServer]:
         """Each replaces what was said before under the same path."""
@@ -214,14 +219,43 @@ class Below(_message.Message):
         servers: _abc.Iterable[Global___BelowServer] | None = ...,
         gone: _abc.Iterable[_builtins.str] | None = ...,
         unknown_since: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["unknown_since", b"unknown_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "servers", b"servers", "unknown_since", b"unknown_since", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "sequence", b"sequence", "servers", b"servers", "unknown_since", b"unknown_since", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Below: _TypeAlias = Below  # noqa: Y015
+
+@_typing.final
+class Ack(_message.Message):
+    """Answers a message that carries a sequence number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The number of that message on this stream."""
+    refused: _builtins.bool
+    """False: the receiver has written it down (or, between levels, holds it in memory). True: it has no room; say it again with the
+    next link.
+    """
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        refused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ack: _TypeAlias = Ack  # noqa: Y015
 
 @_typing.final
 class BelowServer(_message.Message):

@@ -27,7 +27,7 @@ from enlist.v1 import hierarchy_pb2 as enlist_dot_v1_dot_hierarchy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65nlist/v1/upstream.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x19\x65nlist/v1/hierarchy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x01\n\nFromDaemon\x12\x1f\n\x05upper\x18\x01 \x01(\x0b\x32\x10.enlist.v1.Upper\x12*\n\x08\x61ncestry\x18\x02 \x01(\x0b\x32\x13.enlist.v1.AncestryH\x00\x88\x01\x01\x12%\n\x07\x64\x65sired\x18\x03 \x01(\x0b\x32\x14.enlist.v1.SignedSet\x12\x0e\n\x06\x62odies\x18\x04 \x03(\x0c\x42\x0b\n\t_ancestry\"\xbf\x01\n\x05Upper\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07\x62\x65quest\x18\x05 \x01(\x0e\x32\x18.enlist.v1.AncestorState\x12\x0f\n\x07refusal\x18\x06 \x01(\t\"\x93\x01\n\x08ToDaemon\x12&\n\x05lower\x18\x01 \x01(\x0b\x32\x17.enlist.v1.LowerPrimary\x12\x1f\n\x05\x62\x65low\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Below\x12\x1d\n\x04held\x18\x03 \x03(\x0b\x32\x0f.enlist.v1.Held\x12\x1f\n\x05heard\x18\x04 \x01(\x0b\x32\x10.enlist.v1.Upper2K\n\x0fUpstreamService\x12\x38\n\x06\x41ttach\x12\x15.enlist.v1.FromDaemon\x1a\x13.enlist.v1.ToDaemon(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65nlist/v1/upstream.proto\x12\tenlist.v1\x1a\x18\x65nlist/v1/document.proto\x1a\x19\x65nlist/v1/hierarchy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x01\n\nFromDaemon\x12\x1f\n\x05upper\x18\x01 \x01(\x0b\x32\x10.enlist.v1.Upper\x12*\n\x08\x61ncestry\x18\x02 \x01(\x0b\x32\x13.enlist.v1.AncestryH\x00\x88\x01\x01\x12%\n\x07\x64\x65sired\x18\x03 \x01(\x0b\x32\x14.enlist.v1.SignedSet\x12\x0e\n\x06\x62odies\x18\x04 \x03(\x0c\x12\x1b\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x0e.enlist.v1.AckB\x0b\n\t_ancestry\"\xbf\x01\n\x05Upper\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07\x62\x65quest\x18\x05 \x01(\x0e\x32\x18.enlist.v1.AncestorState\x12\x0f\n\x07refusal\x18\x06 \x01(\t\"\x93\x01\n\x08ToDaemon\x12&\n\x05lower\x18\x01 \x01(\x0b\x32\x17.enlist.v1.LowerPrimary\x12\x1f\n\x05\x62\x65low\x18\x02 \x01(\x0b\x32\x10.enlist.v1.Below\x12\x1d\n\x04held\x18\x03 \x03(\x0b\x32\x0f.enlist.v1.Held\x12\x1f\n\x05heard\x18\x04 \x01(\x0b\x32\x10.enlist.v1.Upper2K\n\x0fUpstreamService\x12\x38\n\x06\x41ttach\x12\x15.enlist.v1.FromDaemon\x1a\x13.enlist.v1.ToDaemon(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.upstream_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FROMDAEMON']._serialized_start=126
-  _globals['_FROMDAEMON']._serialized_end=283
-  _globals['_UPPER']._serialized_start=286
-  _globals['_UPPER']._serialized_end=477
-  _globals['_TODAEMON']._serialized_start=480
-  _globals['_TODAEMON']._serialized_end=627
-  _globals['_UPSTREAMSERVICE']._serialized_start=629
-  _globals['_UPSTREAMSERVICE']._serialized_end=704
+  _globals['_FROMDAEMON']._serialized_end=312
+  _globals['_UPPER']._serialized_start=315
+  _globals['_UPPER']._serialized_end=506
+  _globals['_TODAEMON']._serialized_start=509
+  _globals['_TODAEMON']._serialized_end=656
+  _globals['_UPSTREAMSERVICE']._serialized_start=658
+  _globals['_UPSTREAMSERVICE']._serialized_end=733
 # @@protoc_insertion_point(module_scope)

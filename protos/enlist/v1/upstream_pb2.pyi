@@ -31,6 +31,7 @@ class FromDaemon(_message.Message):
     ANCESTRY_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
     BODIES_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def upper(self) -> Global___Upper:
         """The primary above and the server that this host is there; first, and again when it changes."""
@@ -47,6 +48,10 @@ class FromDaemon(_message.Message):
     def bodies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Bodies of sets that were sent with this message or before it."""
 
+    @_builtins.property
+    def ack(self) -> _hierarchy_pb2.Ack:
+        """Answers a `below` that carried a sequence number. Alone in its message."""
+
     def __init__(
         self,
         *,
@@ -54,10 +59,11 @@ class FromDaemon(_message.Message):
         ancestry: _document_pb2.Ancestry | None = ...,
         desired: _document_pb2.SignedSet | None = ...,
         bodies: _abc.Iterable[_builtins.bytes] | None = ...,
+        ack: _hierarchy_pb2.Ack | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ack", b"ack", "ancestry", b"ancestry", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ancestry", b"ancestry", "bodies", b"bodies", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry", "ack", b"ack", "ancestry", b"ancestry", "bodies", b"bodies", "desired", b"desired", "upper", b"upper"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ancestry: _TypeAlias = _typing.Literal["ancestry"]  # noqa: Y015
     _WhichOneofArgType__ancestry: _TypeAlias = _typing.Literal["_ancestry", b"_ancestry"]  # noqa: Y015
