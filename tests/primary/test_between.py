@@ -376,6 +376,29 @@ async def test_all_that_is_below_is_said_in_acknowledged_messages(
     assert len(upward.by_path(await upward.due(stream))) == 201, "the stream that was replaced closes no other"
 
 
+async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
+    await upstream._Attached(own, spoken(hierarchy_pb2.Ack(sequence=7))).hear()
+    assert caplog.text.count("acknowledgement of what was not sent") == 1
+
+
+async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None:
+    """It attaches again, and is told everything."""
+    with pytest.raises(Refused) as refused:
+        await upstream._Attached(own, spoken(hierarchy_pb2.Ack(sequence=1, refused=True))).hear()
+    assert refused.value.reason is Reason.OVERLOADED
+
+
+def spoken(ack: hierarchy_pb2.Ack) -> Any:
+    """A stream on which the secondary on this host acknowledges something, and goes."""
+    messages: list[Any] = [upstream_pb2.FromDaemon(ack=ack), grpc.aio.EOF]
+
+    class Stream:
+        async def read(self) -> Any:
+            return messages.pop(0)
+
+    return Stream()
+
+
 async def listen(stream: SubtreeStream, told: list[hierarchy_pb2.Below]) -> None:
     """Reads, and acknowledges nothing."""
     async for message in stream.messages():

@@ -42,6 +42,10 @@ class Call:
             await meanwhile()
         self.told.append(message)
 
+    def acks(self) -> list[hierarchy_pb2.Ack]:
+        """The acknowledgements that were told."""
+        return [each.ack for each in self.told if each.HasField("ack")]
+
     def sets(self) -> list[tuple[str, int]]:
         """Origins and stamps of the sets that were told."""
         said = [each.desired for each in self.told if each.HasField("desired")]
@@ -155,6 +159,20 @@ async def test_a_server_that_went_while_the_local_primary_was_not_attached_is_go
     assert await says(named(one, two), named(whole=True)) == [one, two]
     assert await says(named(one, two), named(whole=True), named(two)) == [one, two]
     assert await says(named(one), named(whole=True)) == [one]
+
+
+async def test_what_is_below_is_acknowledged_once_it_is_taken_over(host: Host) -> None:
+    """Messages without a number belong to the next one that has one."""
+    call = Call()
+    servers = [hierarchy_pb2.BelowServer(path=letter * 10, state=server_pb2.SERVER_STATE_TRUSTED) for letter in "ab"]
+    async with host.attached(call):
+        call.says.put_nowait(upstream_pb2.ToDaemon(below=hierarchy_pb2.Below(servers=servers[:1])))
+        for sequence in (1, 2):
+            call.says.put_nowait(upstream_pb2.ToDaemon(below=hierarchy_pb2.Below(servers=servers[1:], sequence=sequence)))
+        await soon(lambda: len(call.acks()) == 2, "both acknowledgements")
+    assert call.acks() == [hierarchy_pb2.Ack(sequence=1), hierarchy_pb2.Ack(sequence=2)]
+    said = [each.below for each in host.upstream.take() if each.HasField("below")]
+    assert {server.path for each in said for server in each.servers} == {server.path for server in servers}
 
 
 async def test_everything_below_is_said_again_with_each_certificate(host: Host) -> None:
