@@ -316,6 +316,17 @@ async def test_what_there_is_no_room_for_is_not_accepted_and_taken_when_said_aga
     assert [each.path for each in await own.database.read(rows.below, ACCOUNT)] == paths(5)
 
 
+async def test_server_whose_news_found_no_room_is_not_gone(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    below, (one, two) = descendants(own, own.database, bound=2500), paths(2)
+    on_message(below, middle, named(one, two))
+    await below.flush()
+    below.opened(ACCOUNT, middle)
+    assert on_message(below, middle, named(one, two, reports=[APPLIED])).changed == [one]
+    assert on_message(below, middle, named(whole=True)).accepted
+    assert [each.path for each in below.of(ACCOUNT)] == [one, two]
+
+
 async def test_servers_that_are_not_said_any_more_are_gone_everywhere(running: Running, own: Context) -> None:
     middle = await middle_server(running, own)
     below, (one, two, three) = descendants(own, own.database), paths(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -104,26 +104,24 @@ class Descendants:
         """Takes what an intermediate says of servers below it, and their reports on what it was asked about.
 
         What there is no room for leaves no trace, and must be said again. `written` is called once all of a message that was
-        accepted is committed.
+        accepted is committed; at once if it says nothing new.
         """
         branch = self._branches[account, via]
         before, branch.unknown_since = branch.unknown_since, _unknown_since(said, now)
         changed = list(branch.servers) if branch.unknown_since != before else []
         if branch.unknown_since != before:
             self._status_reports.wake(account)
-        found = self._read(account, via, asked, said, now)
-        branch.said.update(each.path for each in found)
-        known = branch.servers.keys() | {each.path for each in found}
-        gone = {path: None for path in said.gone if path in known}
+        there = self._read(account, via, asked, said, now)
+        branch.said.update(path for path in there if path in branch.servers)  # also those for whose news there is no room
+        gone = [DescendantRecord(account, via, path, None) for path in _gone(branch, there.keys(), said)]
+        records = [*there.values(), *gone]
+        taken = self._put(branch, records, written)
         if said.whole:
-            gone |= {path: None for path in branch.servers if path not in branch.said}
             branch.said.clear()
-        found += [DescendantRecord(account, via, path, None) for path in gone]
-        taken = self._put(branch, found, written)
-        return Reception(len(taken) == len(found), [*changed, *taken])
+        return Reception(len(taken) == len(records), [*changed, *taken])
 
-    def _read(self, account: str, via: str, asked: Asked, said: pb.Below, now: int) -> list[DescendantRecord]:
-        """What makes sense of the servers in a message, as far as an intermediate may have so many."""
+    def _read(self, account: str, via: str, asked: Asked, said: pb.Below, now: int) -> dict[str, DescendantRecord]:
+        """What makes sense of the servers in a message, by path, as far as an intermediate may have so many."""
         branch, found = self._branches[account, via], dict[str, DescendantRecord]()
         known = len(branch.servers)
         for each in said.servers[:SERVERS_AT_ONCE]:
@@ -136,7 +134,7 @@ class Descendants:
             known += new
             heard = reports.heard(each.reports[: documents.ITEM_LIMIT], row.id, asked, self._origin, now)
             found[row.path] = DescendantRecord(account, via, row.path, row, tuple(heard))
-        return list(found.values())
+        return found
 
     def _put(self, branch: Branch, records: Sequence[DescendantRecord], written: Written | None) -> list[str]:
         """Puts these in line to be written, and takes them for true as far as there is room; of which servers they are."""
@@ -148,8 +146,10 @@ class Descendants:
             taken.append(each.path)
             if each.row is not None:
                 branch.servers[each.path] = each.row
+                branch.said.add(each.path)
             else:
                 branch.servers.pop(each.path, None)
+                branch.said.discard(each.path)
         landed()
         return taken
 
@@ -198,6 +198,14 @@ class _Countdown:
 
 def _unknown_since(said: pb.Below, now: int) -> int | None:
     return min(max(said.unknown_since.seconds, 0), now) if said.HasField("unknown_since") else None
+
+
+def _gone(branch: Branch, there: Collection[str], said: pb.Below) -> Iterable[str]:
+    """The paths of servers that are gone after a message in which those of `there` were said."""
+    gone = {path: None for path in said.gone if path in branch.servers or path in there}
+    if said.whole:
+        gone |= {path: None for path in branch.servers if path not in branch.said and path not in there}
+    return gone
 
 
 def _merge(known: DescendantRecord, new: DescendantRecord) -> DescendantRecord:
