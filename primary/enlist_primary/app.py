@@ -37,11 +37,11 @@ from enlist_primary.controllers.rollouts import Rollouts
 from enlist_primary.controllers.tasks import Scheduler
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.federation.ancestors import Upper
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub
 from enlist_primary.links.waiters import WaitingRoom
@@ -87,10 +87,10 @@ class Primary:
         self._directory = Directory(database)
         changes = ChangePublisher()
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
-        observations = Observations(database)
+        observations = Observations(database, clock=clock)
         hub = Hub()
-        reports = Reports(database, clock)
-        below = Below(database, reports, signer.authority.primary_id, changes.publish, clock)
+        reports = StatusReports(database, clock)
+        below = Descendants(database, signer.authority.primary_id, changes.publish, clock)
         reach = Reachability(hub, observations, below, int(clock()))
         self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(
@@ -244,9 +244,8 @@ class Primary:
             async with asyncio.timeout(HEALTH_TIMEOUT):
                 await health.enter_graceful_shutdown()
         await server.stop(GRACE_SECONDS)
-        await self.context.below.flush()
-        await self.context.reports.flush()
-        await self.context.observations.flush()
+        own = self.context  # each has a deadline: what the disk does not take by then is lost, or is said again
+        await asyncio.gather(own.below.flush(), own.reports.flush(), own.observations.flush())
 
     # --- Tasks ------------------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from enlist_primary.changes.publisher import PresenceChange
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.fleet import FleetView
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Reachability:
     """How the servers of each account are connected. Lives in the event loop; its views may go to any thread."""
 
-    def __init__(self, hub: Hub, observations: Observations, below: Below, started: int) -> None:
+    def __init__(self, hub: Hub, observations: Observations, below: Descendants, started: int) -> None:
         self._hub = hub
         self._observations = observations
         self._below = below

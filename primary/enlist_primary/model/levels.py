@@ -14,6 +14,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2, server_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import State
 
 SERVERS = 100_000
@@ -103,6 +104,17 @@ class BelowServer:
     def id(self) -> str:
         """The ids on the way down from this primary, joined by slashes."""
         return f"{self.via}/{self.path}"
+
+
+@dataclass(frozen=True)
+class DescendantRecord:
+    """What is written of a server below, all together: its row, None if it is gone, and what it reported."""
+
+    account: str
+    via: str
+    path: str
+    row: BelowServer | None
+    reports: tuple[Word, ...] = ()
 
 
 def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer | None:

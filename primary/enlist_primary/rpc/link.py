@@ -278,7 +278,7 @@ class _Body:
         now = self._own.now()
         runs = {(item.kind, item.name): None for item in wanted.items if item.kind.startswith(documents.TASK)}
         for kind, name in runs.keys() - self._runs:
-            self._own.reports.take(self._account, Word(self._id, kind, name, "sent", now))
+            self._own.reports.put(self._account, Word(self._id, kind, name, "sent", now))
         self._runs = frozenset(runs)
 
     # --- In -------------------------------------------------------------------------------------------------------------------
@@ -289,13 +289,13 @@ class _Body:
         asked = Asked(self._link.wanted.subjects, own.desires.ended(self._account))
         said = message.reports.reports[: documents.ITEM_LIMIT]
         for word in reports.heard(said, self._id, asked, own.signer.authority.primary_id, now):
-            own.reports.take(self._account, word)
+            own.reports.put(self._account, word)
         above = own.upper.items
         wanted = (asked.subjects, above)
         self._link.remnants = reports.remnants(self._link.remnants, said, self._id, wanted, now)
         own.subtree.heard(self._account, self._id, said, above)
         if message.HasField("below") and self._lower.certified:
-            changed = own.below.take(self._account, self._id, asked, message.below, now)
+            changed = own.below.on_message(self._account, self._id, asked, message.below, now).changed
             taken = frozenset(changed)
             for server in message.below.servers:
                 if server.path in taken:

@@ -8,15 +8,13 @@ from typing import Any
 import grpc.aio
 
 from enlist import documents
-from enlist.reasons import TABLE, Refused
+from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.logs import Log
-from enlist.v1 import document_pb2, upstream_pb2_grpc
+from enlist.v1 import document_pb2, hierarchy_pb2, upstream_pb2_grpc
 from enlist.v1 import upstream_pb2 as pb
 from enlist_primary.model.levels import ANCESTOR_STATES, UpperState
 from enlist_primary.rpc.context import Context
 
-GATHER_SECONDS = 0.05
-"""Seconds for which changes below are gathered before they are said upward."""
 RETRY_SECONDS = 1.0
 
 log = Log("upstream")
@@ -46,9 +44,9 @@ class Upstream(upstream_pb2_grpc.UpstreamServiceServicer):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            attached.close()
             if self._attached is replaced:
                 self._attached = None
-                self._context.subtree.detached()
                 self._context.upper.disconnected(self._context.now())
         for task in done:
             if not isinstance(task.exception(), grpc.aio.BaseError | None):
@@ -64,12 +62,21 @@ class _Attached:
         self._coming: dict[str, document_pb2.SignedSet] = {}
         self._bodies: dict[bytes, bytes] = {}
         self._writing = asyncio.Lock()
+        self._below = own.subtree.open()
 
     async def hear(self) -> None:
         """Takes what the secondary says, until it goes."""
         while (message := await self._stream.read()) is not grpc.aio.EOF:
+            for ack in message.acks:
+                self._acknowledged(ack)
             while not await self._heed(message):
                 log.info("what came from above is tried again")
+
+    def _acknowledged(self, ack: hierarchy_pb2.Ack) -> None:
+        if ack.refused:
+            raise Refused(Reason.OVERLOADED, "The secondary on this host has no room for what is below. Attach again.")
+        if not self._below.ack(ack.sequence):
+            log.warning("acknowledgement of what was not sent", sequence=ack.sequence)
 
     async def _heed(self, message: pb.FromDaemon) -> bool:
         """Takes a message. False, after a moment, if that is to be tried again: it will not be said twice."""
@@ -131,12 +138,12 @@ class _Attached:
 
     async def say(self) -> None:
         """Says what stands below: all of it, then what changes."""
-        async for message in self._own.subtree.whole():
+        async for message in self._below.messages():
             await self._write(pb.ToDaemon(below=message))
-        while True:
-            for message in await self._own.subtree.changes():
-                await self._write(pb.ToDaemon(below=message))
-            await asyncio.sleep(GATHER_SECONDS)
+
+    def close(self) -> None:
+        """The stream has ended."""
+        self._own.subtree.close(self._below)
 
     async def _write(self, message: pb.ToDaemon) -> None:
         async with self._writing:  # two tasks have something to say
