@@ -62,6 +62,7 @@ MIIBezCCASCgAwIBAgIUXYRaJK0rRGgJ1SGqnHlFOuV9DC4wCgYIKoZIzj0EAwIw
 """
 
 STEPS = """
+PRAGMA journal_mode = WAL;
 CREATE TABLE "_sqlite_migrations" ("id" INTEGER PRIMARY KEY, "migration_set" TEXT, "name" TEXT, "applied_at" TEXT);
 INSERT INTO _sqlite_migrations VALUES (1, 'enlist', 'enrolment', '2026-09-21 14:13:20+00:00');
 INSERT INTO _sqlite_migrations VALUES (2, 'enlist', 'documents', '2026-09-21 14:13:20+00:00');

@@ -16,14 +16,17 @@ import grpc.aio
 
 from enlist import certificates, channel, names
 from enlist.reasons import Refused
+from enlist.transport.dialer import Dialer
 from enlist.v1 import account_pb2, account_pb2_grpc, hierarchy_pb2, hierarchy_pb2_grpc, registration_pb2, registration_pb2_grpc
 from enlist.v1.server_pb2 import ServerState
 
 
 async def list_tree(address: names.Address, fingerprint: str, token: str) -> None:
     """Prints accounts, groups and servers, once it is certain whose primary answers."""
-    leaf = certificates.load(await channel.probe(address))
-    async with channel.dial(address, channel.pin(leaf)) as api:
+    dialer = Dialer()
+    probed = await dialer.probe(address)
+    leaf = certificates.load(probed.leaf_der)
+    async with dialer.channel(probed.endpoint, channel.pin(leaf)) as api:
         await check_identity(api, leaf, fingerprint)
         log_on = [("authorization", f"Bearer {token}")]  # only after the identity is certain
         accounts = account_pb2_grpc.AccountServiceStub(api)

@@ -93,10 +93,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _wizard(arguments: argparse.Namespace) -> int:
+    from enlist.transport.dialer import Dialer
     from enlist_installer import menu
     from enlist_installer.wizard import Wizard
 
-    wizard = Wizard(print, time.time, _person(), arguments.service)
+    wizard = Wizard(print, Dialer(), time.time, _person(), arguments.service)
     refused = _attempt(lambda: asyncio.run(menu.run(wizard, _answers(arguments))))
     if refused is None:
         return 0
@@ -112,10 +113,14 @@ def _interrupted(written: bool) -> Refused:
 
 
 def _unattended(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from enlist.transport.dialer import Dialer
     from enlist_installer.answers import MissingAnswer
     from enlist_installer.unattended import Request, Unattended, Wait
 
-    run = Unattended(lambda text: print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True), time.time)
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
+
+    run = Unattended(say, Dialer(), time.time)
 
     def work() -> None:
         wait = Wait(*arguments.wait) if arguments.wait else None

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enlist import names
-from enlist.names import Address
 from enlist.reasons import Refused
+from enlist.transport.endpoints import Endpoint
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOOKUP_TIMEOUT = 3.0
 """Seconds after which a DNS that does not answer is given up."""
 
-_ELSEWHERE = Address("192.0.2.1", 9)  # nobody's (RFC 5737): only the way there is of interest
+_ELSEWHERE = Endpoint("192.0.2.1", 9)  # nobody's (RFC 5737): only the way there is of interest
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -108,18 +108,17 @@ def record(name: str, own: IpAddress | None) -> str:
     return f"{name.rstrip('.')}. IN {kind} {own or '<the IP address of this server>'}"
 
 
-def own_address(primary: Address) -> IpAddress | None:
+def own_address(primary: Endpoint) -> IpAddress | None:
     """This machine's address on the way to the primary - or, if both are one machine, to the world; None if there is no way."""
     way = _source(primary)
     return _source(_ELSEWHERE) if way is not None and way.is_loopback else way
 
 
-def _source(target: Address) -> IpAddress | None:
+def _source(target: Endpoint) -> IpAddress | None:
     """The address that packets to `target` bear; none is sent, for UDP's connect only picks the route."""
     try:
-        family, kind, protocol, _, resolved = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(resolved)
+        with socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(target)
             return _ip(probe.getsockname()[0])
     except OSError:
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
+from enlist.transport.dialer import Dialer
 from enlist_installer.answers import Answers
 from enlist_secondary import checks, meeting
 from enlist_secondary.checks import Clock, Primary, Way
@@ -22,14 +23,17 @@ class Met:
     way: Way | None
 
 
-async def meet(address: Address, answers: Answers, data: Path, now: Clock, alarmed: SecondaryConfig | None = None) -> Met:
+async def meet(
+    dialer: Dialer, address: Address, answers: Answers, data: Path, now: Clock, alarmed: SecondaryConfig | None = None
+) -> Met:
     """Reaches a primary and looks who it is, before anything is told to it.
 
     A stranger at the address of the enrolment that stands, `alarmed`, is an alarm there.
     """
-    primary = await checks.reach(address, now)
+    primary = await checks.reach(dialer, address, now)
     try:
         way = await checks.vouched(
+            dialer,
             primary,
             KnownPrimaries.load(data),
             answers.primary_fingerprint,
@@ -40,14 +44,14 @@ async def meet(address: Address, answers: Answers, data: Path, now: Clock, alarm
         if alarmed is not None and alarmed.address == address:
             await meeting.raise_alarm(alarmed, refused, primary.authority.fingerprint, int(now()))
         raise
-    await checks.reach_ssl_port(primary.ssl_address, primary.authority, now)
+    await checks.reach_ssl_port(dialer, primary.ssl_address, primary.authority, now)
     return Met(primary, Way.JOIN_LINE if way is Way.FINGERPRINT and answers.joined else way)
 
 
-async def account(primary: Primary, domain: str) -> None:
+async def account(dialer: Dialer, primary: Primary, domain: str) -> None:
     """Refuses an account domain that the primary does not have. That it wants an API key is a question of its own."""
     try:
-        await checks.validate(primary, domain, "")
+        await checks.validate(dialer, primary, domain, "")
     except Refused as refused:
         if refused.reason is not Reason.API_KEY_REQUIRED:
             raise

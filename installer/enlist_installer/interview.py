@@ -14,6 +14,8 @@ from typing import TypeVar
 from enlist import joinline, names
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
+from enlist.transport.dialer import Dialer
+from enlist.transport.endpoints import Endpoint
 from enlist.v1 import registration_pb2 as pb
 from enlist_installer import answers, clients_address, examine, places, questions, words
 from enlist_installer.answers import Answers
@@ -30,9 +32,10 @@ T = TypeVar("T")
 class Interview:
     """One person, asked until everything is answered. The last answers are the defaults when a question comes again."""
 
-    def __init__(self, say: Say, now: Clock, given: Answers, path: Path, standing: SecondaryConfig | None) -> None:
+    def __init__(self, say: Say, dialer: Dialer, now: Clock, given: Answers, path: Path, standing: SecondaryConfig | None) -> None:
         """`standing` is the enrolment that `path` stands for already: its values are the first defaults, and its places stay."""
         self._say = say
+        self._dialer = dialer
         self._now = now
         self._path = path
         self._preset = answers.with_policy(given, standing) if standing else given
@@ -58,7 +61,7 @@ class Interview:
         if admission.server_name:
             self._given[questions.NAME] = admission.server_name
         name = await self._name()
-        server_address = await self._server_address(primary.address)
+        server_address = await self._server_address(primary.endpoint)
         path, data = await self._places()
         wanted = self._wanted(primary.address, account, name, server_address, data)
         return Answered(primary, way, wanted, path, admission, api_key)
@@ -70,7 +73,7 @@ class Interview:
         primary, way = await self._primary()
         admission, api_key = await self._lifting(primary, standing) if questions.API_KEY in asked else (None, None)
         name = await self._name()
-        server_address = await self._server_address(primary.address)
+        server_address = await self._server_address(primary.endpoint)
         wanted = self._wanted(primary.address, standing.account, name, server_address, standing.data_folder)
         return Answered(primary, way, wanted, self._path, admission, api_key)
 
@@ -84,7 +87,7 @@ class Interview:
     async def _meet(self, text: str) -> tuple[Primary, Way]:
         address = names.address(text)
         self._say(words.looking(address))
-        met = await examine.meet(address, self._preset, self._data, self._now, self._standing)
+        met = await examine.meet(self._dialer, address, self._preset, self._data, self._now, self._standing)
         self._say(words.found(met.primary))
         if met.way is not None:
             return met.primary, met.way
@@ -96,14 +99,14 @@ class Interview:
     async def _account(self, primary: Primary) -> str:
         async def check(text: str) -> str:
             domain = names.account_domain(text)
-            await examine.account(primary, domain)
+            await examine.account(self._dialer, primary, domain)
             return domain
 
         return await self._settle(questions.ACCOUNT, check)
 
     async def _admission(self, primary: Primary, account: str) -> tuple[pb.ValidateResponse, str]:
         async def check(text: str) -> tuple[pb.ValidateResponse, str]:
-            return await checks.validate(primary, account, text), text
+            return await checks.validate(self._dialer, primary, account, text), text
 
         before = self._last.get(questions.API_KEY)
         if before and await questions.confirm(questions.SAME_API_KEY, default=True):
@@ -121,7 +124,7 @@ class Interview:
 
         async def check(text: str) -> tuple[pb.ValidateResponse | None, str | None]:
             if text:
-                return await checks.validate(primary, standing.account, text), text
+                return await checks.validate(self._dialer, primary, standing.account, text), text
             return None, None if stands.state == state.PENDING else ""
 
         self._say(words.HAS_ASKED)
@@ -133,7 +136,7 @@ class Interview:
 
         return await self._settle(questions.NAME, check, answers.own_name())
 
-    async def _server_address(self, primary: Address) -> str:
+    async def _server_address(self, primary: Endpoint) -> str:
         """What the DNS knows of it is said, and never refused."""
 
         async def check(text: str) -> str:
@@ -142,7 +145,7 @@ class Interview:
         known = questions.SERVER_ADDRESS in self._given.keys() | self._last.keys()
         suggestion = "" if known else await asyncio.to_thread(clients_address.suggestion)
         address = await self._settle(questions.SERVER_ADDRESS, check, suggestion)
-        own = await asyncio.to_thread(clients_address.own_address, primary)
+        own = clients_address.own_address(primary)
         self._say(words.finding(await clients_address.find(address, own)))
         return address
 

@@ -19,6 +19,7 @@ from enlist_secondary import config as configs
 from enlist_secondary import doctor, enrol, identity, meeting, state
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.handlers.workers import to_the_end
+from enlist_secondary.identity import Identity
 
 
 class Choice(StrEnum):
@@ -74,10 +75,10 @@ async def _choose(wizard: Wizard, given: Answers, path: Path, standing: Standing
 async def _onward(wizard: Wizard, given: Answers, path: Path, standing: Standing, choice: Choice) -> None:
     """The enrolment stays: whoever answers must be the primary it is with."""
     given = replace(given, primary_fingerprint=standing.primary_id or given.primary_fingerprint)
-    interview = Interview(wizard.say, wizard.now, given, path, standing.config)
+    interview = Interview(wizard.say, wizard.dialer, wizard.now, given, path, standing.config)
     asked = _ASKED[choice]
     if choice is Choice.REPAIR:
-        wizard.say(words.diagnosis(await doctor.diagnose(standing.config, wizard.now)))
+        wizard.say(words.diagnosis(await doctor.diagnose(wizard.dialer, standing.config, wizard.now)))
     elif choice is Choice.SETTINGS and standing.state not in ("trusted", "suspended"):
         asked |= {questions.API_KEY}
     done = await wizard.agreed(lambda: interview.onward(standing.config, asked))
@@ -89,7 +90,7 @@ async def _onward(wizard: Wizard, given: Answers, path: Path, standing: Standing
 
 async def _different(wizard: Wizard, given: Answers, path: Path, config: SecondaryConfig) -> None:
     wizard.say(words.DIFFERENT)
-    interview = Interview(wizard.say, wizard.now, given, path, config)
+    interview = Interview(wizard.say, wizard.dialer, wizard.now, given, path, config)
     await interview.join_line()
     done = await wizard.agreed(interview.everything)
     await wizard.finish(done)
@@ -129,7 +130,7 @@ async def _taken_back(wizard: Wizard, staged: SecondaryConfig) -> None:
     mine = identity.load(staged.folder)
     try:
         if mine is not None and state.load(staged.folder).asked:
-            await enrol.leave(await meeting.meet(staged, mine.authority, wizard.now), staged, mine, wizard.now)
+            await _leave(wizard, staged, mine)
     except Refused as refused:
         wizard.say(words.told(refused))
         if (stands := state.load(staged.folder)).server_id:
@@ -143,8 +144,13 @@ async def _left(wizard: Wizard, config: SecondaryConfig) -> bool:
         return True
     try:
         identity.check_machine(config.folder)  # a copy would take the original out of the account
-        await enrol.leave(await meeting.meet(config, mine.authority, wizard.now), config, mine, wizard.now)
+        await _leave(wizard, config, mine)
     except Refused as refused:
         wizard.say(words.told(refused))
         return await questions.confirm(questions.REMOVE_ALL_THE_SAME, default=False)
     return True
+
+
+async def _leave(wizard: Wizard, config: SecondaryConfig, mine: Identity) -> None:
+    primary = await meeting.meet(wizard.dialer, config, mine.authority, wizard.now)
+    await enrol.leave(wizard.dialer, primary, config, mine, wizard.now)

@@ -17,6 +17,7 @@ import msgspec
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import server_pb2
 from enlist_installer import places, removing
@@ -105,17 +106,17 @@ def standing(path: Path) -> Standing | None:
     return Standing(config, mine.authority.primary_id if mine else None, state.load(config.folder).state)
 
 
-async def carry_out(setup: Setup, now: Clock) -> State:
+async def carry_out(setup: Setup, dialer: Dialer, now: Clock) -> State:
     """Writes the plan down and has the primary say where this server stands. Of a new enrolment it refuses, nothing is left.
 
     What it may have registered stays, for the key would be lost, and with it the use of an API key."""
-    setup = await _met_again(setup, now)
+    setup = await _met_again(setup, dialer, now)
     before, data = _Before.remember(setup), setup.config.data_folder
     files.make_folder(data)
     busy = f"Another enlist-setup is at work in {data}. Try again when it is done."
     with files.lock(data / places.LOCK, Reason.ALREADY_RUNNING, busy):
         _check_as_planned(setup)
-        stands = await _carry_out(setup, before, now)
+        stands = await _carry_out(setup, before, dialer, now)
         await to_the_end(removing.clear, setup.answered.path, data)
         return stands
 
@@ -134,12 +135,13 @@ def changed_meanwhile(path: Path) -> Refused:
     return Refused(Reason.ALREADY_RUNNING, f"{path} was changed by another enlist-setup, or by the daemon. Run this again.")
 
 
-async def _carry_out(setup: Setup, before: _Before, now: Clock) -> State:
+async def _carry_out(setup: Setup, before: _Before, dialer: Dialer, now: Clock) -> State:
     new, dropped = setup.plan.new_enrolment, _dropped(setup)
     try:
         mine = await to_the_end(write, setup, int(now()))
-        if new or setup.ask_again or not _settled(setup.config, mine, int(now())):
-            await first_word(setup.answered.primary, setup.config, mine, now, ask_again=new or setup.ask_again)
+        ask_again = new or setup.ask_again
+        if ask_again or not _settled(setup.config, mine, int(now())):
+            await first_word(dialer, setup.answered.primary, setup.config, mine, now, ask_again)
     except Refused as refused:
         if not new:
             raise
@@ -155,10 +157,10 @@ async def _carry_out(setup: Setup, before: _Before, now: Clock) -> State:
     return await take_over_if_trusted(setup)
 
 
-async def _met_again(setup: Setup, now: Clock) -> Setup:
+async def _met_again(setup: Setup, dialer: Dialer, now: Clock) -> Setup:
     """The primary as it is now: it may have come back with another certificate while a person read the summary."""
     answered = setup.answered
-    primary = await checks.reach(answered.primary.address, now)
+    primary = await checks.reach(dialer, answered.primary.address, now)
     checks.check_unchanged(primary, answered.primary.authority)
     return replace(setup, answered=replace(answered, primary=primary))
 
@@ -298,7 +300,9 @@ class _Heard(Exception):
     """Ends the waiting for a decision, once the primary has said that there will be one."""
 
 
-async def first_word(primary: Primary, config: SecondaryConfig, mine: Identity, now: Clock, ask_again: bool = False) -> None:
+async def first_word(
+    dialer: Dialer, primary: Primary, config: SecondaryConfig, mine: Identity, now: Clock, ask_again: bool = False
+) -> None:
     """Has the primary say where this server stands, having asked to join if need be; it is written down. A certificate is kept if
     there is one already, and not waited for."""
 
@@ -307,4 +311,4 @@ async def first_word(primary: Primary, config: SecondaryConfig, mine: Identity, 
             raise _Heard
 
     with contextlib.suppress(_Heard):
-        await enrol.enrol(primary, config, mine, now, hear, ask_again)
+        await enrol.enrol(dialer, primary, config, mine, now, hear, ask_again)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
+from enlist.transport.endpoints import Endpoint
 from enlist_installer import answers, clients_address, examine, places, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.setup import Answered, Setup
@@ -66,9 +68,10 @@ class Unattended:
 
     _request: Request
 
-    def __init__(self, say: Say, now: Clock) -> None:
+    def __init__(self, say: Say, dialer: Dialer, now: Clock) -> None:
         """`say` is where sentences for people go."""
         self._say = say
+        self._dialer = dialer
         self._now = now
         self._changed = False
         self._stands = State()
@@ -118,7 +121,7 @@ class Unattended:
         wanted = answers.wanted(given)
         self._check_places(wanted, current.config if current else None)
         alarmed = current.config if current and not request.check else None
-        met = await examine.meet(wanted.address, given, wanted.data_folder, self._now, alarmed)
+        met = await examine.meet(self._dialer, wanted.address, given, wanted.data_folder, self._now, alarmed)
         if met.way is None:
             raise meeting.not_confirmed(met.primary)
         answered = Answered(met.primary, met.way, wanted, request.path)
@@ -127,10 +130,10 @@ class Unattended:
         self._stands = state.load(planned.config.folder)
         planned = self._asking(planned, given.api_key)
         if planned.ask_again:
-            admission = await checks.validate(met.primary, wanted.account, planned.answered.api_key or "")
+            admission = await checks.validate(self._dialer, met.primary, wanted.account, planned.answered.api_key or "")
             if admission.server_name and request.given.name is None:
                 planned = setup.invited_as(planned, admission.server_name)
-        await self._note_address(wanted)
+        await self._note_address(wanted, met.primary.endpoint)
         return planned
 
     def _check_places(self, wanted: SecondaryConfig, current: SecondaryConfig | None) -> None:
@@ -155,10 +158,9 @@ class Unattended:
         secret = kept if given is None and unasked else given or ""
         return replace(planned, answered=replace(planned.answered, api_key=secret), ask_again=True)
 
-    async def _note_address(self, wanted: SecondaryConfig) -> None:
+    async def _note_address(self, wanted: SecondaryConfig, primary: Endpoint) -> None:
         if wanted.server_address:
-            own = await asyncio.to_thread(clients_address.own_address, wanted.address)
-            found = await clients_address.find(wanted.server_address, own)
+            found = await clients_address.find(wanted.server_address, clients_address.own_address(primary))
             if found.warning:
                 self._say(words.finding(found))
 
@@ -166,7 +168,7 @@ class Unattended:
         before, name, content = self._stands.state, setup.name_before(planned), setup.content(planned.target)
         given_up = setup.waiting_elsewhere(planned)
         try:
-            self._stands = await setup.carry_out(planned, self._now)
+            self._stands = await setup.carry_out(planned, self._dialer, self._now)
             self._changed = planned.plan.changes or planned.ask_again or self._stands.state != before
             if self._stands.server_id and planned.config.name not in (name, self._stands.display_name):
                 self._say(words.renamed(planned.config.name, self._stands.server_id))
@@ -194,10 +196,12 @@ class Unattended:
 
     async def _reach(self, wanted: str, planned: Setup) -> None:
         if self._stands.state != "trusted":
-            await waiting.authorized(planned.config, self._now, waiting.once(lambda refused: self._say(words.refusal(refused))))
+            await waiting.authorized(
+                planned.config, self._dialer, self._now, waiting.once(lambda refused: self._say(words.refusal(refused)))
+            )
             await setup.take_over_if_trusted(planned)
         if wanted == "connected":
-            await waiting.connected(self._request.path, self._now)
+            await waiting.connected(self._request.path, self._dialer, self._now)
 
     def _report(self, planned: Setup, changed: bool) -> None:
         mine = identity.load(planned.config.folder)

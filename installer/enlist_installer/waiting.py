@@ -10,6 +10,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
 from enlist_secondary import config as configs
 from enlist_secondary import dialling, enrol, identity, report, state
 from enlist_secondary.backoff import Backoff, persevere
@@ -46,17 +47,17 @@ def once(tell: Heed) -> Heed:
     return heed
 
 
-async def authorized(config: SecondaryConfig, now: Clock, heed: Heed) -> None:
+async def authorized(config: SecondaryConfig, dialer: Dialer, now: Clock, heed: Heed) -> None:
     """Waits, however long, until this server is trusted; `heed` hears of what interrupts the wait.
 
     Refuses with one of `enrol.FINAL` if the decision is a no. While enlist-secondary runs, asking is its affair: two processes must
     not write one enrolment's folder.
     """
-    while not (await _told(config) if files.locked(config.lock) else await _asked(config, now, heed)):
+    while not (await _told(config) if files.locked(config.lock) else await _asked(config, dialer, now, heed)):
         pass
 
 
-async def _asked(config: SecondaryConfig, now: Clock, heed: Heed) -> bool:
+async def _asked(config: SecondaryConfig, dialer: Dialer, now: Clock, heed: Heed) -> bool:
     """Asks and waits; False once a daemon does."""
     mine = identity.load(config.folder)
     if mine is None:
@@ -65,7 +66,7 @@ async def _asked(config: SecondaryConfig, now: Clock, heed: Heed) -> bool:
     async def tell(refused: Refused) -> None:
         heed(refused)
 
-    asking = asyncio.create_task(persevere(lambda: enrol.resume(config, mine, now), tell, enrol.FINAL, Backoff()))
+    asking = asyncio.create_task(persevere(lambda: enrol.resume(dialer, config, mine, now), tell, enrol.FINAL, Backoff()))
     try:
         while not asking.done() and not files.locked(config.lock):
             await asyncio.wait({asking}, timeout=SHARE)
@@ -87,26 +88,26 @@ async def _told(config: SecondaryConfig) -> bool:
     return False
 
 
-async def connected(path: Path, now: Clock) -> None:
+async def connected(path: Path, dialer: Dialer, now: Clock) -> None:
     """Waits, however long, until the link is open; refuses once the primary has said a final no.
 
     It is enlist-secondary's link. Where that does not run yet, one is opened to see that it can be, and closed again.
     """
     while not (status := report.status(path)).connected:
         _check_not_over(status.state)
-        if not status.running and await _tried(path, now):
+        if not status.running and await _tried(path, dialer, now):
             return
         await asyncio.sleep(LOOK)
 
 
-async def _tried(path: Path, now: Clock) -> bool:
+async def _tried(path: Path, dialer: Dialer, now: Clock) -> bool:
     """Whether a link could be opened; False if this attempt failed. Nothing is written of it that a daemon says of its own link."""
     config = configs.load(path)
     mine = identity.load(config.folder)
     if mine is None or mine.certificate is None:
         return False
     with contextlib.suppress(Refused):
-        await (await dialling.connect(config, mine, now)).close()
+        await (await dialling.connect(dialer, config, mine, now)).close()
         return True
     return False
 

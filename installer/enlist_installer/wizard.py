@@ -12,6 +12,7 @@ from pathlib import Path
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.terminal import escape
+from enlist.transport.dialer import Dialer
 from enlist_installer import questions, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.interview import Interview
@@ -30,6 +31,7 @@ class Wizard:
     """One run with one person at a terminal."""
 
     say: Say
+    dialer: Dialer
     now: Clock
     person: str
     """The system user's name, for the list of known primaries."""
@@ -42,7 +44,7 @@ class Wizard:
 
     async def new(self, given: Answers, path: Path) -> None:
         """Sets up a server that has no configuration at `path`."""
-        interview = Interview(self.say, self.now, given, path, None)
+        interview = Interview(self.say, self.dialer, self.now, given, path, None)
         await interview.join_line()
         await self.finish(await self.agreed(interview.everything))
 
@@ -78,7 +80,7 @@ class Wizard:
             raise setup.changed_meanwhile(answered.path)
         before, self.written = setup.content(planned.target), True
         try:
-            await setup.carry_out(planned, self.now)
+            await setup.carry_out(planned, self.dialer, self.now)
         except Refused:
             self.written = setup.content(planned.target) != before
             raise
@@ -126,7 +128,7 @@ class Wizard:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         self.say(words.waiting(runs))
         heed = waiting.once(lambda refused: self.say(words.told(refused)))
-        tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.now, heed))]
+        tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(waiting.authorized(config, self.dialer, self.now, heed))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
@@ -143,7 +145,7 @@ class Wizard:
     async def _see_connected(self, path: Path) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await waiting.connected(path, self.now)
+                await waiting.connected(path, self.dialer, self.now)
                 self.say("  Connected to its primary.")
                 return
         self.say(f"  Not connected yet. {words.to_see_why(path)}")

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
-from enlist import certificates
+from enlist import certificates, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import config as toml
 from enlist.runtime import files, sockets
@@ -38,11 +38,14 @@ from enlist_primary.controllers.rollouts import Rollouts
 from enlist_primary.controllers.tasks import Scheduler
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.federation.ancestors import Upper
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.child_primary import Children
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
+from enlist_primary.links.inbox import Inbox
+from enlist_primary.links.link import Links
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub
 from enlist_primary.links.waiters import WaitingRoom
@@ -84,11 +87,11 @@ class Primary:
         self._directory = Directory(database)
         changes = ChangePublisher()
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
-        observations = Observations(database)
+        observations = Observations(database, clock=clock)
         hub = Hub()
-        reports = Reports(database, clock)
-        below = Below(database, reports, signer.authority.primary_id, changes.publish, clock)
-        reach = Reachability(hub, observations, below, int(clock()))
+        reports = StatusReports(database, clock)
+        below = Descendants(database, signer.authority.primary_id, changes.publish, clock)
+        reach = Reachability(hub, observations, below, int(clock()), signer.authority.primary_id)
         self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(
             config=config,
@@ -112,6 +115,7 @@ class Primary:
             started=int(clock()),
             clock=clock,
         )
+        self._links = self._make_links()
         self._tail = Tail(database, self._directory, changes.publish)
         self._rollouts = Rollouts(database, reach.view, clock)
         self._scheduler = Scheduler(database, reach.view, self.context.new_id, clock)
@@ -121,6 +125,22 @@ class Primary:
         self._ssl = Credential(*self._own_certificate(), root)
         self._api = Credential(*self._api_certificate(), None)
         self._note_served()
+
+    def _make_links(self) -> Links:
+        own = self.context
+        return Links(
+            primary_name=own.config.name,
+            signer=own.signer,
+            registry=own.hub,
+            publisher=own.desires,
+            ancestors=own.upper,
+            children=Children(own.signer, own.database, own.upper, own.below, own.clock),
+            inbox=Inbox(own.reports, own.below, own.subtree, own.upper, own.desires, own.clock),
+            observations=own.observations,
+            changes=own.changes,
+            clock=own.clock,
+            random_bytes=own.random_bytes,
+        )
 
     def _subscribe(self) -> None:
         """Who reacts to what, in this order: links end before anything else is done about a server."""
@@ -206,7 +226,7 @@ class Primary:
         server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))
         registration_pb2_grpc.add_RegistrationServiceServicer_to_server(Registration(self.context), server)
         trust_pb2_grpc.add_TrustServiceServicer_to_server(Trust(self.context), server)
-        hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context), server)
+        hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context, self._links), server)
         account_pb2_grpc.add_AccountServiceServicer_to_server(Accounts(self.context), server)
         journal_pb2_grpc.add_JournalServiceServicer_to_server(Journal(self.context), server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(Policies(self.context), server)
@@ -220,8 +240,9 @@ class Primary:
 
     async def _listen(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         config, ports = self.context.config, self.context.ports
-        ports.ssl = await listeners.bind(server, config.listen, config.ssl_port, "SSL port", self._ssl.credentials)
-        ports.api = await listeners.bind(server, config.listen, config.api_port, "API port", self._api.credentials)
+        host = names.host(config.listen)
+        ports.ssl = await listeners.bind(server, host, config.ssl_port, "SSL port", self._ssl.credentials)
+        ports.api = await listeners.bind(server, host, config.api_port, "API port", self._api.credentials)
         files.make_folder(self._folder.sockets)
         files.remove(self._folder.admin_socket)  # left by a process that was killed; the folder's lock is ours
         server.add_insecure_port(stack.enter_context(sockets.target(self._folder.admin_socket)))
@@ -249,9 +270,8 @@ class Primary:
             async with asyncio.timeout(HEALTH_TIMEOUT):
                 await health.enter_graceful_shutdown()
         await server.stop(GRACE_SECONDS)
-        await self.context.below.flush()
-        await self.context.reports.flush()
-        await self.context.observations.flush()
+        own = self.context  # each has a deadline: what the disk does not take by then is lost, or is said again
+        await asyncio.gather(own.below.flush(), own.reports.flush(), own.observations.flush())
 
     # --- Tasks ------------------------------------------------------------------------------------------------------------------
 
@@ -294,5 +314,5 @@ def _add_reflection(server: grpc.aio.Server) -> None:
 def _addresses(config: Config) -> tuple[str, ...]:
     """What the primary goes by: what it advertises, else where it listens, else this machine's name."""
     if config.advertise:
-        return config.advertise
-    return (socket.gethostname(),) if config.listen in EVERY_ADDRESS else (config.listen,)
+        return tuple(map(names.host, config.advertise))
+    return (socket.gethostname(),) if config.listen in EVERY_ADDRESS else (names.host(config.listen),)

@@ -1,14 +1,11 @@
-"""Channels to a primary, each pinned to one server certificate that our own code has looked at.
+"""What a channel to a primary trusts, how it behaves, and what a failed RPC over it means. `enlist.transport` opens channels.
 
 gRPC alone checks chains and names, and would accept a certificate that any intermediate below the same root made out. So a channel
-here trusts exactly one leaf: `probe` fetches what is served, the caller verifies it (`enlist.certificates`), `dial` pins it.
+trusts exactly one leaf: a probe fetches what is served, the caller verifies it (`enlist.certificates`), and the channel pins it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import ssl
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,16 +18,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from enlist import certificates
-from enlist.names import Address
 from enlist.reasons import DOMAIN, Reason, Refused
 
 T = TypeVar("T")
 
 PROTOCOL = 2
 """The protocol this version speaks; it is the oldest one too: 1 was that of Enlist 0.1."""
-
-CONNECT_TIMEOUT = 10.0
-"""Seconds within which a TCP connection and its TLS handshake must stand."""
 
 RPC_TIMEOUT = 20.0
 """Seconds within which a unary RPC must be answered."""
@@ -49,55 +42,6 @@ OPTIONS: Mapping[str, int | str] = {
     "grpc.enable_retries": 0,
     "grpc.max_receive_message_length": MESSAGE_LIMIT,
 }
-
-
-async def probe(address: Address, within: float = CONNECT_TIMEOUT, context: ssl.SSLContext | None = None) -> bytes:
-    """The certificate (DER) served at an address; it is not verified, unless `context` does. Sends nothing but a handshake.
-
-    Refuses with NAME_NOT_FOUND, UNREACHABLE or NOT_ENLIST (nothing there speaks TLS and HTTP/2). With a verifying `context` an
-    unvouched certificate raises `ssl.SSLCertVerificationError`.
-    """
-    try:
-        async with asyncio.timeout(within):
-            return await _handshake(address, context or _unverified())
-    except TimeoutError:
-        raise Refused(Reason.UNREACHABLE, f"{address} does not answer: nothing came back within {within:g} s.") from None
-    except socket.gaierror:
-        raise Refused(Reason.NAME_NOT_FOUND, f'The name "{address.host}" does not resolve to an address.') from None
-    except ssl.SSLCertVerificationError:
-        raise
-    except (ssl.SSLError, ConnectionResetError, EOFError):
-        raise Refused(Reason.NOT_ENLIST, f"Something answers at {address}, but it is not an Enlist primary.") from None
-    except OSError as error:
-        raise Refused(Reason.UNREACHABLE, f"{address} cannot be reached: {_why(error)}.") from None
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # who it is is verified by the caller, against the authority
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-async def _handshake(address: Address, context: ssl.SSLContext) -> bytes:
-    context.set_alpn_protocols(["h2"])
-    name = address.host if context.check_hostname else ""
-    _, writer = await asyncio.open_connection(address.host, address.port, ssl=context, server_hostname=name)
-    try:
-        tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        leaf = tls.getpeercert(binary_form=True)
-        if leaf is None or tls.selected_alpn_protocol() != "h2":
-            raise EOFError
-        return leaf
-    finally:
-        writer.transport.abort()  # a polite TLS farewell would wait for a peer that owes us nothing
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "the connection is refused there"
-    return (error.strerror or "the connection failed").lower()
 
 
 @dataclass(frozen=True)
@@ -122,23 +66,6 @@ class ClientIdentity:
 
     def __repr__(self) -> str:
         return "ClientIdentity()"
-
-
-def dial(address: Address, pin: Pin, identity: ClientIdentity | None = None) -> grpc.aio.Channel:
-    """A channel to `address` that accepts the pinned certificate and no other."""
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=pin.leaf_pem,
-        private_key=identity.key_pem if identity else None,
-        certificate_chain=identity.certificate_pem if identity else None,
-    )
-    options = {**OPTIONS, "grpc.ssl_target_name_override": pin.name}
-    return grpc.aio.secure_channel(_target(address), credentials, options=list(options.items()))
-
-
-def _target(address: Address) -> str:
-    if ":" in address.host:
-        return f"ipv6:[{address.host}]:{address.port}"
-    return f"{address.host}:{address.port}"
 
 
 _LOST = (Reason.UNREACHABLE, "The connection failed or was lost.")

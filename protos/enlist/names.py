@@ -24,7 +24,7 @@ GROUP_DEPTH = 16
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, lower case: nothing to confuse on the telephone
 _ID = re.compile(r"[a-z2-7]{10}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _ZONED = re.compile(
     r"[^%]*(%[A-Za-z0-9._-]{1,15})?"
 )  # an IPv6 zone (RFC 4007) is an interface's name, and nothing a terminal obeys
@@ -159,7 +159,7 @@ class Address(NamedTuple):
 
 
 def address(text: str, implied: int = API_PORT) -> Address:
-    """Reads `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`."""
+    """Reads `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`; the host comes out as `host` writes it."""
     text = text.strip()
     if "://" in text:
         raise _refuse('The address is a name or an IP address without "://", such as "primary.example".')
@@ -182,7 +182,7 @@ def _ipv6(text: str) -> str:
 
 
 def host(text: str) -> str:
-    """A DNS name or an IP address without a port."""
+    """A DNS name or an IP address without a port, in its one form: a name in lower case, as A-labels, without a dot at the end."""
     return _host(text, ip_only=False)
 
 
@@ -191,10 +191,39 @@ def _host(text: str, ip_only: bool) -> str:
         if _ZONED.fullmatch(text):
             return str(ipaddress.ip_address(text))
     except ValueError:
-        labels = text.split(".")
-        if not ip_only and len(text) <= 253 and all(_HOST_LABEL.fullmatch(x) for x in labels) and not labels[-1].isdigit():
-            return text  # and 10.0.0.300 is a mistyped IP address, not a name
-    raise _refuse("The address is a DNS name or an IP address, with a port behind a colon if need be.")
+        if not ip_only:
+            return _dns_name(text)
+    raise _no_host()
+
+
+def _no_host() -> Refused:
+    return _refuse("The address is a DNS name or an IP address, with a port behind a colon if need be.")
+
+
+def _dns_name(text: str) -> str:
+    name = _ascii(text.removesuffix(".")).lower()
+    labels = name.split(".")
+    if len(name) <= 253 and all(map(_HOST_LABEL.fullmatch, labels)) and not labels[-1].isdigit():
+        return name  # and 10.0.0.300 is a mistyped IP address, not a name
+    raise _no_host()
+
+
+def _ascii(name: str) -> str:
+    """An internationalised name as the DNS holds it (RFC 3490, ToASCII).
+
+    Refused where IDNA 2003, which the standard library knows, would change more than capitals: there IDNA 2008 (RFC 5891) may lead
+    to another name. So is what only looks like a plain name (ADR 10).
+    """
+    if name.isascii():
+        return name
+    try:
+        encoded = name[:253].encode("idna")
+        unchanged = encoded.decode("idna") == unicodedata.normalize("NFC", name.lower())
+    except UnicodeError:
+        raise _no_host() from None
+    if not unchanged:
+        raise _refuse('The name holds letters that the DNS would change. Give it in the form that begins with "xn--".')
+    return encoded.decode("ascii")
 
 
 def _port(text: str) -> int:

@@ -1,7 +1,7 @@
 """What a server remembers of the primaries above it, so that nothing older of theirs counts again. Takes values, does no I/O.
 
-Nothing is evicted: whoever invents primaries above can fill the memory, but not make it forget. What is full says so, and a person
-clears what is not above any more.
+Nothing is evicted: an intermediate that invents primaries above can fill the memory, but not make it forget. A full memory refuses
+further primaries with an alarm, and a person clears those that are not above any more.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Memory:
 
     @property
     def primaries(self) -> Sequence[str]:
-        """The ids of all primaries of which something is remembered. Refused: ORIGINS_UNREADABLE."""
+        """The ids of all primaries that are remembered. Refused: ORIGINS_UNREADABLE."""
         self._check_readable()
         found = {part for key in self.steps for part in key.split("/")} | {key.split("/")[0] for key in self.sets}
         return sorted(found | set(self.consents))
@@ -79,7 +79,7 @@ class Memory:
     def cleared(self, primary_id: str, present: Iterable[str]) -> Memory:
         """Without what is remembered of a primary, or, if the id is empty, of all but those `present`.
 
-        Refused: STATE_FORBIDS for one of those, NOT_FOUND for one of which nothing is remembered, ORIGINS_UNREADABLE.
+        Refused: STATE_FORBIDS for one of those, NOT_FOUND for one that is not remembered, ORIGINS_UNREADABLE.
         """
         there = set(present)
         if not primary_id:

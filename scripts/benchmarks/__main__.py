@@ -22,6 +22,7 @@ BENCHMARKS = {
     "documents": "documents",
     "levels": "levels",
     "plan": "planning",
+    "slow-line": "slow_line",
 }
 
 

@@ -21,7 +21,7 @@ from scripts.benchmarks.measuring import Rounds, cpu_clock
 from scripts.benchmarks.report import Figure, ratio
 from scripts.benchmarks.stage import Stage, stage
 
-TARGET = 3.0
+TARGET = 2.0
 GROUP, KIND = "Sites/Paris", "chrony"
 SETTLE = 1.0
 """Seconds after a round in which what is left to do is done and counted."""

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enlist import certificates, channel, names, proofs
 from enlist.channel import ClientIdentity
 from enlist.names import Address
+from enlist.transport.dialer import Dialer
 from enlist.v1 import (
     hierarchy_pb2,
     hierarchy_pb2_grpc,
@@ -110,8 +111,7 @@ async def enrol(at: Server, applicant: Applicant, issued: bool = True) -> Link:
 
 async def _ask(at: Server, applicant: Applicant, said: Said) -> None:
     """At the API port: look, describe, validate, register, wait."""
-    leaf = certificates.load(await channel.probe(at.api))
-    async with channel.dial(at.api, channel.pin(leaf)) as api:
+    async with await _dial(at.api) as api:
         stub = registration_pb2_grpc.RegistrationServiceStub(api)
         said.described = await stub.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=channel.PROTOCOL))
         said.validated = await stub.Validate(applicant.validate)
@@ -134,8 +134,7 @@ async def authorize(at: Server, id: str) -> server_pb2.Server:
 
 async def connect(at: Server, identity: ClientIdentity, said: Said | None = None) -> Link:
     """At the SSL port: look, open the link, say hello, be welcomed."""
-    leaf = certificates.load(await channel.probe(at.ssl))
-    dialled = channel.dial(at.ssl, channel.pin(leaf), identity)
+    dialled = await _dial(at.ssl, identity)
     call: _Call = hierarchy_pb2_grpc.HierarchyServiceStub(dialled).Connect()
     await call.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=channel.PROTOCOL, version="0.1.0")))
     link = Link(dialled, call, said or Said())
@@ -143,6 +142,13 @@ async def connect(at: Server, identity: ClientIdentity, said: Said | None = None
     assert isinstance(first, hierarchy_pb2.FromPrimary), "a link begins with welcome"
     link.said.welcome = first.welcome
     return link
+
+
+async def _dial(address: Address, identity: ClientIdentity | None = None) -> grpc.aio.Channel:
+    """A channel to what is served there, pinned as it is found."""
+    dialer = Dialer()
+    probed = await dialer.probe(address)
+    return dialer.channel(probed.endpoint, channel.pin(certificates.load(probed.leaf_der)), identity)
 
 
 async def close_all(links: Sequence[Link]) -> None:

@@ -16,6 +16,7 @@ from scripts.benchmarks.setting_up import enrol_fully, one_key
 from scripts.benchmarks.stage import Stage, stage
 
 TARGET = 1.8
+AUTHORIZED_TARGET = 1.76
 CALLERS = 8
 """Servers that enrol at the same time."""
 SETTLE = 1.5
@@ -44,7 +45,7 @@ async def measure(quick: bool) -> list[Figure]:
         authorized = await _rounds(on, _fully, "", rounds, enrolments)
     return [
         ratio("enrolment CPU, full API key", "ms", trusted, TARGET),
-        ratio("enrolment CPU, authorized by a person", "ms", authorized, TARGET),
+        ratio("enrolment CPU, authorized by a person", "ms", authorized, AUTHORIZED_TARGET),
         ratio("enrolment CPU, shortest way", "ms", shortest, None, "less than any real server does; see scripts/README.md"),
     ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import grpc.aio
 
 from enlist import certificates, channel
+from enlist.transport.dialer import Dialer
 from enlist.v1 import registration_pb2, registration_pb2_grpc
 from scripts.benchmarks.enrolling import Applicant, Server
 from scripts.benchmarks.measuring import Rounds, median
@@ -66,8 +67,9 @@ async def _round(on: Stage, applicants: list[Applicant]) -> Times:
 
 
 async def _dial(at: Server) -> grpc.aio.Channel:
-    leaf = certificates.load(await channel.probe(at.api))
-    return channel.dial(at.api, channel.pin(leaf))
+    dialer = Dialer()
+    probed = await dialer.probe(at.api)
+    return dialer.channel(probed.endpoint, channel.pin(certificates.load(probed.leaf_der)))
 
 
 async def _call(stub: registration_pb2_grpc.RegistrationServiceAsyncStub, request: registration_pb2.RegisterRequest) -> float:

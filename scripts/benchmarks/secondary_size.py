@@ -16,7 +16,7 @@ from scripts.benchmarks.stage import running_primary
 from tests.support.processes import PrimaryProcess, SecondaryProcess
 from tests.support.waiting import wait_for
 
-TARGET = 60.0
+TARGET = 45.0
 MEGABYTE = 1024 * 1024
 SETTLE = 3.0
 """Seconds after it is connected."""

@@ -14,27 +14,28 @@ from pathlib import Path
 from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from enlist_secondary.link import Link
 
 from enlist import certificates
+from enlist.transport.dialer import Dialer
 from enlist_installer.answers import Answers
 from enlist_installer.unattended import Request, Unattended
 from enlist_secondary import config as configs
 from enlist_secondary import dialling, enrol, identity
-from enlist_secondary.link import Link
 from scripts.benchmarks.enrolling import ACCOUNT, Server, authorize
 
 
 async def enrol_fully(at: Server, folder: Path, name: str, api_key: str) -> Link:
     """From nothing to the open link. Without an API key the local administrator authorizes the server while its daemon waits."""
     request = _request(at, folder, name, api_key)
-    setup = Unattended(lambda _sentence: None, time.time)
+    setup = Unattended(lambda _sentence: None, Dialer(), time.time)
     await setup.run(request)
     config = configs.load(request.path)
     mine = identity.load(config.folder)
     assert mine is not None, "enlist-setup has made one"
     if mine.certificate is None:
         mine = await _authorized(at, config, mine, setup.outcome().server_id)
-    return await dialling.connect(config, mine, time.time)
+    return await dialling.connect(Dialer(), config, mine, time.time)
 
 
 def _request(at: Server, folder: Path, name: str, api_key: str) -> Request:
@@ -52,7 +53,7 @@ def _request(at: Server, folder: Path, name: str, api_key: str) -> Request:
 
 async def _authorized(at: Server, config: configs.SecondaryConfig, mine: identity.Identity, id: str) -> identity.Identity:
     waits = asyncio.Event()
-    resumed = asyncio.create_task(enrol.resume(config, mine, time.time, lambda _told: waits.set()))
+    resumed = asyncio.create_task(enrol.resume(Dialer(), config, mine, time.time, lambda _told: waits.set()))
     await waits.wait()
     await authorize(at, id)
     return await resumed

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 import grpc.aio
 from cryptography import x509
@@ -20,6 +21,8 @@ from enlist import certificates, channel
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape, moment
+from enlist.transport.dialer import Dialer
+from enlist.transport.endpoints import Endpoint
 from enlist.v1 import registration_pb2, registration_pb2_grpc
 from enlist_secondary.known_primaries import KnownPrimaries
 
@@ -32,6 +35,8 @@ class Primary:
     """A primary reached at its API port, whose served certificate the authority it shows answers for; not yet *accepted*."""
 
     address: Address
+    endpoint: Endpoint
+    """The one of its addresses that answered."""
     authority: certificates.Authority
     leaf_der: bytes
     name: str
@@ -91,16 +96,16 @@ def advice(reason: str) -> str:
     return ADVICE.get(Reason(reason), "") if reason in Reason.__members__ else ""
 
 
-async def reach(address: Address, now: Clock) -> Primary:
+async def reach(dialer: Dialer, address: Address, now: Clock) -> Primary:
     """Dials a primary's API port and has it describe itself. Sends nothing of this server's.
 
     Refuses with NAME_NOT_FOUND, UNREACHABLE, NOT_ENLIST, TIMED_OUT, VERSION_INCOMPATIBLE, CLOCK_SKEW, or TLS_INTERCEPTED: the
     certificate served is neither the authority's own nor covered by its statement.
     """
-    leaf_der = await channel.probe(address)
-    leaf = certificates.load(leaf_der)
+    probed = await dialer.probe(address)
+    leaf = certificates.load(probed.leaf_der)
     _check_validity(address, leaf, int(now()))
-    described = await _describe(address, channel.pin(leaf))
+    described = await _describe(address, dialer.channel(probed.endpoint, channel.pin(leaf)))
     _check_version(address, described)
     _check_clock(address, described.time.seconds, int(now()))
     authority = _authority(address, described)
@@ -109,8 +114,9 @@ async def reach(address: Address, now: Clock) -> Primary:
     _check_leaf(address, authority, leaf, described.leaf_statement, int(now()))
     return Primary(
         address=address,
+        endpoint=probed.endpoint,
         authority=authority,
-        leaf_der=leaf_der,
+        leaf_der=probed.leaf_der,
         name=escape(described.primary_name),
         ssl_port=described.ssl_port,
         version=escape(described.version),
@@ -129,9 +135,9 @@ def _check_validity(address: Address, leaf: x509.Certificate, now: int) -> None:
         )
 
 
-async def _describe(address: Address, pin: channel.Pin) -> registration_pb2.DescribePrimaryResponse:
+async def _describe(address: Address, dialled: grpc.aio.Channel) -> registration_pb2.DescribePrimaryResponse:
     try:
-        async with channel.dial(address, pin) as api:
+        async with dialled as api:
             return await describe(api)
     except Refused as refused:
         if refused.reason is not Reason.UNREACHABLE:
@@ -181,16 +187,23 @@ def _check_leaf(address: Address, authority: certificates.Authority, leaf: x509.
         )
 
 
-async def reach_ssl_port(address: Address, authority: certificates.Authority, now: Clock) -> channel.Pin:
+class SslPort(NamedTuple):
+    """Where the SSL port answered, and the pin on what it serves there."""
+
+    endpoint: Endpoint
+    pin: channel.Pin
+
+
+async def reach_ssl_port(dialer: Dialer, address: Address, authority: certificates.Authority, now: Clock) -> SslPort:
     """Looks at what is served where trusted servers connect, and pins it if the authority itself issued it.
 
     Refuses with SSL_PORT_UNREACHABLE, TLS_INTERCEPTED or CLOCK_SKEW. A company's certificate has no place at this port.
     """
     try:
-        leaf_der = await channel.probe(address)
+        probed = await dialer.probe(address)
     except Refused as refused:
         raise Refused(Reason.SSL_PORT_UNREACHABLE, f"The SSL port does not answer: {refused.message}") from None
-    leaf = certificates.load(leaf_der)
+    leaf = certificates.load(probed.leaf_der)
     if certificates.issued_by(leaf, authority.certificate):
         _check_validity(address, leaf, int(now()))
     if not certificates.is_server_leaf_of(leaf, authority, int(now())):
@@ -198,10 +211,11 @@ async def reach_ssl_port(address: Address, authority: certificates.Authority, no
             Reason.TLS_INTERCEPTED,
             f"The certificate at the SSL port {address} is not the primary's own: somebody in between opens the connection.",
         )
-    return channel.pin(leaf)
+    return SslPort(probed.endpoint, channel.pin(leaf))
 
 
 async def vouched(
+    dialer: Dialer,
     primary: Primary,
     known: KnownPrimaries,
     fingerprint: str | None,
@@ -225,7 +239,7 @@ async def vouched(
         return Way.KNOWN
     if fingerprint is not None:
         return Way.FINGERPRINT
-    if confirm_identity == "auto" and await _company_vouches(primary, company_ca):
+    if confirm_identity == "auto" and await _company_vouches(dialer, primary, company_ca):
         return Way.COMPANY_CA
     return None
 
@@ -250,7 +264,7 @@ def check_own(primary: Primary, own: certificates.Authority) -> None:
         )
 
 
-async def _company_vouches(primary: Primary, company_ca: str) -> bool:
+async def _company_vouches(dialer: Dialer, primary: Primary, company_ca: str) -> bool:
     """Whether the company's authority, checked as a browser would, stands behind exactly the certificate that was reached.
 
     That the primary's authority answers for that certificate has been seen by `reach`.
@@ -263,17 +277,18 @@ async def _company_vouches(primary: Primary, company_ca: str) -> bool:
     except OSError as error:  # SSLError, of a file that holds no certificates, is one
         raise Refused(Reason.FILE_FAILED, f"{bundle}: no certificates can be read from it ({error.strerror or error}).") from None
     try:
-        return await channel.probe(primary.address, context=context) == primary.leaf_der
+        probed = await dialer.probe(primary.address, context, at=primary.endpoint)
     except ssl.SSLCertVerificationError:
         return False
+    return probed.leaf_der == primary.leaf_der
 
 
-async def validate(primary: Primary, account: str, api_key: str) -> registration_pb2.ValidateResponse:
+async def validate(dialer: Dialer, primary: Primary, account: str, api_key: str) -> registration_pb2.ValidateResponse:
     """Asks whether account and API key would be accepted; the primary writes nothing. Only after the primary was vouched for.
 
     Refuses with ACCOUNT_UNKNOWN, one of the API_KEY reasons, or TOO_MANY_ATTEMPTS.
     """
     request = registration_pb2.ValidateRequest(account_domain=account, api_key=api_key)
-    async with channel.dial(primary.address, primary.pin()) as api:
+    async with dialer.channel(primary.endpoint, primary.pin()) as api:
         stub = registration_pb2_grpc.RegistrationServiceStub(api)
         return await channel.answer(stub.Validate(request, timeout=channel.RPC_TIMEOUT))

@@ -128,9 +128,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     import time
     from dataclasses import asdict
 
+    from enlist.transport.dialer import Dialer
     from enlist_secondary import config, doctor
 
-    stages = asyncio.run(doctor.diagnose(config.load(arguments.config), time.time))
+    stages = asyncio.run(doctor.diagnose(Dialer(), config.load(arguments.config), time.time))
     if arguments.json:
         _print_json([asdict(stage) for stage in stages])
     else:
@@ -145,6 +146,7 @@ def _leave(arguments: argparse.Namespace) -> int:
     import time
     from dataclasses import replace
 
+    from enlist.transport.dialer import Dialer
     from enlist_secondary import config, enrol, identity, meeting, state
 
     configured = config.load(arguments.config)
@@ -162,8 +164,9 @@ def _leave(arguments: argparse.Namespace) -> int:
     state.change(configured.folder, lambda known: replace(known, on_leave=arguments.below or ""), strict=True)
 
     async def leave() -> str:
-        primary = await meeting.meet(configured, mine.authority, time.time)
-        return state.state_name((await enrol.leave(primary, configured, mine, time.time)).state)
+        dialer = Dialer()
+        primary = await meeting.meet(dialer, configured, mine.authority, time.time)
+        return state.state_name((await enrol.leave(dialer, primary, configured, mine, time.time)).state)
 
     now = asyncio.run(leave())
     _tell(arguments, {"state": now}, f"This server is now {now}.")

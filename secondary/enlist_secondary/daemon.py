@@ -16,6 +16,7 @@ from typing import Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, readiness
 from enlist.runtime.logs import Log
+from enlist.transport.dialer import Dialer
 from enlist_secondary import api_key, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock
@@ -41,17 +42,18 @@ def run(path: Path, now: Clock = time.time) -> None:
         identity.check_machine(config.folder)
         identity.load(config.folder)
         KnownPrimaries.load(config.data_folder)
-        asyncio.run(Daemon(path, config, now).run())
+        asyncio.run(Daemon(path, config, Dialer(), now).run())
 
 
 class Daemon:
     """The two things a secondary does at a time: keep its enrolment, and await the next one."""
 
-    def __init__(self, path: Path, config: SecondaryConfig, now: Clock) -> None:
+    def __init__(self, path: Path, config: SecondaryConfig, dialer: Dialer, now: Clock) -> None:
         """`config` is what `path` said at the start."""
         self._path = path
         self._staged = configs.next_path(path)
         self._config = config
+        self._dialer = dialer
         self._now = now
         self._over: Refused | None = None  # the kept primary's final no
         self._hope = self._staged.exists()
@@ -79,7 +81,7 @@ class Daemon:
     async def _keep(self) -> None:
         self._over = None
         try:
-            await Keeper(self._config, self._now).keep()
+            await Keeper(self._config, self._dialer, self._now).keep()
         except Refused as refused:
             self._over = refused
             self._end_if_hopeless()
@@ -110,7 +112,7 @@ class Daemon:
     async def _take_over(self) -> None:
         config, before = configs.load(self._staged), self._config
         _LOG.info("awaiting a different primary", primary=config.primary, account=config.account)
-        await Keeper(config, self._now).authorized()
+        await Keeper(config, self._dialer, self._now).authorized()
         await to_the_end(self._switch, config, before)  # whole: once the staged file is gone, this task is cancelled
 
     def _switch(self, config: SecondaryConfig, before: SecondaryConfig) -> None:

@@ -1,78 +1,62 @@
-"""The way to an open link: over the certificate last verified at the SSL port, and if that fails, over the one verified now."""
+"""The way to an open link: what the SSL port serves is verified, pinned, and dialled at the address that served it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
-from enlist import __version__, certificates, channel
+import grpc.aio
+
+from enlist import __version__, channel
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.runtime.terminal import escape
+from enlist.transport.dialer import Dialer
 from enlist.v1 import hierarchy_pb2
 from enlist_secondary import checks, state
-from enlist_secondary.checks import Clock
+from enlist_secondary.checks import Clock, SslPort
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.connection.link import Link, open_link
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import meet, raise_alarm
 from enlist_secondary.work import Work
 
-_CONNECTION = frozenset({Reason.UNREACHABLE, Reason.TIMED_OUT})
 _LOG = Log("enlist.secondary")
 
 
-async def connect(config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None = None) -> Link:
+async def connect(dialer: Dialer, config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None = None) -> Link:
     """Opens the link; the identity must hold a certificate. Without `work` it is opened only to see that it can be.
 
     Refuses with the primary's reason, with what the checks found on the way, or with CERTIFICATE_INVALID: all is well at the SSL
     port until it sees this server's certificate.
     """
-    kept = await _remembered(config, identity, now)
-    pin = _kept_pin(kept, identity, int(now()))
-    if pin is not None:
-        try:
-            return await _dial(Address(config.address.host, kept.ssl_port), pin, config, identity, now, work)
-        except Refused as refused:
-            if refused.reason not in _CONNECTION:
-                raise
-    address, pin = await _look(kept.ssl_port, config, identity, now)
+    address, (endpoint, pin) = await _look(dialer, config, identity, now)
     try:
-        return await _dial(address, pin, config, identity, now, work)
+        return await _open(dialer.channel(endpoint, pin, identity.client()), address, config, identity, now, work)
     except Refused as refused:
         if refused.reason is not Reason.UNREACHABLE:
             raise
+    await _verified(dialer, address, config, identity, now)  # the primary may have gone down in between
     raise Refused(Reason.CERTIFICATE_INVALID, f"{address} ends the connection when it sees this server's certificate.")
 
 
-async def _remembered(config: SecondaryConfig, identity: Identity, now: Clock) -> state.State:
+async def _remembered(dialer: Dialer, config: SecondaryConfig, identity: Identity, now: Clock) -> state.State:
     """What was learnt at the configured address: an SSL port remembered of another one would hide who answers at this one."""
     kept = state.load(config.folder)
     if kept.met_at == str(config.address):
         return kept
-    primary = await meet(config, identity.authority, now)
+    primary = await meet(dialer, config, identity.authority, now)
     return kept.met(primary.address, primary.name, primary.ssl_port)
 
 
-def _kept_pin(kept: state.State, identity: Identity, now: int) -> channel.Pin | None:
-    try:
-        leaf = certificates.load_pem(kept.ssl_pin.encode())
-    except Refused:
-        return None
-    if kept.ssl_port and certificates.is_server_leaf_of(leaf, identity.authority, now):
-        return channel.pin(leaf)
-    return None
-
-
-async def _dial(
-    address: Address, pin: channel.Pin, config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None
+async def _open(
+    dialled: grpc.aio.Channel, address: Address, config: SecondaryConfig, identity: Identity, now: Clock, work: Work | None
 ) -> Link:
     began = int(now())
     hello = _hello(config)
     if work is not None:
         work.introduce(hello)
-    link = await open_link(address, pin, identity, hello, work)
+    link = await open_link(dialled, identity, hello, work)
     primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
     _LOG.info("link open", primary=primary, address=address, server=name)
     after = state.State.admitted if work is None else state.State.linked
@@ -94,20 +78,21 @@ def _hello(config: SecondaryConfig) -> hierarchy_pb2.Hello:
     return hello
 
 
-async def _look(ssl_port: int, config: SecondaryConfig, identity: Identity, now: Clock) -> tuple[Address, channel.Pin]:
+async def _look(dialer: Dialer, config: SecondaryConfig, identity: Identity, now: Clock) -> tuple[Address, SslPort]:
     """What is served at the SSL port, where it was or where the primary now says it is, once it is verified."""
-    if ssl_port:
+    kept = await _remembered(dialer, config, identity, now)
+    if kept.ssl_port:
         with suppress(Refused):
-            return await _verified(Address(config.address.host, ssl_port), config, identity, now)
-    primary = await meet(config, identity.authority, now)
-    return await _verified(primary.ssl_address, config, identity, now)
+            return await _verified(dialer, Address(config.address.host, kept.ssl_port), config, identity, now)
+    primary = await meet(dialer, config, identity.authority, now)
+    return await _verified(dialer, primary.ssl_address, config, identity, now)
 
 
-async def _verified(address: Address, config: SecondaryConfig, identity: Identity, now: Clock) -> tuple[Address, channel.Pin]:
+async def _verified(
+    dialer: Dialer, address: Address, config: SecondaryConfig, identity: Identity, now: Clock
+) -> tuple[Address, SslPort]:
     try:
-        pin = await checks.reach_ssl_port(address, identity.authority, now)
+        return address, await checks.reach_ssl_port(dialer, address, identity.authority, now)
     except Refused as refused:
         await raise_alarm(config, refused, "", int(now()), address)
         raise
-    await state.update(config.folder, lambda kept: replace(kept, ssl_pin=pin.leaf_pem.decode()))
-    return address, pin

@@ -10,6 +10,7 @@ from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, standings
 from enlist.runtime.terminal import moment
+from enlist.transport.dialer import Dialer
 from enlist_secondary import api_key, checks, enrol, identity, meeting, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
@@ -40,23 +41,23 @@ _REACHING: Mapping[str, frozenset[Reason]] = {
 _API_KEY = frozenset(reason for reason in Reason if reason.startswith("API_KEY_"))
 
 
-async def diagnose(config: SecondaryConfig, now: Clock) -> list[Stage]:
+async def diagnose(dialer: Dialer, config: SecondaryConfig, now: Clock) -> list[Stage]:
     """All checks of a secondary. Tells the primary nothing before its identity is sure, and raises nothing but damaged files."""
     mine = identity.load(config.folder)
-    primary, stages = await _reach(config, now)
-    identity_stage = await _identity(config, mine, primary)
+    primary, stages = await _reach(dialer, config, now)
+    identity_stage = await _identity(dialer, config, mine, primary)
     stages.append(identity_stage)
-    stages += await _asking(config, mine, primary if identity_stage.ok else None)
-    stages.append(await _ssl_port(config, mine, primary, now))
+    stages += await _asking(dialer, config, mine, primary if identity_stage.ok else None)
+    stages.append(await _ssl_port(dialer, config, mine, primary, now))
     stages.append(_machine(config, mine))
     stages.append(_certificate(mine, int(now())))
     stages.append(_state(config, mine))
     return stages
 
 
-async def _reach(config: SecondaryConfig, now: Clock) -> tuple[Primary | None, list[Stage]]:
+async def _reach(dialer: Dialer, config: SecondaryConfig, now: Clock) -> tuple[Primary | None, list[Stage]]:
     try:
-        primary = await checks.reach(config.address, now)
+        primary = await checks.reach(dialer, config.address, now)
     except Refused as refused:
         return None, list(_stopped_at(refused))
     said = {
@@ -80,14 +81,14 @@ def _stopped_at(refused: Refused) -> Iterator[Stage]:
             yield _passed(name, "") if before else _untried(name)
 
 
-async def _identity(config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> Stage:
+async def _identity(dialer: Dialer, config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> Stage:
     if primary is None:
         return _untried("identity")
     try:
         known = KnownPrimaries.load(config.data_folder)
         if mine:
             checks.check_own(primary, mine.authority)
-        way = await checks.vouched(primary, known, None, config.company_ca, config.confirm_identity)
+        way = await checks.vouched(dialer, primary, known, None, config.company_ca, config.confirm_identity)
         if way is None:
             raise meeting.not_confirmed(primary)
     except Refused as refused:
@@ -95,7 +96,7 @@ async def _identity(config: SecondaryConfig, mine: Identity | None, primary: Pri
     return _passed("identity", f"The primary's fingerprint is {primary.authority.fingerprint} ({way}).")
 
 
-async def _asking(config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> list[Stage]:
+async def _asking(dialer: Dialer, config: SecondaryConfig, mine: Identity | None, primary: Primary | None) -> list[Stage]:
     """The account and the API key, which is no fault once this server has asked: its own request may have used it up."""
     if primary is None:
         return [_untried("account"), _untried("API key")]
@@ -103,7 +104,7 @@ async def _asking(config: SecondaryConfig, mine: Identity | None, primary: Prima
     told, secret = state.load(config.folder), api_key.load(config.folder)
     needed = told.state == state.NEW and (mine is None or mine.certificate is None)
     try:
-        await checks.validate(primary, config.account, secret)
+        await checks.validate(dialer, primary, config.account, secret)
     except Refused as refused:
         if refused.reason not in _API_KEY:
             return [_failed("account", refused), _untried("API key")]
@@ -115,7 +116,7 @@ async def _asking(config: SecondaryConfig, mine: Identity | None, primary: Prima
     return [account, _passed("API key", "It is good." if secret else "None is kept.")]
 
 
-async def _ssl_port(config: SecondaryConfig, mine: Identity | None, primary: Primary | None, now: Clock) -> Stage:
+async def _ssl_port(dialer: Dialer, config: SecondaryConfig, mine: Identity | None, primary: Primary | None, now: Clock) -> Stage:
     kept = state.load(config.folder).ssl_port
     authority = mine.authority if mine else primary.authority if primary else None
     port = primary.ssl_port if primary else kept
@@ -123,7 +124,7 @@ async def _ssl_port(config: SecondaryConfig, mine: Identity | None, primary: Pri
         return _untried("SSL port")
     address = Address(config.address.host, port)
     try:
-        await checks.reach_ssl_port(address, authority, now)
+        await checks.reach_ssl_port(dialer, address, authority, now)
     except Refused as refused:
         return _failed("SSL port", refused)
     return _passed("SSL port", f"{address} answers with the primary's own certificate.")

@@ -145,7 +145,11 @@ class Documents:
     def _load(self, origin: Origin) -> None:
         kept: DesiredSet | None = None
         try:
-            kept = documents.verify(pb.SignedSet.FromString(files.read(self._path(origin.primary_id))), origin)
+            found = _verified(pb.SignedSet.FromString(files.read(self._path(origin.primary_id))), origin)
+            if found.place != origin.place:  # of a step, or of an own id, that was replaced before this file was
+                self._strangers.add(found.origin)
+                return
+            kept = found
             for digest in _digests(kept):
                 self._read_body(digest)
             self._sets[origin.primary_id] = kept
@@ -422,6 +426,12 @@ def _held(kept: DesiredSet) -> pb.Held:
         digests=sorted(_digests(kept)),
         target=kept.target,
     )
+
+
+def _verified(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
+    """A set of this origin, for any server."""
+    said = pb.DesiredSet.FromString(signed.desired_set)
+    return documents.verify(signed, Origin(origin.public_key, said.account, said.target))
 
 
 def _digests(kept: DesiredSet) -> frozenset[bytes]:

@@ -15,6 +15,7 @@ import grpc.aio
 from enlist import __version__, certificates, channel, proofs
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
+from enlist.transport.dialer import Dialer
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc, server_pb2
 from enlist_secondary import api_key, checks, state
@@ -63,13 +64,19 @@ def _quiet(_: pb.Enrolment) -> None:
     return
 
 
-async def resume(config: SecondaryConfig, identity: Identity, now: Clock, news: News = _quiet) -> Identity:
+async def resume(dialer: Dialer, config: SecondaryConfig, identity: Identity, now: Clock, news: News = _quiet) -> Identity:
     """One attempt from wherever things stand to a certificate: meets the primary again, then `enrol`."""
-    return await enrol(await meet(config, identity.authority, now), config, identity, now, news)
+    return await enrol(dialer, await meet(dialer, config, identity.authority, now), config, identity, now, news)
 
 
 async def enrol(
-    primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock, news: News = _quiet, ask_again: bool = False
+    dialer: Dialer,
+    primary: Primary,
+    config: SecondaryConfig,
+    identity: Identity,
+    now: Clock,
+    news: News = _quiet,
+    ask_again: bool = False,
 ) -> Identity:
     """Waits for the certificate; asks first if this server never did, if the primary knows of no request, or if it expired.
 
@@ -77,7 +84,7 @@ async def enrol(
     the identity with its certificate, kept, and the API key erased. Refuses with one of `FINAL`, where waiting is in vain, or with
     whatever interrupted it; the same call then goes on from there.
     """
-    async with channel.dial(primary.address, primary.pin()) as api:
+    async with dialer.channel(primary.endpoint, primary.pin()) as api:
         applicant = Applicant(api, primary, config, identity, now)
         if state.load(config.folder).asked and not ask_again:
             try:
@@ -89,9 +96,9 @@ async def enrol(
         return await applicant.follow(news)
 
 
-async def leave(primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock) -> pb.Enrolment:
+async def leave(dialer: Dialer, primary: Primary, config: SecondaryConfig, identity: Identity, now: Clock) -> pb.Enrolment:
     """Takes a pending request back, or leaves the account for good; the answer is written down."""
-    async with channel.dial(primary.address, primary.pin()) as api:
+    async with dialer.channel(primary.endpoint, primary.pin()) as api:
         return await Applicant(api, primary, config, identity, now).leave()
 
 

@@ -14,6 +14,7 @@ from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime import memory
 from enlist.runtime.logs import Log
+from enlist.transport.dialer import Dialer
 from enlist.v1.registration_pb2 import Enrolment
 from enlist_secondary import api_key, dialling, state
 from enlist_secondary.backoff import Backoff, persevere
@@ -61,9 +62,16 @@ def renewal_due(certificate: x509.Certificate, chance: float) -> float:
 class Keeper:
     """One enrolment, kept up until it is cancelled or the primary has said a final no."""
 
-    def __init__(self, config: SecondaryConfig, now: Clock = time.time, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        config: SecondaryConfig,
+        dialer: Dialer,
+        now: Clock = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         """`now` gives Unix seconds, `chance` numbers from 0 up to 1."""
         self._config = config
+        self._dialer = dialer
         self._now = now
         self._chance = chance
         self._backoff = Backoff(chance)
@@ -90,16 +98,16 @@ class Keeper:
         await state.update(self._config.folder, lambda known: known.failed(refused, int(self._now())))
 
     async def _certified(self) -> None:
-        mine = await prepare(self._config, self._now)
+        mine = await prepare(self._dialer, self._config, self._now)
         if not mine.usable(int(self._now())):
-            await resume(self._config, mine, self._now, _settle)
+            await resume(self._dialer, self._config, mine, self._now, _settle)
 
     async def _attempt(self) -> NoReturn:
         """From wherever things stand to a link, and on over whatever the primary decides; raises what else comes between."""
-        mine = await prepare(self._config, self._now)
+        mine = await prepare(self._dialer, self._config, self._now)
         await self._begin_work(mine)
         if not mine.usable(int(self._now())):
-            mine = await resume(self._config, mine, self._now, _settle)
+            mine = await resume(self._dialer, self._config, mine, self._now, _settle)
         elif state.load(self._config.folder).state == state.TRUSTED:  # else the wizard may be about to ask anew, with this API key
             await to_the_end(api_key.erase, self._config.folder)  # a crash may have come between certificate and erasure
         while True:
@@ -110,7 +118,7 @@ class Keeper:
                     raise
                 _LOG.warning("no link", primary=self._config.primary, reason=refused.reason, problem=refused.message)
             asked = time.monotonic()
-            mine = await resume(self._config, mine, self._now, _settle)
+            mine = await resume(self._dialer, self._config, mine, self._now, _settle)
             if time.monotonic() - asked < CONTRADICTION:
                 await asyncio.sleep(self._backoff.next())
 
@@ -145,7 +153,7 @@ class Keeper:
         work = await self._begin_work(mine)
         assert work is not None, "a server that holds a certificate has an id"
         try:
-            await self._stay(await dialling.connect(self._config, mine, self._now, work), mine, work)
+            await self._stay(await dialling.connect(self._dialer, self._config, mine, self._now, work), mine, work)
         finally:  # last, for everybody who waits for this word; also the last word of a daemon that is stopped
             await state.update(self._config.folder, lambda known: known.unlinked(int(self._now())))
 
@@ -169,7 +177,7 @@ class Keeper:
         backoff = Backoff(self._chance)
         while True:
             try:
-                return await dialling.connect(self._config, mine, self._now, work)
+                return await dialling.connect(self._dialer, self._config, mine, self._now, work)
             except Refused as refused:
                 await self._heed(refused)
             except Exception as error:

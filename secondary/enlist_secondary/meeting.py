@@ -6,6 +6,7 @@ from enlist.certificates import Authority
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
+from enlist.transport.dialer import Dialer
 from enlist_secondary import checks, identity, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
@@ -17,11 +18,11 @@ _ALARMING = frozenset({Reason.IDENTITY_CHANGED, Reason.TLS_INTERCEPTED})
 _LOG = Log("enlist.secondary")
 
 
-async def meet(config: SecondaryConfig, authority: Authority, now: Clock) -> Primary:
+async def meet(dialer: Dialer, config: SecondaryConfig, authority: Authority, now: Clock) -> Primary:
     """Reaches the configured primary; anybody but `authority` there is refused, and an alarm in the state."""
     shown = ""
     try:
-        primary = await checks.reach(config.address, now)
+        primary = await checks.reach(dialer, config.address, now)
         shown = primary.authority.fingerprint
         checks.check_own(primary, authority)
     except Refused as refused:
@@ -44,7 +45,7 @@ async def raise_alarm(
         await state.update(config.folder, lambda known: known.alarmed(met_at, fingerprint, now))
 
 
-async def prepare(config: SecondaryConfig, now: Clock) -> Identity:
+async def prepare(dialer: Dialer, config: SecondaryConfig, now: Clock) -> Identity:
     """This server's identity under a configuration, made if there is none and nobody needs to be asked.
 
     Refuses with IDENTITY_NOT_CONFIRMED if the primary is not, or no longer, among the known primaries and nothing else vouches for
@@ -54,8 +55,8 @@ async def prepare(config: SecondaryConfig, now: Clock) -> Identity:
     known = KnownPrimaries.load(config.data_folder)
     if mine is not None and known.holds(mine.authority.primary_id):
         return mine
-    primary = await checks.reach(config.address, now)
-    way = await checks.vouched(primary, known, None, config.company_ca, config.confirm_identity)
+    primary = await checks.reach(dialer, config.address, now)
+    way = await checks.vouched(dialer, primary, known, None, config.company_ca, config.confirm_identity)
     if way is None:
         raise not_confirmed(primary)
     await to_the_end(known.accept, primary.authority, config.address, way, "", int(now()))

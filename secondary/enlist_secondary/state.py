@@ -79,8 +79,6 @@ class State:
     met_at: str = ""
     """The configured address at which the primary last described itself: name and SSL port were learnt there."""
     ssl_port: int = 0
-    ssl_pin: str = ""
-    """The certificate last verified at the SSL port, PEM."""
     connected: bool = False
     """Whether the daemon's link is open; means something only while it runs, and nobody else writes it."""
     connected_at: int | None = None

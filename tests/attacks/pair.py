@@ -16,6 +16,7 @@ import pytest
 
 from enlist import documents
 from enlist.documents import Item, SetVersion
+from enlist.transport.dialer import Dialer
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, task_pb2
 from enlist.v1.document_pb2 import SignedSet
 from enlist_primary.links.registry import Link
@@ -169,7 +170,7 @@ async def paired(folder: Path, patch: pytest.MonkeyPatch, **config: Any) -> Asyn
                 "task": {"note": {"type": "exec", "command": [*command, str(folder / "note"), "--fixed"]}},
             }
             secondary = Secondary(written.path, msgspec.structs.replace(written.config, handlers=handlers))
-            keeper = Keeper(secondary.config)
+            keeper = Keeper(secondary.config, Dialer())
             signer = running.primary.context.signer
             pair = Pair(running, secondary, keeper, records, folder, signer.sign_set)
             patch.setattr(signer, "sign_set", pair.instead)

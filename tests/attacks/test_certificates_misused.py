@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from enlist import certificates, channel
+from enlist import certificates
 from enlist.channel import ClientIdentity
 from enlist.names import Address
 from enlist.reasons import Reason
@@ -24,6 +24,7 @@ from enlist.v1 import registration_pb2, registration_pb2_grpc, trust_pb2
 from enlist_primary.authority import keys
 from enlist_primary.authority.signer import Signer, new_authority
 from tests.attacks.world import World, open_link
+from tests.support.dialling import dial, served
 from tests.support.inprocess import ACCOUNT, refused_by, stubs
 
 Key = ec.EllipticCurvePrivateKey
@@ -81,7 +82,7 @@ def pem(*chain: x509.Certificate) -> bytes:
 async def refused_at_ssl_port(world: World, chain: bytes, key: Key) -> Reason:
     """What becomes of a link opened with this certificate."""
     identity = ClientIdentity(chain, keys.private_pem(key))
-    async with channel.dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
+    async with dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
         reason = (await refused_by(open_link(stubs(on)))).reason
         assert (await refused_by(stubs(on).trust.RenewCertificate(trust_pb2.RenewCertificateRequest()))).reason is reason
     return reason
@@ -194,10 +195,10 @@ async def assert_refused_in_the_primary_s_place(world: World, chain: bytes, key:
     authority, pin = world.running.authority, await world.running.pin(world.running.api)
     request = registration_pb2.ValidateRequest(account_domain=ACCOUNT, api_key=await world.api_key())
     async with impostor(chain, key) as (servicer, address):
-        async with channel.dial(address, pin) as on:
+        async with dial(address, pin) as on:
             call = stubs(on).registration.Validate(request, timeout=5)
             assert (await refused_by(call)).reason is Reason.UNREACHABLE
-        probed = certificates.load(await channel.probe(address))
+        probed = certificates.load(await served(address))
         assert not certificates.is_server_leaf_of(probed, authority, int(time.time()))
         assert not certificates.answers_for(authority, probed, b"", int(time.time()))
     assert not servicer.told

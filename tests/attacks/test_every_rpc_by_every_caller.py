@@ -41,6 +41,7 @@ from enlist.v1 import (
 from enlist_primary.model.users import Role
 from enlist_primary.rpc import access
 from tests.attacks.world import OTHER, World, bearer, server_name
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Asker, refused_by
 from tests.support.pretender import new_signer
 
@@ -200,9 +201,9 @@ async def attackers(shared_world: World, ground: Ground) -> AsyncIterator[dict[s
         pins = {port: await running.pin(port) for port in (running.api, running.ssl)}
 
         async def at_ssl_port(asker: Asker) -> grpc.aio.Channel:
-            return await stack.enter_async_context(channel.dial(running.ssl, pins[running.ssl], asker.identity()))
+            return await stack.enter_async_context(dial(running.ssl, pins[running.ssl], asker.identity()))
 
-        api = await stack.enter_async_context(channel.dial(running.api, pins[running.api]))
+        api = await stack.enter_async_context(dial(running.api, pins[running.api]))
         socket = stack.enter_context(sockets.target(running.folder.admin_socket))
         local = await stack.enter_async_context(grpc.aio.insecure_channel(socket))
         socket = stack.enter_context(sockets.target(running.folder.upstream_socket))

@@ -22,6 +22,7 @@ from enlist_primary.config import Limits
 from enlist_primary.rpc import access, listeners
 from enlist_primary.rpc import link as link_rpc
 from tests.attacks.world import World, open_link, populated, server_name
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Stubs, refused_by, stubs
 from tests.support.relay import relay
 from tests.support.waiting import eventually
@@ -76,7 +77,7 @@ async def test_a_flood_from_one_address_fills_its_cap_and_no_more(capped: World)
         assert await capped.refusals(ACCOUNT, Reason.TOO_MANY_PENDING) == 150 - PER_ADDRESS
 
         pin = await capped.running.pin(capped.running.api)
-        async with relay(capped.running.api, source="127.0.0.77") as between, channel.dial(between.address, pin) as on:
+        async with relay(capped.running.api, source="127.0.0.77") as between, dial(between.address, pin) as on:
             assert (await capped.asker("neighbour").register(stubs(on))).state == server_pb2.SERVER_STATE_PENDING
 
         api_key = await capped.api_key()
@@ -103,7 +104,7 @@ async def test_a_flood_of_refused_requests_leaves_no_more_than_counters(capped: 
             asker = capped.asker(account=f"made-up-{n}.example")
             await refused_by(asker.register(stub, "enl_aaaaaaaaaa_" + "a" * 32))
             claim, _ = await asker.claim(stub, "Leave")
-            request = registration_pb2.LeaveRequest(claim=claim, proof=registration_pb2.Proof())
+            request = registration_pb2.LeaveRequest(claim=claim, proof=server_pb2.Proof())
             assert (await refused_by(stub.registration.Leave(request))).reason is Reason.PROOF_INVALID
     assert await capped.refusals(".", Reason.ACCOUNT_UNKNOWN) == 60
     assert await capped.refusals(".", Reason.PROOF_INVALID) == 60
@@ -201,7 +202,7 @@ async def test_who_connects_and_does_not_shake_hands_is_let_go(impatient: World,
 async def test_a_request_that_never_comes_to_its_end_is_refused_and_its_slot_is_free_again(impatient: World, method: str) -> None:
     """The RPC begins, its message does not come: gRPC itself would hold it for as long as the connection lasts."""
     tasks = len(asyncio.all_tasks())
-    async with channel.dial(impatient.running.api, await impatient.running.pin(impatient.running.api)) as on:
+    async with dial(impatient.running.api, await impatient.running.pin(impatient.running.api)) as on:
         calls: list[Any] = [on.stream_stream(f"/enlist.v1.{method}")() for _ in range(90)]
         await eventually(lambda: len(asyncio.all_tasks()) > tasks + 90, what="the slots to be taken")
         async with impatient.running.stranger() as stub:
@@ -214,7 +215,7 @@ async def test_a_request_that_never_comes_to_its_end_is_refused_and_its_slot_is_
 
 async def test_a_stranger_learns_that_it_may_not_call_before_its_message_is_read(impatient: World) -> None:
     """What it would have sent is not waited for, and not parsed."""
-    async with channel.dial(impatient.running.api, await impatient.running.pin(impatient.running.api)) as on:
+    async with dial(impatient.running.api, await impatient.running.pin(impatient.running.api)) as on:
         call: Any = on.stream_unary("/enlist.v1.TrustService/InviteServers")()
         assert (await refused_by(call)).reason is Reason.NOT_LOGGED_ON
 

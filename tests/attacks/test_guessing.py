@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from enlist import channel
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2
 from enlist_primary.config import Limits
 from tests.attacks.world import OTHER, World, bearer
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Asker, refused_by, running_primary, stubs
 from tests.support.relay import relay
 
@@ -140,7 +140,7 @@ async def test_whoever_guesses_must_wait_and_nobody_else(tmp_path: Path) -> None
         assert (await refused_by(Asker(running).register(stub, real))).reason is Reason.TOO_MANY_ATTEMPTS
 
         pin = await running.pin(running.api)
-        async with relay(running.api, source="127.0.0.77") as between, channel.dial(between.address, pin) as on:
+        async with relay(running.api, source="127.0.0.77") as between, dial(between.address, pin) as on:
             assert (await Asker(running).register(stubs(on), real)).server_id
 
 

@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from enlist import certificates, channel
+from enlist import certificates
 from enlist.channel import PROTOCOL, ClientIdentity
 from enlist.reasons import Reason
 from enlist.v1 import hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.authority import keys
 from enlist_primary.model.users import Role
 from tests.attacks.world import OTHER, World, bearer, open_link, server_name
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, refused_by, stubs
 
 
@@ -91,7 +92,7 @@ async def test_a_certificate_whose_key_is_not_its_row_s_is_nobody_s(world: World
     signer = keys.load(world.running.folder)
     der = signer.issue_secondary(attacker.key.public_key(), account, world.victim_id, 3600, int(time.time()))
     identity = ClientIdentity(certificates.pem(certificates.load(der)), keys.private_pem(attacker.key))
-    async with channel.dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
+    async with dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
         assert (await refused_by(open_link(stubs(on)))).reason is Reason.SERVER_UNKNOWN
         call = stubs(on).trust.RenewCertificate(trust_pb2.RenewCertificateRequest())
         assert (await refused_by(call)).reason is Reason.SERVER_UNKNOWN

@@ -16,6 +16,7 @@ from enlist_primary.rpc import access
 from enlist_primary.rpc.listeners import MESSAGE_LIMIT
 from enlist_primary.rpc.registration import REQUEST_LIMIT
 from tests.attacks.world import World, open_link
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, refused_by
 
 
@@ -46,7 +47,7 @@ async def answers(world: World) -> None:
 @pytest.fixture
 async def on(world: World) -> Any:
     """A bare channel to the API port."""
-    async with channel.dial(world.running.api, await world.running.pin(world.running.api)) as on:
+    async with dial(world.running.api, await world.running.pin(world.running.api)) as on:
         yield on
 
 
@@ -205,7 +206,7 @@ async def test_after_thousands_of_malformed_messages_the_primary_still_answers(w
 
 async def test_malformed_messages_at_the_ssl_port_leave_open_links_alone(world: World) -> None:
     asker, _ = await world.trusted()
-    async with channel.dial(world.running.ssl, await world.running.pin(world.running.ssl), asker.identity()) as on:
+    async with dial(world.running.ssl, await world.running.pin(world.running.ssl), asker.identity()) as on:
         for data in GARBAGE:
             call: Any = on.stream_stream("/enlist.v1.HierarchyService/Connect")()
             await call.write(data)

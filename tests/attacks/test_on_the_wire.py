@@ -10,12 +10,12 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from enlist import channel
 from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, registration_pb2
 from tests.attacks.world import World, bearer, open_link
+from tests.support.dialling import dial
 from tests.support.inprocess import refused_by, stubs
 from tests.support.relay import relay
 
@@ -91,12 +91,12 @@ async def test_nothing_of_an_enrolment_is_readable_on_the_wire(world: World) -> 
     """No API key, no name, no account, no certificate - only the name in the TLS greeting, which is a fingerprint."""
     asker, api_key = world.asker("whispered-name"), await world.full_api_key()
     pin = await world.running.pin(world.running.api)
-    async with relay(world.running.api) as between, channel.dial(between.address, pin) as on:
+    async with relay(world.running.api) as between, dial(between.address, pin) as on:
         enrolment = await asker.register(stubs(on), api_key)
         assert len(between.seen) > 1000
         enrolling = bytes(between.seen)
     pin = await world.running.pin(world.running.ssl)
-    async with relay(world.running.ssl) as between, channel.dial(between.address, pin, asker.identity()) as on:
+    async with relay(world.running.ssl) as between, dial(between.address, pin, asker.identity()) as on:
         await open_link(stubs(on))
         linking = bytes(between.seen)
     secrets = (api_key, api_key.split("_")[2], "whispered-name", "acme.example", enrolment.server_id, "Test Primary", "enlist.v1")
@@ -109,7 +109,7 @@ async def test_nothing_of_an_enrolment_is_readable_on_the_wire(world: World) -> 
 
 async def test_a_token_is_not_readable_on_the_wire(world: World) -> None:
     pin, token = await world.running.pin(world.running.api), world.running.owner_token
-    async with relay(world.running.api) as between, channel.dial(between.address, pin) as on:
+    async with relay(world.running.api) as between, dial(between.address, pin) as on:
         listed = await stubs(on).accounts.ListAccounts(account_pb2.ListAccountsRequest(), metadata=bearer(token))
         assert listed.accounts
         assert token.encode() not in between.seen

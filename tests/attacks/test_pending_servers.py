@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from enlist import certificates, channel
+from enlist import certificates
 from enlist.channel import ClientIdentity
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_primary.authority import keys
 from enlist_primary.authority.signer import Signer
 from tests.attacks.world import World, open_link
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Asker, refused_by, stubs
 
 
@@ -37,13 +38,13 @@ async def test_it_is_given_no_certificate_whatever_it_asks_for_its_status(world:
 async def test_without_a_certificate_the_ssl_port_does_not_let_it_in(world: World, pending: Asker) -> None:
     """Nor with one that it made out for itself, in the form that the authority's have."""
     pin, now = await world.running.pin(world.running.ssl), int(time.time())
-    async with channel.dial(world.running.ssl, pin) as on:
+    async with dial(world.running.ssl, pin) as on:
         assert (await refused_by(open_link(stubs(on)))).reason is Reason.UNREACHABLE
     made = Signer(pending.key, world.running.authority.certificate).issue_secondary(
         pending.key.public_key(), ACCOUNT, world.victim_id, 3600, now
     )
     identity = ClientIdentity(certificates.pem(certificates.load(made)), keys.private_pem(pending.key))
-    async with channel.dial(world.running.ssl, pin, identity) as on:
+    async with dial(world.running.ssl, pin, identity) as on:
         assert (await refused_by(open_link(stubs(on)))).reason is Reason.UNREACHABLE
 
 

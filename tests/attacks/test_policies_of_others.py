@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from enlist import channel
 from enlist.reasons import Reason, Refused
 from enlist.v1 import policy_pb2 as pb
 from enlist.v1 import policy_pb2_grpc
 from enlist_primary.model.users import Role
 from tests.attacks.world import OTHER, World, server_name
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, refused_by
 
 NOWHERE = "nowhere.example"
@@ -24,7 +24,7 @@ Metadata = tuple[tuple[str, str], ...]
 async def reaching(world: World) -> AsyncIterator[policy_pb2_grpc.PolicyServiceAsyncStub]:
     """The service at the API port, for whoever has a token."""
     running = world.running
-    async with channel.dial(running.api, await running.pin(running.api)) as on:
+    async with dial(running.api, await running.pin(running.api)) as on:
         yield policy_pb2_grpc.PolicyServiceStub(on)
 
 

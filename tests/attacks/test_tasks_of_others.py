@@ -9,11 +9,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from enlist import channel
 from enlist.reasons import Reason, Refused
 from enlist.v1 import task_pb2, task_pb2_grpc
 from enlist_primary.model.users import Role
 from tests.attacks.world import OTHER, World
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, refused_by
 
 NOWHERE, NOBODY = "nowhere.example", "aaaaaaaaaa"
@@ -23,7 +23,7 @@ NOWHERE, NOBODY = "nowhere.example", "aaaaaaaaaa"
 async def reaching(world: World) -> AsyncIterator[task_pb2_grpc.TaskServiceAsyncStub]:
     """The service at the API port, for whoever has a token."""
     running = world.running
-    async with channel.dial(running.api, await running.pin(running.api)) as on:
+    async with dial(running.api, await running.pin(running.api)) as on:
         yield task_pb2_grpc.TaskServiceStub(on)
 
 

@@ -31,6 +31,7 @@ from enlist.v1 import document_pb2 as pb
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.authority.signer import Signer, new_authority
 from enlist_primary.rpc.health import Health
+from tests.support.dialling import dial
 from tests.support.means import need
 
 NOW = 1_795_000_000
@@ -203,7 +204,7 @@ async def test_a_lower_primarys_leaf_made_out_to_the_upper_primary_is_not_taken_
     cross = certificates.load(upper.signer.cross_certificate(lower.authority, ACCOUNT, "aaaaaaaaaa", int(time.time())))
     chain = certificates.pem(forged) + certificates.pem(cross)
     async with _serving(private_pem(forged_key), chain) as port:
-        async with channel.dial(Address("127.0.0.1", port), channel.pin(honest)) as dialled:
+        async with dial(Address("127.0.0.1", port), channel.pin(honest)) as dialled:
             stub: Any = health_pb2_grpc.HealthStub(dialled)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)

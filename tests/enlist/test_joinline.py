@@ -19,6 +19,12 @@ def test_a_join_line_is_read_as_it_was_printed(host: str) -> None:
     assert joinline.parse(str(line)) == line
 
 
+@pytest.mark.parametrize(("typed", "host"), [("Primary.example.", "primary.example"), ("bücher.example", "xn--bcher-kva.example")])
+def test_a_join_line_may_hold_any_form_of_a_name(typed: str, host: str) -> None:
+    line = str(LINE).replace("primary.example", typed)
+    assert joinline.parse(line).address == Address(host, 13299)
+
+
 def test_a_file_may_hold_comments_and_empty_lines_around_it() -> None:
     assert joinline.parse(f"# for the front desk\n\n  {LINE}  \r\n\n") == LINE
 

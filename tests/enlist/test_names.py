@@ -166,6 +166,14 @@ def test_a_resource_name_of_another_form_is_refused(name: str) -> None:
         ("primary.example", "primary.example", 13299),
         (" primary.example:443 ", "primary.example", 443),
         ("host_1", "host_1", 13299),
+        ("Primary.EXAMPLE", "primary.example", 13299),
+        ("primary.example.", "primary.example", 13299),
+        ("primary.example.:443", "primary.example", 443),
+        ("bücher.example", "xn--bcher-kva.example", 13299),
+        ("BÜCHER.example.:443", "xn--bcher-kva.example", 443),
+        ("bu\u0308cher.example", "xn--bcher-kva.example", 13299),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example", 13299),
+        ("東京.example", "xn--1lqs71d.example", 13299),
         ("10.0.0.3", "10.0.0.3", 13299),
         ("10.0.0.3:65535", "10.0.0.3", 65535),
         ("::1", "::1", 13299),
@@ -204,7 +212,9 @@ def test_an_address(text: str, host: str, port: int) -> None:
         "[]",
         "[::1]x",
         "a..b",
-        "a.",
+        "a..",
+        ".",
+        "10.0.0.3.",
         "-a",
         "a" * 254,
         "fe80::1%\x1b[31m",
@@ -222,9 +232,26 @@ def test_an_ipv6_address_with_a_port_and_no_brackets_is_met_with_a_hint() -> Non
         names.address("2001:db8::7:132990")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["straße.example", "σας.example", "a\u200cb.example", "ｅxample", "１.２.３.４", "a\u00ad.example", "acme。example"],
+)
+def test_a_name_that_idna_versions_write_differently_is_refused(text: str) -> None:
+    """IDNA 2003 maps these to another name; so might somebody who wants a near miss to pass (attacks row 5)."""
+    with pytest.raises(Refused, match="xn--"):
+        names.host(text)
+
+
 @given(st.text())
 def test_every_host_is_plain_ascii_without_a_slash(text: str) -> None:
     if not refuses(names.host, text):
-        assert text.isascii()
-        assert text.isprintable()
-        assert not set(text) & set("/\\ '\"$;")
+        host = names.host(text)
+        assert host.isascii()
+        assert host.isprintable()
+        assert not set(host) & set("/\\ '\"$;")
+
+
+@given(st.text(alphabet="aBz0-_.üÜßé東\u0308", max_size=20))
+def test_the_form_of_a_host_is_its_own_form(text: str) -> None:
+    if not refuses(names.host, text):
+        assert names.host(names.host(text)) == names.host(text)

@@ -150,6 +150,14 @@ def test_a_flag_that_agrees_with_the_join_line_is_fine() -> None:
     assert gather(given, environment={"ENLIST_JOIN": str(LINE), "ENLIST_API_KEY": KEY}).joined
 
 
+@pytest.mark.parametrize("typed", ["Primary.Example.", "primary.example.:13299"])
+def test_a_flag_may_hold_any_form_of_the_join_lines_name(typed: str) -> None:
+    given = Given(primary=typed, server_address="gw1.bücher.example.")
+    found = gather(given, environment={"ENLIST_JOIN": str(LINE)})
+    assert found.primary == LINE.address
+    assert found.server_address == "gw1.xn--bcher-kva.example"
+
+
 def test_a_file_goes_before_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(f"\n{KEY}\n")

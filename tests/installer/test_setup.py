@@ -14,6 +14,8 @@ import pytest
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
+from enlist.transport.endpoints import Endpoint
 from enlist_installer import places, setup
 from enlist_installer.setup import Answered, Setup
 from enlist_secondary import api_key, enrol, identity, state
@@ -30,7 +32,7 @@ from tests.installer.person import tree
 def _nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the primary is made up: what it says is, and that it is still the one that was met."""
 
-    async def met_again(made: Setup, _: object) -> Setup:
+    async def met_again(made: Setup, *_: object) -> Setup:
         return made
 
     monkeypatch.setattr(setup, "_met_again", met_again)
@@ -38,7 +40,17 @@ def _nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def a_setup(folder: Path, **changes: str) -> Setup:
     values = {"primary": "primary.example", "account": "acme.example", "name": "gw1", "data": str(folder / "data"), **changes}
-    primary = Primary(Address("primary.example", 13299), new_signer().authority, b"", "Head office", 13000, "0.1.0", b"", 0)
+    primary = Primary(
+        Address("primary.example", 13299),
+        Endpoint("192.0.2.1", 13299),
+        new_signer().authority,
+        b"",
+        "Head office",
+        13000,
+        "0.1.0",
+        b"",
+        0,
+    )
     answered = Answered(primary, Way.COMPARED, SecondaryConfig(**values), folder / "secondary.toml", api_key="enl_key")  # type: ignore[arg-type]  # strings all
     return setup.planned(answered, "ada")
 
@@ -46,7 +58,7 @@ def a_setup(folder: Path, **changes: str) -> Setup:
 def the_primary_says(monkeypatch: pytest.MonkeyPatch, reason: Reason, heard: bool = False) -> None:
     """With `heard` it may have registered this server all the same."""
 
-    async def refuse(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
+    async def refuse(_dialer: object, _primary: object, config: SecondaryConfig, *_: object) -> None:
         state.change(config.folder, lambda known: replace(known, requests=int(heard)))
         raise Refused(reason, "No.")
 
@@ -57,7 +69,7 @@ def the_primary_says(monkeypatch: pytest.MonkeyPatch, reason: Reason, heard: boo
 async def test_a_no_leaves_nothing_of_a_new_enrolment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
     the_primary_says(monkeypatch, reason)
     with pytest.raises(Refused) as refused:
-        await setup.carry_out(a_setup(tmp_path / "deep" / "down"), time.time)
+        await setup.carry_out(a_setup(tmp_path / "deep" / "down"), Dialer(), time.time)
     assert refused.value.reason is reason
     assert list(tmp_path.iterdir()) == []
 
@@ -67,7 +79,7 @@ async def test_a_no_leaves_what_stood_before_as_it_was(tmp_path: Path, monkeypat
     before = tree(tmp_path)
     the_primary_says(monkeypatch, Reason.TOO_MANY_PENDING)
     with pytest.raises(Refused):
-        await setup.carry_out(a_setup(tmp_path, primary="other.example", account="b.example"), time.time)
+        await setup.carry_out(a_setup(tmp_path, primary="other.example", account="b.example"), Dialer(), time.time)
     assert tree(tmp_path) == before
 
 
@@ -77,7 +89,7 @@ async def test_a_key_that_may_be_registered_is_kept_whatever_the_refusal(
 ) -> None:
     the_primary_says(monkeypatch, reason, heard=True)
     with pytest.raises(Refused) as refused:
-        await setup.carry_out(a_setup(tmp_path), time.time)
+        await setup.carry_out(a_setup(tmp_path), Dialer(), time.time)
     assert ("enlist-secondary goes on from there" in refused.value.message) == (reason not in enrol.FINAL)
     assert {"secondary.toml", "data/main/server.key", "data/main/api-key"} <= tree(tmp_path).keys()
 
@@ -118,7 +130,7 @@ def _made(folder: Path) -> Path:
 
 async def _refusal(made: Setup) -> Reason:
     with pytest.raises(Refused) as refused:
-        await setup.carry_out(made, time.time)
+        await setup.carry_out(made, Dialer(), time.time)
     return refused.value.reason
 
 
@@ -127,11 +139,11 @@ async def test_what_a_killed_set_up_left_is_gone_after_the_next_one(tmp_path: Pa
     identity.make(tmp_path / "data" / "main", new_signer().authority)
     api_key.keep(tmp_path / "data" / "main", "enl_key")
 
-    async def first_word(_: object, config: SecondaryConfig, *__: object, **___: object) -> None:
+    async def first_word(_dialer: object, _primary: object, config: SecondaryConfig, *_: object) -> None:
         state.change(config.folder, lambda known: replace(known, requests=1))
 
     monkeypatch.setattr(setup, "first_word", first_word)
-    await setup.carry_out(a_setup(tmp_path), time.time)
+    await setup.carry_out(a_setup(tmp_path), Dialer(), time.time)
     config = configs.load(tmp_path / "secondary.toml")
     assert [key.parent for key in (tmp_path / "data").glob("*/server.key")] == [config.folder]
     assert config.enrolment != "main"
@@ -172,7 +184,7 @@ async def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(files, "write", write)
     with pytest.raises(Refused):
-        await setup.carry_out(a_setup(tmp_path / "server"), time.time)
+        await setup.carry_out(a_setup(tmp_path / "server"), Dialer(), time.time)
     assert list(tmp_path.iterdir()) == []
 
 

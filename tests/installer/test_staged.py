@@ -13,6 +13,8 @@ import pytest
 from enlist import certificates
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
+from enlist.transport.dialer import Dialer
+from enlist.transport.endpoints import Endpoint
 from enlist_installer import removing, setup
 from enlist_installer.setup import Answered, Setup
 from enlist_primary.authority.signer import Signer, new_authority
@@ -28,7 +30,7 @@ def planned(place: Path, host: str) -> Setup:
     """A server that is to be set up at the primary of this name, whatever it was before."""
     key = certificates.new_key()
     authority = Signer(key, new_authority(key, NOW)).authority
-    primary = Primary(Address(host, 13299), authority, b"", host, 13000, "1", b"", NOW)
+    primary = Primary(Address(host, 13299), Endpoint("192.0.2.1", 13299), authority, b"", host, 13000, "1", b"", NOW)
     config = SecondaryConfig(primary=host, account="acme.example", name="n", data=str(place / "data"))
     return setup.planned(Answered(primary, Way.COMPARED, config, place / "secondary.toml"), "ann")
 
@@ -45,7 +47,7 @@ def waiting_at(place: Path, host: str) -> identity.Identity:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the server's files are. No primary has to be met again."""
 
-    async def met_again(as_planned: Setup, _now: Any) -> Setup:
+    async def met_again(as_planned: Setup, *_: Any) -> Setup:
         return as_planned
 
     monkeypatch.setattr(setup, "_met_again", met_again)
@@ -55,14 +57,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def carried_out(place: Path, host: str, monkeypatch: pytest.MonkeyPatch, said: Refused | None) -> None:
     """The primary of this name is asked, and says this."""
 
-    async def first_word(_: Any, config: SecondaryConfig, *__: Any, **___: Any) -> None:
+    async def first_word(_dialer: Any, _primary: Any, config: SecondaryConfig, *_: Any) -> None:
         if said is None or said.reason in enrol.PERHAPS_HEARD:
             state.change(config.folder, lambda known: replace(known, requests=1))
         if said is not None:
             raise said
 
     monkeypatch.setattr(setup, "first_word", first_word)
-    await setup.carry_out(planned(place, host), lambda: NOW)
+    await setup.carry_out(planned(place, host), Dialer(), lambda: NOW)
 
 
 async def test_a_primary_that_refuses_costs_no_request_that_waits_at_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,7 @@ async def test_a_primary_that_takes_over_while_one_goes_back_keeps_its_key(place
         configs.switch(path)
 
     monkeypatch.setattr(setup, "first_word", first_word)
-    await setup.carry_out(back, lambda: NOW)
+    await setup.carry_out(back, Dialer(), lambda: NOW)
     stands = configs.load(path)
     kept = identity.load(stands.folder)
     assert stands.primary == "second"

@@ -11,6 +11,7 @@ import pytest
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import width
+from enlist.transport.endpoints import Endpoint
 from enlist.v1 import registration_pb2 as pb
 from enlist_installer import questions, words
 from enlist_installer.clients_address import Finding
@@ -25,7 +26,9 @@ from tests.installer.in_between import new_signer
 
 CONFIG = SecondaryConfig(primary="primary.example", account="acme.example", name="gw1", data="/var/lib/enlist/secondary")
 AUTHORITY = new_signer().authority
-PRIMARY = Primary(Address("primary.example", 13299), AUTHORITY, b"", "Head office", 13000, "0.1.0", b"", 0)
+PRIMARY = Primary(
+    Address("primary.example", 13299), Endpoint("192.0.2.1", 13299), AUTHORITY, b"", "Head office", 13000, "0.1.0", b"", 0
+)
 PENDING = State(state="pending", server_id="abcdefghij", contact="ops@acme.example", expires_at=1_800_000_000)
 EVIL = "\x1b[2J\u202etxt.exe"
 

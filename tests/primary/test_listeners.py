@@ -21,17 +21,18 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from enlist import certificates, channel
+from enlist import certificates, joinline
 from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
-from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2
+from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary import app
 from enlist_primary.config import Certificates, Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.rpc import listeners
-from tests.support.inprocess import Asker, Running, Stubs, running_primary, serving
+from tests.support.dialling import dial, served
+from tests.support.inprocess import ACCOUNT, Asker, Running, Stubs, running_primary, serving
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -109,9 +110,9 @@ async def test_new_connections_get_the_new_certificate_and_open_links_stay(tmp_p
         id = (await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))).server_id
         async with asker.at_ssl_port() as trusted:
             link = await linked(running, trusted)
-            before = [await channel.probe(port) for port in (running.ssl, running.api)]
+            before = [await served(port) for port in (running.ssl, running.api)]
             running.primary.renew_certificates()
-            after = [await channel.probe(port) for port in (running.ssl, running.api)]
+            after = [await served(port) for port in (running.ssl, running.api)]
             assert not set(before) & set(after)
             assert all(
                 certificates.is_server_leaf_of(certificates.load(leaf), running.authority, int(time.time())) for leaf in after
@@ -128,7 +129,7 @@ async def test_the_primary_s_own_certificates_are_renewed_at_half_life(tmp_path:
     async with running_primary(tmp_path, certificates=Certificates(lifetime="1s")) as running:
         first = running.primary.context.served.ssl_certificate_ends
         await eventually(lambda: running.primary.context.served.ssl_certificate_ends > first)
-        assert certificates.load(await channel.probe(running.ssl)) is not None
+        assert certificates.load(await served(running.ssl)) is not None
 
 
 async def test_a_renewal_that_fails_publishes_nothing_and_the_old_one_is_served_on(tmp_path: Path) -> None:
@@ -163,16 +164,16 @@ async def test_a_company_certificate_at_the_api_port_comes_with_the_authority_s_
     key = makers[kind]()
     made = Company().make(key)
     async with serving(folder, configured(certificates=install(folder.path, key, made))) as running:
-        served = certificates.load(await channel.probe(running.api))
-        assert certificates.pem(served) == made
+        leaf = certificates.load(await served(running.api))
+        assert certificates.pem(leaf) == made
         now = int(time.time())
-        assert not certificates.is_server_leaf_of(served, running.authority, now)
+        assert not certificates.is_server_leaf_of(leaf, running.authority, now)
         async with running.stranger() as stub:
             described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
-            assert certificates.answers_for(running.authority, served, described.leaf_statement, now)
+            assert certificates.answers_for(running.authority, leaf, described.leaf_statement, now)
             await running.admin.accounts.CreateAccount(account_pb2.CreateAccountRequest(domain="acme.example"))
             assert (await Asker(running).register(stub)).server_id
-        at_ssl_port = certificates.load(await channel.probe(running.ssl))
+        at_ssl_port = certificates.load(await served(running.ssl))
         assert certificates.is_server_leaf_of(at_ssl_port, running.authority, now)
 
 
@@ -200,7 +201,7 @@ async def test_a_company_certificate_that_is_replaced_is_served_from_the_next_re
         newer = company.make(key)
         install(folder.path, key, newer)
         running.primary.reload()
-        assert certificates.pem(certificates.load(await channel.probe(running.api))) == newer
+        assert certificates.pem(certificates.load(await served(running.api))) == newer
 
 
 async def test_a_company_certificate_that_went_missing_stops_neither_the_primary_nor_its_own_renewal(
@@ -217,7 +218,7 @@ async def test_a_company_certificate_that_went_missing_stops_neither_the_primary
         await eventually(lambda: "the certificates stay as they are" in caplog.text)
         await eventually(lambda: running.primary.context.served.ssl_certificate_ends > first)
         assert not running.primary.broken.is_set()
-        assert certificates.pem(certificates.load(await channel.probe(running.api))) == made
+        assert certificates.pem(certificates.load(await served(running.api))) == made
 
 
 # --- Ports ---------------------------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ async def test_a_second_primary_on_the_same_port_is_refused_and_takes_no_connect
     async with running_primary(tmp_path / "first") as first:
         refused = await refused_to_serve(folder, configured(api_port=first.api.port))
         assert refused.reason is Reason.PORT_IN_USE
-        leaves = {await channel.probe(first.api) for _ in range(8)}
+        leaves = {await served(first.api) for _ in range(8)}
         assert len(leaves) == 1
 
 
@@ -255,24 +256,36 @@ async def test_an_address_that_is_not_this_machine_s_is_named(folder: DataFolder
     assert "192.0.2.1" in refused.message
 
 
+async def test_advertised_names_have_one_form_in_certificates_and_join_lines(tmp_path: Path) -> None:
+    advertise = ("Primary.Example.", "bücher.example")
+    async with running_primary(tmp_path, advertise=advertise) as running:
+        leaf = certificates.load(await served(running.api))
+        names = certificates.extension(leaf, x509.SubjectAlternativeName)
+        assert names is not None
+        assert names.get_values_for_type(x509.DNSName)[1:] == ["primary.example", "xn--bcher-kva.example"]
+        request = trust_pb2.InviteServersRequest(parent=f"accounts/{ACCOUNT}", invitees=[trust_pb2.Invitee()])
+        (invitation,) = (await running.admin.trust.InviteServers(request)).invitations
+        assert joinline.parse(invitation.join_line).address.host == "primary.example"
+
+
 async def test_an_ipv6_address_is_listened_at(folder: DataFolder) -> None:
     async with serving(folder, configured(listen="::1")) as running:
-        assert await channel.probe(Address("::1", running.api.port))
+        assert await served(Address("::1", running.api.port))
         with pytest.raises(Refused):
-            await channel.probe(Address("127.0.0.1", running.api.port))
+            await served(Address("127.0.0.1", running.api.port))
 
 
 async def test_every_address_is_ipv4_and_ipv6(folder: DataFolder) -> None:
     async with serving(folder, configured(listen="::", api_port=free_port("::"))) as running:
         for host in ("::1", "127.0.0.1"):
-            assert await channel.probe(Address(host, running.api.port))
+            assert await served(Address(host, running.api.port))
 
 
 async def test_after_a_failed_start_the_folder_is_free_again(folder: DataFolder) -> None:
     with occupied() as port:
         await refused_to_serve(folder, configured(api_port=port))
     async with serving(folder, configured()) as running:
-        assert await channel.probe(running.api)
+        assert await served(running.api)
 
 
 # --- Health and reflection -----------------------------------------------------------------------------------------------------
@@ -293,7 +306,7 @@ async def test_health_says_serving_to_anyone_and_not_serving_when_it_stops(
     told = []
     async with serving(folder, configured()) as running:
         pin = await running.pin(running.api)
-        on = channel.dial(running.api, pin)
+        on = dial(running.api, pin)
         stub: Any = health_pb2_grpc.HealthStub(on)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == serves
         watch = stub.Watch(health_pb2.HealthCheckRequest())
@@ -305,7 +318,7 @@ async def test_health_says_serving_to_anyone_and_not_serving_when_it_stops(
 
 
 async def test_without_the_flag_there_is_no_reflection(running: Running) -> None:
-    async with channel.dial(running.api, await running.pin(running.api)) as on:
+    async with dial(running.api, await running.pin(running.api)) as on:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(on)  # type: ignore[arg-type]  # its stubs know the other API only
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         with pytest.raises(Exception, match="Method not found"):

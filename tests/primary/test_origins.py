@@ -18,7 +18,7 @@ from tests.support.inprocess import Running, refused_by
 
 
 async def left(own: Context) -> Above:
-    """A primary that was above once, and is above no more."""
+    """A primary that was above once."""
     above = await stand_under(own)
     authority = certificates.der(above.signer.authority.certificate)
     await own.upper.join(authority, above.name, UpperState.GONE, own.now())
@@ -107,3 +107,10 @@ async def test_reader_keeps_one_consistent_view_while_another_step_comes(own: Co
     assert (own.upper.above[0].origin.account, len(own.upper.sets)) == ("other.example", 0)
     await own.upper.take(moved.set(1), {})
     assert [kept.verified.version.number for kept in own.upper.sets] == [1]
+
+
+async def test_status_names_this_primary_and_those_above_by_primary_id(running: Running, own: Context) -> None:
+    above = await stand_under(own)
+    status = await running.admin.hierarchy.GetStatus(pb.GetStatusRequest())
+    assert status.primary_id == running.authority.primary_id
+    assert [each.primary_id for each in status.above] == [above.signer.authority.primary_id]

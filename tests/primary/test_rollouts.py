@@ -12,10 +12,9 @@ import pytest
 from enlist.reasons import Reason, Refused
 from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.controllers.rollouts import LONGEST_REST, Rollouts, rest_after
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.fleet import EMPTY
 from enlist_primary.model.rollouts import Presence, Rollout
@@ -34,9 +33,9 @@ class NoDatabase:
     """Nothing here is written."""
 
 
-def nothing_below(database: Any = None) -> Below:
+def nothing_below(database: Any = None) -> Descendants:
     """No middle server."""
-    return Below(database, Reports(database), "", lambda _: None)
+    return Descendants(database, "", lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from enlist import certificates, channel
+from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason
@@ -26,6 +26,7 @@ from enlist_primary.controllers import housekeeping
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.rpc.health import Health
+from tests.support.dialling import dial, served
 from tests.support.inprocess import ACCOUNT, Asker, refused_by, running_primary, serving, stubs
 from tests.support.ports import free_port
 from tests.support.processes import Daemon, PrimaryProcess, command, primary_process, run
@@ -48,11 +49,11 @@ async def test_whoever_is_connected_or_waits_is_told_that_the_primary_stops(foun
     """And may come back: the reason says so, so nobody takes it for a decision."""
     async with serving(*founded) as running:
         trusted, waiting = Asker(running), Asker(running)
-        stranger = channel.dial(running.api, await running.pin(running.api))
+        stranger = dial(running.api, await running.pin(running.api))
         stub = stubs(stranger)
         id = (await trusted.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))).server_id
         await waiting.register(stub)
-        at_ssl_port = channel.dial(running.ssl, await running.pin(running.ssl), trusted.identity())
+        at_ssl_port = dial(running.ssl, await running.pin(running.ssl), trusted.identity())
         link: Any = stubs(at_ssl_port).hierarchy.Connect()
         await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
         await link.read()
@@ -123,7 +124,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrimaryProcess
 
 def leaf(process: PrimaryProcess) -> bytes:
     """What is served at the SSL port."""
-    return asyncio.run(channel.probe(Address(process.host, process.ssl_port)))
+    return asyncio.run(served(Address(process.host, process.ssl_port)))
 
 
 def test_readiness_is_one_line_with_name_ports_and_fingerprint(process: PrimaryProcess) -> None:

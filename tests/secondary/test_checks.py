@@ -12,6 +12,7 @@ from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
+from enlist.transport.dialer import Dialer
 from enlist_secondary import checks
 from enlist_secondary.checks import Way
 from enlist_secondary.known_primaries import KnownPrimaries
@@ -50,16 +51,16 @@ def company() -> tuple[x509.Certificate, Leaf]:
 
 async def test_a_primary_describes_itself(tmp_path: Path) -> None:
     async with running_primary(tmp_path) as running:
-        primary = await checks.reach(running.api, time.time)
+        primary = await checks.reach(Dialer(), running.api, time.time)
         assert primary.authority.fingerprint == running.authority.fingerprint
         assert (primary.name, primary.ssl_port) == ("Test Primary", running.ssl.port)
-        pin = await checks.reach_ssl_port(primary.ssl_address, primary.authority, time.time)
-        assert pin.name == running.authority.stable_name
+        reached = await checks.reach_ssl_port(Dialer(), primary.ssl_address, primary.authority, time.time)
+        assert reached.pin.name == running.authority.stable_name
 
 
 async def test_the_ssl_port_given_for_the_api_port_is_named_as_the_likely_mistake(tmp_path: Path) -> None:
     async with running_primary(tmp_path) as running:
-        refused = await refusal(checks.reach(running.ssl, time.time))
+        refused = await refusal(checks.reach(Dialer(), running.ssl, time.time))
         assert refused.reason is Reason.UNREACHABLE
         assert "Is it the API port?" in refused.message
 
@@ -80,7 +81,7 @@ async def test_the_ssl_port_given_for_the_api_port_is_named_as_the_likely_mistak
 async def test_a_primary_that_cannot_be_right_is_refused_and_told_nothing(described: dict[str, Any], reason: Reason) -> None:
     async with pretending(SIGNER) as pretender:
         pretender.described = described
-        refused = await refusal(checks.reach(pretender.address, time.time))
+        refused = await refusal(checks.reach(Dialer(), pretender.address, time.time))
         assert refused.reason is reason
         assert pretender.told == []
 
@@ -89,7 +90,7 @@ async def test_a_version_is_named_harmlessly() -> None:
     """Attacks row 41."""
     async with pretending(SIGNER) as pretender:
         pretender.described = {"newest_protocol": 0, "version": "9\x1b[31m"}
-        refused = await refusal(checks.reach(pretender.address, time.time))
+        refused = await refusal(checks.reach(Dialer(), pretender.address, time.time))
         assert "Enlist 9\\x1b[31m" in refused.message
 
 
@@ -97,21 +98,21 @@ async def test_a_version_is_named_harmlessly() -> None:
 async def test_a_clock_that_is_off_is_refused(error: int) -> None:
     async with pretending(SIGNER) as pretender:
         pretender.clock_error = error
-        assert (await refusal(checks.reach(pretender.address, time.time))).reason is Reason.CLOCK_SKEW
+        assert (await refusal(checks.reach(Dialer(), pretender.address, time.time))).reason is Reason.CLOCK_SKEW
 
 
 @pytest.mark.parametrize("error", [-290, 290])
 async def test_a_clock_that_is_off_by_a_little_is_forgiven(error: int) -> None:
     async with pretending(SIGNER) as pretender:
         pretender.clock_error = error
-        await checks.reach(pretender.address, time.time)
+        await checks.reach(Dialer(), pretender.address, time.time)
 
 
 @pytest.mark.parametrize("years", [-1, 1])
 async def test_this_servers_own_wrong_clock_is_noticed_before_certificates_fail_for_it(years: int) -> None:
     """Faults row 14: a clear error."""
     async with pretending(SIGNER) as pretender:
-        refused = await refusal(checks.reach(pretender.address, lambda: time.time() + years * 365 * 86400))
+        refused = await refusal(checks.reach(Dialer(), pretender.address, lambda: time.time() + years * 365 * 86400))
         assert refused.reason is Reason.CLOCK_SKEW
         assert "clock says" in refused.message
 
@@ -126,7 +127,7 @@ async def test_a_certificate_the_primary_does_not_answer_for_is_an_interception(
         with pytest.raises(Refused):
             certificates.channel_name(leaf.certificate)
     async with pretending(SIGNER, leaf) as pretender:
-        refused = await refusal(checks.reach(pretender.address, time.time))
+        refused = await refusal(checks.reach(Dialer(), pretender.address, time.time))
         assert refused.reason in (Reason.TLS_INTERCEPTED, Reason.CERTIFICATE_INVALID)
         assert pretender.told == []
 
@@ -141,14 +142,14 @@ async def test_a_statement_over_something_else_does_not_cover_the_certificate(st
     }[statement_of]
     async with pretending(SIGNER, leaf) as pretender:
         pretender.described = {"leaf_statement": statement}
-        assert (await refusal(checks.reach(pretender.address, time.time))).reason is Reason.TLS_INTERCEPTED
+        assert (await refusal(checks.reach(Dialer(), pretender.address, time.time))).reason is Reason.TLS_INTERCEPTED
 
 
 async def test_a_company_certificate_under_the_authoritys_statement_is_in_order() -> None:
     leaf = company()[1]
     async with pretending(SIGNER, leaf) as pretender:
         pretender.described = {"leaf_statement": SIGNER.statement(leaf.der)}
-        primary = await checks.reach(pretender.address, time.time)
+        primary = await checks.reach(Dialer(), pretender.address, time.time)
         assert primary.authority.fingerprint == SIGNER.authority.fingerprint
 
 
@@ -157,7 +158,7 @@ async def test_a_company_certificate_under_the_authoritys_statement_is_in_order(
 
 async def test_a_blocked_ssl_port_has_a_reason_of_its_own() -> None:
     address = Address("127.0.0.1", free_port())
-    refused = await refusal(checks.reach_ssl_port(address, SIGNER.authority, time.time))
+    refused = await refusal(checks.reach_ssl_port(Dialer(), address, SIGNER.authority, time.time))
     assert refused.reason is Reason.SSL_PORT_UNREACHABLE
     assert str(address) in refused.message
 
@@ -168,14 +169,14 @@ async def test_a_blocked_ssl_port_has_a_reason_of_its_own() -> None:
 async def test_only_the_primarys_own_certificate_is_accepted_at_the_ssl_port(leaf: Leaf) -> None:
     """Attacks rows 8 and 20; a company certificate may be served at the API port only."""
     async with pretending(SIGNER, leaf) as pretender:
-        refused = await refusal(checks.reach_ssl_port(pretender.address, SIGNER.authority, time.time))
+        refused = await refusal(checks.reach_ssl_port(Dialer(), pretender.address, SIGNER.authority, time.time))
         assert refused.reason is Reason.TLS_INTERCEPTED
 
 
 async def test_a_certificate_of_the_primarys_that_ran_out_is_a_matter_of_clocks() -> None:
     leaf = server_leaf(SIGNER, now=time.time() - 100 * 86400)
     async with pretending(SIGNER, leaf) as pretender:
-        refused = await refusal(checks.reach_ssl_port(pretender.address, SIGNER.authority, time.time))
+        refused = await refusal(checks.reach_ssl_port(Dialer(), pretender.address, SIGNER.authority, time.time))
         assert refused.reason is Reason.CLOCK_SKEW
 
 
@@ -185,8 +186,8 @@ async def test_a_certificate_of_the_primarys_that_ran_out_is_a_matter_of_clocks(
 async def vouched(
     pretender: Any, folder: Path, fingerprint: str | None = None, company_ca: str = "none", confirm: str = "auto"
 ) -> Way | None:
-    primary = await checks.reach(pretender.address, time.time)
-    return await checks.vouched(primary, KnownPrimaries.load(folder), fingerprint, company_ca, confirm)
+    primary = await checks.reach(Dialer(), pretender.address, time.time)
+    return await checks.vouched(Dialer(), primary, KnownPrimaries.load(folder), fingerprint, company_ca, confirm)
 
 
 async def test_at_first_contact_a_person_must_compare(tmp_path: Path) -> None:
@@ -264,11 +265,11 @@ async def test_a_bundle_that_cannot_be_read_is_named(tmp_path: Path, content: by
 
 async def test_account_and_api_key_are_validated(tmp_path: Path) -> None:
     async with running_primary(tmp_path) as running:
-        primary = await checks.reach(running.api, time.time)
-        assert (await checks.validate(primary, ACCOUNT, "")).contact == "ops@acme.example"
-        assert (await checks.validate(primary, ACCOUNT, await running.api_key())).group == "/"
-        assert (await refusal(checks.validate(primary, "other.example", ""))).reason is Reason.ACCOUNT_UNKNOWN
-        assert (await refusal(checks.validate(primary, ACCOUNT, "enl_wrong"))).reason is Reason.API_KEY_INVALID
+        primary = await checks.reach(Dialer(), running.api, time.time)
+        assert (await checks.validate(Dialer(), primary, ACCOUNT, "")).contact == "ops@acme.example"
+        assert (await checks.validate(Dialer(), primary, ACCOUNT, await running.api_key())).group == "/"
+        assert (await refusal(checks.validate(Dialer(), primary, "other.example", ""))).reason is Reason.ACCOUNT_UNKNOWN
+        assert (await refusal(checks.validate(Dialer(), primary, ACCOUNT, "enl_wrong"))).reason is Reason.API_KEY_INVALID
 
 
 def test_advice_is_for_known_reasons() -> None:

@@ -36,6 +36,16 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert config.folder == Path("/var/lib/x/main")
 
 
+@pytest.mark.parametrize(
+    ("typed", "host"), [("Primary.Example.", "primary.example"), ("bücher.example:443", "xn--bcher-kva.example")]
+)
+def test_what_was_typed_stays_and_is_dialled_in_its_one_form(tmp_path: Path, typed: str, host: str) -> None:
+    config = msgspec.structs.replace(CONFIG, primary=typed, server_address="gw1.bücher.example.")
+    kept = configs.load(write(tmp_path / "secondary.toml", config))
+    assert kept.primary == typed
+    assert kept.address.host == host
+
+
 def test_every_key_is_explained_in_the_file() -> None:
     assert set(configs.COMMENTS) | {"handlers", "local_primary"} == set(SecondaryConfig.__struct_fields__)
     lines = configs.render(CONFIG).splitlines()

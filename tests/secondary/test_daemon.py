@@ -13,6 +13,7 @@ import pytest
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
 from enlist.v1 import account_pb2, trust_pb2
 from enlist_secondary import api_key, backoff, daemon, report, state
 from enlist_secondary import config as configs
@@ -50,7 +51,7 @@ async def secondary(tmp_path: Path, running: Running) -> Secondary:
 
 @asynccontextmanager
 async def daemon_of(secondary: Secondary) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(Daemon(secondary.path, configs.load(secondary.path), time.time).run())
+    task = asyncio.create_task(Daemon(secondary.path, configs.load(secondary.path), Dialer(), time.time).run())
     try:
         yield task
     finally:

@@ -316,6 +316,21 @@ async def test_set_of_an_older_step_of_its_origin_does_not_count(tmp_path: Path)
     assert [each.target for each in held.held()] == ["bbbbbbbbbb"]
 
 
+async def test_set_of_an_older_step_is_no_damage_after_a_crash(tmp_path: Path) -> None:
+    """The way up was written down, and the old set not yet removed: what others want is worked on all the same."""
+    upper, lower = Primary(), Primary()
+    held = loaded(tmp_path, upper, lower)
+    held.receive(upper.sign([NTP]), [NTP.body])
+    held.receive(lower.sign([MOTD]), [MOTD.body])
+    await held.save()
+    moved = Primary("other.example", "bbbbbbbbbb", upper.key)
+    held = loaded(tmp_path, moved, lower)
+    assert await contents(held) == expected(MOTD)
+    assert [each.origin for each in held.held()] == [lower.name]
+    assert await held.save()
+    assert not (tmp_path / "documents" / f"{upper.name}.set").exists()
+
+
 async def test_set_that_is_written_as_its_step_ends_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upper, lower = Primary(), Primary()
     moved = Primary("other.example", "bbbbbbbbbb", upper.key)

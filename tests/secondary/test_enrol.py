@@ -12,9 +12,11 @@ import pytest
 from enlist import certificates, channel, joinline, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_secondary import api_key, enrol, meeting, state
 from enlist_secondary.identity import Identity
+from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
 from tests.support.pretender import new_signer, pretending
 from tests.support.secondaries import Secondary, at_primary, set_up, written
@@ -33,13 +35,13 @@ def secondary(tmp_path: Path, running: Running) -> Secondary:
 
 async def resume(secondary: Secondary, **more: Any) -> Identity:
     async with asyncio.timeout(20):
-        return await enrol.resume(secondary.config, secondary.identity, time.time, **more)
+        return await enrol.resume(Dialer(), secondary.config, secondary.identity, time.time, **more)
 
 
 async def ask(secondary: Secondary) -> None:
     """Asks, and reads no answer."""
-    primary = await meeting.meet(secondary.config, secondary.identity.authority, time.time)
-    async with channel.dial(primary.address, primary.pin()) as api:
+    primary = await meeting.meet(Dialer(), secondary.config, secondary.identity.authority, time.time)
+    async with dial(primary.address, primary.pin()) as api:
         await enrol.Applicant(api, primary, secondary.config, secondary.identity, time.time).register()
 
 
@@ -295,8 +297,8 @@ async def test_a_no_ends_the_wait_and_is_not_asked_about_again(
 async def test_a_person_may_ask_again_after_having_been_removed(running: Running, secondary: Secondary) -> None:
     await hear(secondary)
     await decide(running, "Remove", secondary)
-    primary = await meeting.meet(secondary.config, secondary.identity.authority, time.time)
-    waiting = asyncio.create_task(enrol.enrol(primary, secondary.config, secondary.identity, time.time, ask_again=True))
+    primary = await meeting.meet(Dialer(), secondary.config, secondary.identity.authority, time.time)
+    waiting = asyncio.create_task(enrol.enrol(Dialer(), primary, secondary.config, secondary.identity, time.time, ask_again=True))
 
     async with asyncio.timeout(20):
         while (await at_primary(running, secondary)).state != server_pb2.SERVER_STATE_PENDING:
@@ -331,8 +333,8 @@ async def test_leaving_takes_a_request_back_or_ends_the_trust(tmp_path: Path, ru
     await hear(pending)
     await resume(trusted)
     for secondary, expected in ((pending, "withdrawn"), (trusted, "departed")):
-        primary = await meeting.meet(secondary.config, secondary.identity.authority, time.time)
-        await enrol.leave(primary, secondary.config, secondary.identity, time.time)
+        primary = await meeting.meet(Dialer(), secondary.config, secondary.identity.authority, time.time)
+        await enrol.leave(Dialer(), primary, secondary.config, secondary.identity, time.time)
         assert secondary.state.state == expected
         assert (await refusal(resume(secondary))).reason in enrol.FINAL
 
@@ -369,7 +371,7 @@ async def test_a_primary_that_is_no_longer_accepted_is_not_asked(tmp_path: Path)
     async with pretending(ours) as primary:
         secondary = written(tmp_path / "one", primary.address, ours.authority)
         files.remove(secondary.config.data_folder / "known-primaries.toml")
-        refused = await refusal(meeting.prepare(secondary.config, time.time))
+        refused = await refusal(meeting.prepare(Dialer(), secondary.config, time.time))
         assert refused.reason is Reason.IDENTITY_NOT_CONFIRMED
         assert ours.authority.fingerprint in refused.message
         assert primary.told == []

@@ -16,6 +16,7 @@ from enlist.documents import ItemVersion
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, standings
+from enlist.transport.dialer import Dialer
 from enlist.v1 import account_pb2
 from enlist_secondary import api_key, cli, doctor, enrol, identity, report, state
 from enlist_secondary import config as configs
@@ -67,7 +68,7 @@ def secondary(tmp_path: Path, running: Running) -> Secondary:
 
 
 async def diagnosis(secondary: Secondary) -> dict[str, doctor.Stage]:
-    stages = await doctor.diagnose(configs.load(secondary.path), time.time)
+    stages = await doctor.diagnose(Dialer(), configs.load(secondary.path), time.time)
     assert [stage.name for stage in stages] == STAGES
     return {stage.name: stage for stage in stages}
 
@@ -165,7 +166,7 @@ def test_a_status_for_people_is_escaped_and_leaves_out_what_is_empty(
 )
 async def test_a_certificate_that_opens_nothing_is_left_out(tmp_path: Path, running: Running, name: str, shown: bool) -> None:
     secondary = set_up(tmp_path / "two", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
-    await enrol.resume(secondary.config, secondary.identity, time.time)
+    await enrol.resume(Dialer(), secondary.config, secondary.identity, time.time)
     state.change(secondary.config.folder, lambda told: replace(told, state=name))
     told = report.status(secondary.path)
     assert told.certificate_expires is not None
@@ -288,7 +289,7 @@ async def test_a_blocked_ssl_port_is_found_while_the_api_port_answers(tmp_path: 
 
 async def test_a_certificate_that_ran_out_is_found(tmp_path: Path, running: Running) -> None:
     secondary = set_up(tmp_path / "two", running, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
-    mine = await enrol.resume(secondary.config, secondary.identity, time.time)
+    mine = await enrol.resume(Dialer(), secondary.config, secondary.identity, time.time)
     assert mine.certificate is not None
     after = certificates.ends_at(mine.certificate) + 1
     assert doctor._certificate(secondary.identity, after).reason == Reason.CERTIFICATE_EXPIRED

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc.aio
 
-from enlist import certificates, channel, names, proofs
+from enlist import certificates, names, proofs
 from enlist.channel import PROTOCOL, ClientIdentity, Pin, refusal
 from enlist.names import Address
 from enlist.reasons import Refused
@@ -35,6 +35,7 @@ from enlist_primary.config import Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.store.sqlite import open_sqlite
+from tests.support.dialling import dial, served
 
 ACCOUNT = "acme.example"
 
@@ -95,13 +96,13 @@ class Running:
 
     async def pin(self, address: Address) -> Pin:
         """A pin on what is served there now."""
-        leaf = certificates.load(await channel.probe(address))
+        leaf = certificates.load(await served(address))
         return Pin(certificates.pem(leaf), certificates.channel_name(leaf))
 
     @asynccontextmanager
     async def stranger(self) -> AsyncIterator[Stubs]:
         """Stubs at the API port without token or certificate."""
-        async with channel.dial(self.api, await self.pin(self.api)) as on:
+        async with dial(self.api, await self.pin(self.api)) as on:
             yield stubs(on)
 
     async def server(self, id: str) -> server_pb2.Server:
@@ -133,11 +134,11 @@ class Asker:
         self.public_key = certificates.spki(self.key.public_key())
         self.certificate = b""
 
-    async def proof(self, stub: Stubs, rpc: str, signed: bytes) -> registration_pb2.Proof:
+    async def proof(self, stub: Stubs, rpc: str, signed: bytes) -> server_pb2.Proof:
         """A proof over `signed` with a fresh challenge."""
         described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
         signature = proofs.sign(self.key, rpc, described.challenge, self.running.authority.public_key, signed)
-        return registration_pb2.Proof(challenge=described.challenge, signature=signature)
+        return server_pb2.Proof(challenge=described.challenge, signature=signature)
 
     async def register(self, stub: Stubs, api_key: str = "") -> registration_pb2.Enrolment:
         """Asks to join; the certificate is fetched at once if this made it trusted."""
@@ -164,7 +165,7 @@ class Asker:
         self.certificate = enrolment.certificate or self.certificate
         return enrolment
 
-    async def claim(self, stub: Stubs, rpc: str) -> tuple[bytes, registration_pb2.Proof]:
+    async def claim(self, stub: Stubs, rpc: str) -> tuple[bytes, server_pb2.Proof]:
         """A signed claim for `AwaitAuthorization` or `Leave`."""
         claim = registration_pb2.Claim(account_domain=self.account, public_key=self.public_key).SerializeToString()
         return claim, await self.proof(stub, rpc, claim)
@@ -178,7 +179,7 @@ class Asker:
     async def at_ssl_port(self) -> AsyncIterator[Stubs]:
         """Stubs at the SSL port with this server's certificate."""
         pin = await self.running.pin(self.running.ssl)
-        async with channel.dial(self.running.ssl, pin, self.identity()) as on:
+        async with dial(self.running.ssl, pin, self.identity()) as on:
             yield stubs(on)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from enlist.certificates import Authority
 from enlist.names import Address
 from enlist.runtime import files
+from enlist.transport.dialer import Dialer
 from enlist.v1 import server_pb2
 from enlist_secondary import api_key as api_keys
 from enlist_secondary import config as configs
@@ -79,7 +80,7 @@ def set_up(folder: Path, running: Running, api_key: str = "", name: str = "one")
 @asynccontextmanager
 async def kept(secondary: Secondary) -> AsyncIterator[asyncio.Task[None]]:
     """Keeps the enrolment up while the context lasts."""
-    task = asyncio.create_task(Keeper(secondary.config).keep())
+    task = asyncio.create_task(Keeper(secondary.config, Dialer()).keep())
     try:
         yield task
     finally:

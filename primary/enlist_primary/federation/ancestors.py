@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import DecodeError
@@ -25,7 +25,6 @@ from enlist_primary.model.desired import Desired
 from enlist_primary.model.levels import UpperState
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import levels
-from enlist_primary.store import desired as bodies_of
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database, Transaction
 
@@ -48,7 +47,7 @@ class Upper:
         self._publish = publish
         self._clock = clock
         self.snapshot = AncestrySnapshot()
-        """What is above now; whoever reads more than one thing of it takes it once."""
+        """What is above now. A reader of several of its parts takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
         self.cleared = asyncio.Event()
         """Set when somebody clears what is remembered, and then replaced: what was refused before has to be said again."""
@@ -208,14 +207,19 @@ class Upper:
         self.connected, self.connected_at = False, now
         self._publish(AncestorChange(self.version))
 
-    async def complete(self, signed: document_pb2.SignedSet, bodies: Collection[bytes]) -> bool:
-        """Whether all bodies of a set are here, or among these. One that is not to be trusted is refused by `take`."""
-        try:
-            digests = {item.digest for item in document_pb2.DesiredSet.FromString(signed.desired_set).items}
-        except DecodeError:
-            return True
-        missing = [digest for digest in digests if digest not in bodies]
-        return await self._database.read(bodies_of.has_bodies, PRIMARY, missing)
+    def check(self, signed: document_pb2.SignedSet) -> DesiredSet:
+        """A set from above, verified and not older than what is held. Refused: SET_INVALID, SET_STALE, SET_CONFLICT."""
+        verified = self._verified(signed)
+        if self.snapshot.row is not None:
+            self.snapshot.row.memory.check(verified)
+        known = self.snapshot.kept.get(verified.origin)
+        documents.supersedes(verified, known.verified if known else None)
+        return verified
+
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """The bodies of the sets that are here."""
+        return self.snapshot.digests
 
     async def take(self, signed: document_pb2.SignedSet, bodies: Mapping[bytes, bytes]) -> None:
         """Takes a complete set of a primary above: bodies by their digests. Refused as `documents.verify`, `supersedes` and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from enlist import ancestry, certificates
@@ -11,10 +12,13 @@ from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.authority.signer import Signer
+from enlist_primary.federation.ancestors import Upper
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.model.levels import Bequest
 from enlist_primary.operations import levels
-from enlist_primary.rpc.context import Context
 from enlist_primary.store import levels as rows
+from enlist_primary.store.database import Database
 
 RETRY_SECONDS = 1.0
 
@@ -28,11 +32,30 @@ _LEFT = {
 }
 
 
+@dataclass(frozen=True)
+class Children:
+    """What it takes to decide about the primaries on secondaries' hosts. `clock` is Unix seconds."""
+
+    signer: Signer
+    database: Database
+    ancestors: Upper
+    descendants: Descendants
+    clock: Callable[[], float]
+
+    def child(self, account: str, id: str, answered: Callable[[], None]) -> Lower:
+        """What one link says of the primary on its host; `answered` is called when there is an `answer` to send."""
+        return Lower(self, account, id, answered)
+
+    def now(self) -> int:
+        """Unix seconds, whole."""
+        return int(self.clock())
+
+
 class Lower:
     """What one link says of the primary on its host. `certified` while that may stand below: only then what it says counts."""
 
-    def __init__(self, own: Context, account: str, id: str, answered: Callable[[], None]) -> None:
-        """`answered` is called when there is an `answer` to send."""
+    def __init__(self, own: Children, account: str, id: str, answered: Callable[[], None]) -> None:
+        """See `Children.child`."""
         self._own = own
         self._account = account
         self._id = id
@@ -61,6 +84,11 @@ class Lower:
         """Something above this primary changed: one that was refused because it stands there may do so no more."""
         if self._deciding is not None or (self._last is not None and self._last.reason == Reason.WOULD_LOOP):
             self.reconsider()
+
+    def answered(self, answer: pb.LowerAnswer) -> None:
+        """That answer has been sent."""
+        if self.answer is answer:
+            self.answer = None
 
     async def close(self) -> None:
         """The link has ended."""
@@ -97,14 +125,14 @@ class Lower:
             if consent.parent_primary_id != own.signer.authority.primary_id or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
                 raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
             make = partial(own.signer.cross_certificate, authority, account, id)
-            above = own.upper.primary_ids
+            above = own.ancestors.primary_ids
             made = await own.database.write(account, levels.certify, account, id, authority, above, make, own.now())
         except Refused as refused:
             if TABLE[refused.reason].retry:
                 raise
             log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
             self.certified = False
-            own.below.forget(account, id)
+            own.descendants.forget(account, id)
             left = await own.database.read(rows.bequest, account, id)
             return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
         self.certified = True

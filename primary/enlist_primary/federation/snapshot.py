@@ -39,7 +39,7 @@ class AncestrySnapshot:
     kept: Mapping[str, Kept] = field(default_factory=dict)
     """Their sets, by primary id."""
     late: Mapping[tuple[str, str], None] = field(default_factory=dict)
-    """Runs that they want no more."""
+    """Runs that they do not want any more."""
     version: int = 0
 
     @cached_property
@@ -51,6 +51,11 @@ class AncestrySnapshot:
     def sets(self) -> Sequence[Kept]:
         """What is handed down, the top-most primary's first."""
         return [self.kept[each] for each in reversed(list(self.origins)) if each in self.kept]
+
+    @cached_property
+    def digests(self) -> frozenset[bytes]:
+        """The bodies of these sets."""
+        return frozenset[bytes]().union(*(kept.desired.digests for kept in self.kept.values()))
 
     @cached_property
     def items(self) -> frozenset[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from enlist.runtime.logs import Log
 
+LATER_SECONDS = 0.25
 AT_ONCE = 16
 """Begun in one round of the event loop: a few milliseconds of work, after which everybody else is heard."""
 
@@ -18,12 +19,24 @@ class Turns:
 
     def __init__(self) -> None:
         self._line: dict[Callable[[], None], None] = {}
+        self._later: dict[Callable[[], None], None] = {}
 
     def enter(self, begin: Callable[[], None]) -> None:
         """Puts something in line, or leaves it where it stands."""
         if not self._line:
             asyncio.get_running_loop().call_soon(self._next)
         self._line[begin] = None
+
+    def enter_later(self, begin: Callable[[], None]) -> None:
+        """Puts something in line that nobody waits for: whatever else is put in line so within a moment goes with it."""
+        if not self._later:
+            asyncio.get_running_loop().call_later(LATER_SECONDS, self._enter_all)
+        self._later[begin] = None
+
+    def _enter_all(self) -> None:
+        later, self._later = self._later, {}
+        for begin in later:
+            self.enter(begin)
 
     def _next(self) -> None:
         for begin in list(self._line)[:AT_ONCE]:

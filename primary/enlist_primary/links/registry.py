@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
+from enlist.v1 import hierarchy_pb2
 from enlist_primary.model.desired import NOTHING, Desired
 from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import State
@@ -39,12 +40,40 @@ class Link:
     wanted: Desired = NOTHING
     remnants: Mapping[str, Word] = field(default_factory=dict)
     """What the server could not end of policies that reached it before, by kind."""
+    runs: frozenset[tuple[str, str]] = frozenset()
+    """The runs of tasks in the set that the server last acknowledged, by kind and id."""
+    refusal: str = ""
+    """Why the server refuses what is wanted here, for people; empty while it does not."""
+    refused_sets: Sequence[hierarchy_pb2.SetRefused] = ()
+    """The sets from further up that it refuses."""
     deliver: Callable[[Desired, SetVersion], None] | None = None
-    """Puts a set in line; one that waits there already is replaced."""
-    look_up: Callable[[], None] | None = None
-    """Something above this primary changed: it shall be handed down."""
+    """Something else is wanted at the server."""
+    on_ancestors: Callable[[], None] | None = None
+    """Something above this primary changed: it is handed down."""
     reconsider: Callable[[], None] | None = None
-    """Something was decided about the server: a primary on its host may stand below now, or may no more."""
+    """Something was decided about the server: whether a primary on its host may stand below may have changed."""
+    settle: Callable[[str, str], None] | None = None
+    """The outcome of a run at a path below the server (empty: at itself) has arrived at the primary that ordered it."""
+
+    def attach(
+        self,
+        deliver: Callable[[Desired, SetVersion], None],
+        on_ancestors: Callable[[], None],
+        reconsider: Callable[[], None],
+        settle: Callable[[str, str], None],
+    ) -> None:
+        """The link has its place: from now on it hears of changes."""
+        self.deliver, self.on_ancestors = deliver, on_ancestors
+        self.reconsider, self.settle = reconsider, settle
+
+    def detach(self) -> None:
+        """The link hears of nothing any more."""
+        self.deliver = self.on_ancestors = self.reconsider = self.settle = None
+
+    @property
+    def attached(self) -> bool:
+        """Whether the link hears of changes."""
+        return self.deliver is not None
 
     def end(self, refused: Refused) -> None:
         """Ends the link, once: from here on nothing more is read or recorded for it."""
@@ -101,6 +130,10 @@ class Hub:
         """The server's open link."""
         return self._links.get(account, {}).get(id)
 
+    def by_id(self, id: str) -> Link | None:
+        """The open link of a server whose account is not known: ids are random, and not given twice."""
+        return next((links[id] for links in self._links.values() if id in links), None)
+
     def populated(self, account: str) -> bool:
         """Whether any server of the account holds a link."""
         return account in self._links
@@ -113,8 +146,8 @@ class Hub:
         """Something above this primary changed: every link hands it down."""
         for account in list(self._links):
             for link in self.of(account):
-                if link.look_up is not None:
-                    link.look_up()
+                if link.on_ancestors is not None:
+                    link.on_ancestors()
 
     def connected(self, account: str, id: str) -> bool:
         """Whether the server's link is open now."""

@@ -95,6 +95,11 @@ class Desired:
         return frozenset(item.digest for item in self.items)
 
     @cached_property
+    def order(self) -> tuple[bytes, ...]:
+        """The same in the order of the items, each once."""
+        return tuple(dict.fromkeys(item.digest for item in self.items))
+
+    @cached_property
     def subjects(self) -> frozenset[tuple[str, str]]:
         """What a server that has it may speak of: kind, and run or nothing."""
         return frozenset(documents.about(item) for item in self.items)

@@ -153,6 +153,8 @@ def fares(placed: Placed, way: Way, server_id: str, report: Report | None, prese
         return Fares(Status.UNREACHABLE, revision, running, since=presence.since)
     begun = placed.revision_at(server_id) == placed.policy.revision
     if not begun or report is None or not _counts(report, desired_items(way, server_id)):
+        if begun and presence.refusal:
+            return Fares(Status.FAILED, placed.policy.revision, running, presence.refusal, _asked(way, presence))
         return Fares(Status.PENDING, placed.policy.revision, running, "" if begun else NOT_YET, _asked(way, presence))
     return Fares(report.state, revision, running, report.message, report.at)
 

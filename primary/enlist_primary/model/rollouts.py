@@ -96,12 +96,14 @@ class Outcome(Enum):
 class Presence(NamedTuple):
     """Whether a server's link is open, and since when it is so, Unix seconds; None if there never was one.
 
-    `opens` is when the maintenance window opens that it waits for: its time counts from then.
+    `opens` is when the maintenance window opens that it waits for: its time counts from then. `refusal` says, for people, why the
+    server refuses what is desired there; empty while it does not.
     """
 
     connected: bool
     since: int | None
     opens: int | None = None
+    refusal: str = ""
 
 
 Present = Callable[[str], Presence]
@@ -234,6 +236,8 @@ def count(
         if where > rollout.started:
             continue
         new = where > rollout.confirmed
+        if outcome is Outcome.WAITING and present(server_id).refusal:
+            outcome = Outcome.FAILED
         if outcome is Outcome.IN_FORCE and new and rollout.stages.confirm_seconds:
             heard = _heard(rollout, present(server_id))
             if heard is None or now < heard:

@@ -146,6 +146,8 @@ class Caller:
     user: User | None = None
     local_name: str = ""
     certificate_ends: int = 0
+    public_key: bytes = b""
+    """The key of the certificate it showed, SubjectPublicKeyInfo, DER: a resumed TLS session proves nothing about it."""
 
     @property
     def actor(self) -> Actor:
@@ -249,12 +251,12 @@ class Access(grpc.aio.ServerInterceptor):
         ends = certificates.ends_at(certificate)
         if self._clock() >= ends:  # the connection was made before; TLS has looked only then
             raise Refused(Reason.CERTIFICATE_EXPIRED, "The server's certificate has run out. Fetch a new one.")
-        key = certificates.fingerprint(certificates.spki(certificates.key_of(certificate)))
-        standing = await self._directory.find(identity.account, identity.server_id, key)
+        public_key = certificates.spki(certificates.key_of(certificate))
+        standing = await self._directory.find(identity.account, identity.server_id, certificates.fingerprint(public_key))
         if standing is None:
             raise Refused(Reason.SERVER_UNKNOWN, "This server is not known here. It must register again.")
         kind = Kind.TRUSTED if standing.state is State.TRUSTED else Kind.UNTRUSTED
-        return Caller(kind, source, standing, certificate_ends=ends)
+        return Caller(kind, source, standing, certificate_ends=ends, public_key=public_key)
 
     async def _user(self, header: str, source: str) -> Caller:
         self._attempts.check(source)

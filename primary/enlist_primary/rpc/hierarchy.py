@@ -10,13 +10,15 @@ import grpc.aio
 from enlist import __version__, names
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import server_pb2
+from enlist_primary.links.link import Links, Peer
 from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts, levels
 from enlist_primary.model.levels import BelowServer
 from enlist_primary.model.servers import Server
 from enlist_primary.operations import servers
-from enlist_primary.rpc import link
+from enlist_primary.rpc import errors
 from enlist_primary.rpc.access import Caller, caller
+from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.groups import Groups
 from enlist_primary.rpc.origins import Origins
 from enlist_primary.store import accounts as account_rows
@@ -39,10 +41,18 @@ def server_of(name: str) -> tuple[str, str]:
 class Hierarchy(Groups, Origins):
     """Shows the tree, and holds the links."""
 
+    def __init__(self, context: Context, links: Links) -> None:
+        super().__init__(context)
+        self._links = links
+
     async def Connect(  # type: ignore[override]  # the stubs know generators only; a link reads and writes as it needs to
         self, requests: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        await link.hold(self._context, context)
+        who, own = caller(), self._context
+        ended = await self._links.hold(context, Peer(who.server, who.public_key, who.source, who.certificate_ends))
+        if ended is not None:
+            with own.hub.delivering():
+                await errors.abort(context, ended)
 
     # --- The tree -------------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class Origins(hierarchy_pb2_grpc.HierarchyServiceServicer):
 
 
 def remembered(upper: Upper) -> list[pb.RememberedOrigin]:
-    """The primaries of which something is remembered, besides this one. Refused with ORIGINS_UNREADABLE."""
+    """The primaries that are remembered, besides this one. Refused with ORIGINS_UNREADABLE."""
     snapshot = upper.snapshot
     if snapshot.row is None:
         return []

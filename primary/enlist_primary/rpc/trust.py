@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from enlist import certificates, names
+from enlist import certificates, names, proofs
 from enlist.joinline import JoinLine
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.v1 import server_pb2, trust_pb2_grpc
 from enlist.v1 import trust_pb2 as pb
+from enlist_primary.links.link import still_trusted
 from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts, api_keys
 from enlist_primary.model.levels import Bequest
@@ -20,7 +21,6 @@ from enlist_primary.operations import enrolment, servers
 from enlist_primary.rpc.access import caller
 from enlist_primary.rpc.context import Context
 from enlist_primary.rpc.hierarchy import server_of
-from enlist_primary.rpc.link import still_trusted
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
 
@@ -96,8 +96,16 @@ class Trust(trust_pb2_grpc.TrustServiceServicer):
         row = await own.database.write(account, servers.decide, account, id, event, actor, own.now(), "", reason, "", bequest)
         return own.server(row)
 
+    def _check_held(self, proof: server_pb2.Proof, public_key: bytes) -> None:
+        """Refuses a caller that does not hold the key of its certificate now."""
+        signer, now = self._context.signer, self._context.now()
+        proofs.check_challenge(signer.challenge_secret, proof.challenge, now)
+        key, authority = certificates.load_public_key(public_key), signer.authority.public_key
+        proofs.verify(key, "RenewCertificate", proof.challenge, authority, b"", proof.signature)
+
     async def RenewCertificate(self, request: pb.RenewCertificateRequest, context: Any) -> pb.RenewCertificateResponse:
         own, standing = self._context, caller().server
+        self._check_held(request.proof, caller().public_key)
         row = await own.database.read(still_trusted, standing)
         if row.public_key is None or row.key != standing.key:
             raise Refused(Reason.SERVER_UNKNOWN, "This server is not known here. It must register again.")

@@ -170,7 +170,7 @@ def certify(tx: Transaction, account: str, id: str, child_primary_id: str, cross
 
 
 def last_not_before(tx: Transaction, child_key: str) -> int | None:
-    """When the newest cross-certificate over a child's key begins, whatever account it was for; None if there never was one."""
+    """When the newest cross-certificate over a child's key begins, in any account; None if there never was one."""
     row = tx.row("SELECT not_before FROM certified_key WHERE child_key = $1", child_key)
     return None if row is None else int(row["not_before"])
 

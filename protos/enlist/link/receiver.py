@@ -99,6 +99,10 @@ class Receiver:
         self._came = {each for each in self._came if each[0] != verified.origin or each[1] > version}
         self._replies.set_acks.append(pb.SetAck(origin=verified.origin, epoch=version.epoch, number=version.number))
 
+    def refuse(self, signed: document_pb2.SignedSet, refused: Refused) -> None:
+        """A set that was accepted turns out not to be good."""
+        self._replies.set_refusals.append(refusal(signed, refused))
+
     # --- What comes -----------------------------------------------------------------------------------------------------------
 
     def is_new(self, sequence: int) -> bool:

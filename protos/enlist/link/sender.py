@@ -144,7 +144,7 @@ class Sender:
     def __init__(self, held: Iterable[tuple[str, Held]] = (), parts: Iterable[tuple[bytes, int]] = ()) -> None:
         """`held` and `parts` are what the receiver says that it has: sets by origin, and how much of which other bodies."""
         self._origins: dict[str, _Origin] = {origin: _Origin(held=each) for origin, each in held}
-        self._parts = dict(parts)
+        self._parts = {digest: received - received % PIECE for digest, received in parts}
         self._transfers: OrderedDict[bytes, _Transfer] = OrderedDict()
         self._large: dict[bytes, _Large] = {}
         self._sequence = 0
@@ -174,6 +174,24 @@ class Sender:
     def origins(self) -> frozenset[str]:
         """The origins of which something is wanted, held or on its way."""
         return frozenset(self._origins)
+
+    def assume(self, origin: str, held: Held) -> None:
+        """The receiver said nothing of this origin, and what it then holds is known."""
+        self._origins[origin] = _Origin(held=held)
+
+    def refusal(self, origin: str) -> Refusal | None:
+        """Why the receiver does not take what is wanted of this origin; None while it may."""
+        known = self._origins.get(origin)
+        if known is None or known.offer is None or known.refusal is None:
+            return None
+        return known.refusal if known.refusal.version == known.offer.version else None
+
+    def target(self, origin: str) -> str | None:
+        """For whom what is wanted, or held, of this origin is made out."""
+        known = self._origins.get(origin)
+        if known is None:
+            return None
+        return known.offer.target if known.offer is not None else known.held.target if known.held is not None else None
 
     def held(self, origin: str) -> Held | None:
         """What the receiver has acknowledged of this origin."""
@@ -346,7 +364,8 @@ class Sender:
     def _go_on_at(self, transfer: _Transfer, received: int) -> None:
         """The receiver has more of the body than was sent over this link, or less than it should."""
         if transfer.size is not None:
-            transfer.sent = transfer.received = min(received, transfer.size)
+            whole = received >= transfer.size
+            transfer.sent = transfer.received = transfer.size if whole else received - received % PIECE
 
     def _progress(self, flight: _Flight, received: int, now: float) -> None:
         taken = received - flight.transfer.received

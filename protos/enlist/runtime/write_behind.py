@@ -13,6 +13,10 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+WAITING = 64
+"""Callbacks of one entry, at most: more than a link has messages on its way. The oldest ones beyond are never called, as if their
+link had been lost: a peer that repeats itself while nothing can be written takes no more room."""
+
 Written = Callable[[], None]
 """Called once the value that was put, or a later one of the same key, is written or was refused for good."""
 
@@ -42,6 +46,23 @@ def newest(_: V, new: V) -> V:
 def one(_: object) -> int:
     """The weight where the bound counts entries."""
     return 1
+
+
+class Countdown:
+    """Calls `written` once it was called itself once, and once more for each value that is expected."""
+
+    def __init__(self, written: Written | None) -> None:
+        self._left = 1
+        self._written = written
+
+    def expect(self) -> None:
+        """One more value is to be written."""
+        self._left += 1
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left == 0 and self._written is not None:
+            self._written()
 
 
 class WriteBehind(Generic[K, V]):
@@ -80,6 +101,7 @@ class WriteBehind(Generic[K, V]):
             entry.version = self._version
         if written is not None:
             entry.waiting.append((entry.version, written))
+            del entry.waiting[:-WAITING]
         return True
 
     def take(self, limit: int, weight: int | None = None) -> list[Taken[K, V]]:

@@ -461,7 +461,9 @@ class Below(_message.Message):
     whole: _builtins.bool
     """Whether these are all there are; else the others are as they were."""
     sequence: _builtins.int
-    """The message's number, to be acknowledged."""
+    """What the receiver acknowledges once it has taken this message and those before it, counted from 1 on each stream; 0 if more
+    messages follow that are acknowledged together with this one.
+    """
     @_builtins.property
     def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BelowServer]:
         """Each replaces what was said before under the same path."""
@@ -507,6 +509,7 @@ class BelowServer(_message.Message):
     COMPARISON_CODE_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
+    SET_REFUSALS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The ids of the servers on the way down from the primary below, joined by slashes; the last one is its own."""
     display_name: _builtins.str
@@ -535,6 +538,10 @@ class BelowServer(_message.Message):
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.Report]:
         """Its last words on documents from above."""
 
+    @_builtins.property
+    def set_refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetRefused]:
+        """The sets from above that it, or a primary on the way down to it, refuses."""
+
     def __init__(
         self,
         *,
@@ -548,10 +555,11 @@ class BelowServer(_message.Message):
         comparison_code: _builtins.str = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         reports: _abc.Iterable[_document_pb2.Report] | None = ...,
+        set_refusals: _abc.Iterable[Global___SetRefused] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time", "unknown_since", b"unknown_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "display_name", b"display_name", "kinds", b"kinds", "path", b"path", "place", b"place", "reports", b"reports", "state", b"state", "unknown_since", b"unknown_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "display_name", b"display_name", "kinds", b"kinds", "path", b"path", "place", b"place", "reports", b"reports", "set_refusals", b"set_refusals", "state", b"state", "unknown_since", b"unknown_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -210,7 +210,7 @@ class HierarchyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOrigins(self, request, context):
-        """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+        """The primaries that are, or were, above this one: they are remembered so that nothing older of theirs counts again.
         May be called by: viewer, administrator, local.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -63,7 +63,7 @@ class HierarchyServiceStub:
     LabelServer: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.LabelServerRequest, _server_pb2.Server]
     """Adds and takes away labels. May be called by: administrator, local."""
     ListOrigins: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.ListOriginsRequest, _hierarchy_pb2.ListOriginsResponse]
-    """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+    """The primaries that are, or were, above this one: they are remembered so that nothing older of theirs counts again.
     May be called by: viewer, administrator, local.
     """
     ClearOrigin: _grpc.UnaryUnaryMultiCallable[_hierarchy_pb2.ClearOriginRequest, _hierarchy_pb2.ClearOriginResponse]
@@ -105,7 +105,7 @@ class HierarchyServiceAsyncStub(HierarchyServiceStub):
     LabelServer: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.LabelServerRequest, _server_pb2.Server]  # type: ignore[assignment]
     """Adds and takes away labels. May be called by: administrator, local."""
     ListOrigins: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.ListOriginsRequest, _hierarchy_pb2.ListOriginsResponse]  # type: ignore[assignment]
-    """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+    """The primaries that are, or were, above this one: they are remembered so that nothing older of theirs counts again.
     May be called by: viewer, administrator, local.
     """
     ClearOrigin: _aio.UnaryUnaryMultiCallable[_hierarchy_pb2.ClearOriginRequest, _hierarchy_pb2.ClearOriginResponse]  # type: ignore[assignment]
@@ -228,7 +228,7 @@ class HierarchyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _hierarchy_pb2.ListOriginsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hierarchy_pb2.ListOriginsResponse, _abc.Awaitable[_hierarchy_pb2.ListOriginsResponse]]:
-        """The primaries above of which something is remembered, so that nothing older of theirs counts again.
+        """The primaries that are, or were, above this one: they are remembered so that nothing older of theirs counts again.
         May be called by: viewer, administrator, local.
         """
 

@@ -10,7 +10,6 @@ import grpc.aio
 
 from enlist import channel
 from enlist.link.ends import SecondaryEnd
-from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
@@ -90,14 +89,13 @@ class Link:
         return Refused(Reason.UNREACHABLE, "The primary closed the link.")
 
 
-async def open_link(address: Address, pin: channel.Pin, identity: Identity, hello: pb.Hello, host: Host | None) -> Link:
-    """Dials the SSL port, answers the challenge and waits for the welcome.
+async def open_link(dialled: grpc.aio.Channel, identity: Identity, hello: pb.Hello, host: Host | None) -> Link:
+    """Answers the challenge of the SSL port and waits for the welcome. The link closes the channel.
 
     Refuses with the primary's reason, UNREACHABLE or TIMED_OUT.
 
     Without `host`, what the primary wants here is passed over: whoever opens such a link only tries whether one can be opened.
     """
-    dialled = channel.dial(address, pin, identity.client())
     end = SecondaryEnd(identity.key, identity.authority.public_key)
     try:
         call: _Call = hierarchy_pb2_grpc.HierarchyServiceStub(dialled).Connect()

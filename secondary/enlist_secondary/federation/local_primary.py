@@ -6,6 +6,7 @@ gone is a value like any other.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from enlist import documents
@@ -15,6 +16,7 @@ from enlist.v1 import hierarchy_pb2 as pb
 
 SERVERS_AT_ONCE = 300
 """Servers in one message up the link, at most."""
+KNOWN_SETTLED = 10_000
 MESSAGE_BYTES = 8 * 1024
 """Bytes of servers in one message, unless one alone is longer."""
 
@@ -39,6 +41,8 @@ class LocalPrimary:
         self._before: set[str] = set()  # servers that it named before it began anew, until it has named all
         self._there: set[str] = set()
         self.set_refusals: dict[str, pb.SetRefused] = {}
+        self._known_settled: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Outcomes that have arrived, lately: a server that reports one again is told again."""
 
     # --- What it says -----------------------------------------------------------------------------------------------------------
 
@@ -55,12 +59,21 @@ class LocalPrimary:
             self._there.add(server.path)
             self._before.discard(server.path)
             self._servers.put(server.path, server)
+            for report in server.reports:
+                if (server.path, report.name) in self._known_settled:
+                    self._settled(server.path, report.name)
         self._gone(said.gone)
         if said.whole:
             self._gone(self._before)
             self._before = set()
             self.whole = True
         self._changed()
+
+    def remember_settled(self, path: str, run: str) -> None:
+        """The outcome of a run has arrived at the primary that ordered it."""
+        self._known_settled[path, run] = None
+        if len(self._known_settled) > KNOWN_SETTLED:
+            self._known_settled.popitem(last=False)
 
     def _gone(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -80,6 +93,12 @@ class LocalPrimary:
         told.below = True
         self.set_refusals[refused.origin] = told
         self._changed()
+
+    def on_set_held(self, origin: str) -> None:
+        """It holds a set of this origin: what it refused before is past. That is said as a refusal without a reason."""
+        if origin in self.set_refusals:
+            self.set_refusals[origin] = pb.SetRefused(origin=origin, below=True)
+            self._changed()
 
     # --- What is said up the link -----------------------------------------------------------------------------------------------
 

@@ -106,6 +106,7 @@ class Upstream:
 
     def settled(self, path: str, run: str) -> None:
         """The outcome of a run at a server below has arrived at the primary that ordered it."""
+        self.local.remember_settled(path, run)
         if len(self._settled) < SETTLED:
             self._settled[path, run] = None
             self._wake.set()
@@ -176,10 +177,13 @@ class Upstream:
                     self.local.begin_anew()
                     first = False
                 self.local.on_below(message.below)
-                handing.acknowledge(message.below.sequence)
+                if message.below.sequence:
+                    handing.acknowledge(message.below.sequence)
             handing.on_message(message)
             for refused in message.set_refusals:
                 self.local.on_set_refused(refused)
+            for held in message.set_acks:
+                self.local.on_set_held(held.origin)
             self._wake.set()
             self._changed()
 

@@ -1,4 +1,4 @@
-"""Decisions about levels: each cross-certificate over a key begins later than the one before, whatever account it is for."""
+"""Decisions about levels: each cross-certificate over a key begins later than the one before, in any account."""
 
 from __future__ import annotations
 

@@ -1,0 +1,204 @@
+"""One stream of the secondary on this host: what comes down from the primary above, and what goes up to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from enlist import documents
+from enlist.documents import DesiredSet
+from enlist.link.receiver import Receiver
+from enlist.reasons import TABLE, Reason, Refused
+from enlist.runtime.logs import Log
+from enlist.v1 import document_pb2, hierarchy_pb2
+from enlist.v1 import upstream_pb2 as pb
+from enlist_primary.federation.ancestors import Upper
+from enlist_primary.federation.subtree import Subtree, SubtreeStream
+from enlist_primary.links.registry import Hub
+from enlist_primary.model.levels import ANCESTOR_STATES, UpperState
+
+RETRY_SECONDS = 1.0
+
+log = Log("upstream")
+
+_STATES = {number: state for state, number in ANCESTOR_STATES.items()}
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A set from above that is verified and not complete."""
+
+    signed: document_pb2.SignedSet
+    verified: DesiredSet
+
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """The bodies that it names."""
+        return frozenset(item.digest for item in self.verified.items)
+
+
+class ParentStream:
+    """One stream, from its beginning to its end. `clock` is Unix seconds."""
+
+    def __init__(
+        self,
+        stream: grpc.aio.ServicerContext[Any, Any],
+        primary_name: str,
+        ancestors: Upper,
+        subtree: Subtree,
+        registry: Hub,
+        clock: Callable[[], float],
+    ) -> None:
+        self._stream = stream
+        self._primary_name = primary_name
+        self._ancestors = ancestors
+        self._subtree = subtree
+        self._registry = registry
+        self._clock = clock
+        self._below: SubtreeStream = subtree.open()
+        self._coming: dict[str, Coming] = {}
+        self._bodies: dict[bytes, bytes] = {}
+        self._receiver = Receiver(self._accept, self._keeps)
+        self._receiver.linked()
+        self._writing = asyncio.Lock()
+
+    def close(self) -> None:
+        """The stream has ended."""
+        self._subtree.close(self._below)
+
+    # --- In -------------------------------------------------------------------------------------------------------------------
+
+    async def hear(self) -> None:
+        """Takes what the secondary says, until it goes."""
+        while (message := await self._stream.read()) is not grpc.aio.EOF:
+            for ack in message.acks:
+                self._on_ack(ack)
+            for settled in message.settled:
+                self._on_settled(settled.path, settled.run)
+            if message.HasField("upper"):
+                await self._to_the_end(self._joined, message.upper)
+            if message.HasField("ancestry"):
+                await self._to_the_end(self._ancestors.ascend, message.ancestry)
+            await self._on_documents(message)
+
+    def _on_ack(self, ack: hierarchy_pb2.Ack) -> None:
+        if ack.refused:
+            raise Refused(Reason.OVERLOADED, "The secondary on this host has no room for what is below. Attach again.")
+        if not self._below.ack(ack.sequence):
+            log.warning("acknowledgement of what was not sent", sequence=ack.sequence)
+
+    def _on_settled(self, path: str, run: str) -> None:
+        """The server that ran it, or the one on the way to it, is told; one without a link reports again with its next one."""
+        id, _, rest = path.partition("/")
+        link = self._registry.by_id(id)
+        if link is not None and link.settle is not None:
+            link.settle(rest, run)
+
+    async def _on_documents(self, message: pb.FromDaemon) -> None:
+        if not message.sequence or not self._receiver.is_new(message.sequence):
+            return
+        if message.HasField("desired"):
+            self._log_refused(self._receiver.on_set(message.desired))
+        if message.HasField("large_set"):
+            self._receiver.on_large_set(message.large_set)
+        taken = self._receiver.on_pieces(message.pieces)
+        self._log_refused(taken.refused)
+        if taken.problem:
+            log.warning("a piece of a body was not taken", problem=taken.problem)
+        self._bodies.update(taken.bodies)
+        for origin in list(self._coming):
+            await self._to_the_end(self._keep_complete, origin)
+        await self._answer()
+
+    def _accept(self, signed: document_pb2.SignedSet) -> None:
+        verified = self._ancestors.check(signed)
+        coming = self._coming.get(signed.origin)
+        if coming is not None and not documents.supersedes(verified, coming.verified):
+            return
+        self._coming[signed.origin] = Coming(signed, verified)
+        self._expect()
+
+    def _keeps(self, digest: bytes) -> bool:
+        named = any(digest in coming.digests for coming in self._coming.values())
+        return digest in self._ancestors.digests or (named and digest in self._bodies)
+
+    def _expect(self) -> None:
+        needed = frozenset[bytes]().union(*(coming.digests for coming in self._coming.values()))
+        self._bodies = {digest: body for digest, body in self._bodies.items() if digest in needed}
+        self._receiver.expect(needed - self._ancestors.digests - self._bodies.keys())
+
+    async def _keep_complete(self, origin: str) -> None:
+        """Keeps a set once all its bodies are here. One that is refused holds up no other, and is answered as it is."""
+        coming = self._coming.get(origin)
+        if coming is None or not coming.digests <= self._ancestors.digests | self._bodies.keys():
+            return
+        try:
+            await self._ancestors.take(coming.signed, self._bodies)
+        except Refused as refused:
+            if TABLE[refused.reason].retry:
+                raise
+            self._log_refused(refused)
+            self._receiver.refuse(coming.signed, refused)
+        else:
+            self._receiver.held(coming.verified)
+        if self._coming.get(origin) is coming:
+            del self._coming[origin]
+        self._expect()
+
+    async def _to_the_end(self, work: Callable[..., Any], *arguments: Any) -> None:
+        """What is being written down is also known here, though the stream ends meanwhile. What may succeed later is tried again:
+        it is not said twice."""
+        while True:
+            task = asyncio.create_task(work(*arguments))
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait([task])
+                raise
+            except Refused as refused:
+                self._log_refused(refused)
+                if TABLE[refused.reason].retry:
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+            return
+
+    def _log_refused(self, refused: Refused | None) -> None:
+        if refused is not None:
+            say = log.alarm if refused.reason is Reason.SET_CONFLICT else log.warning
+            say("what came from above was refused", reason=refused.reason, problem=refused.message)
+
+    async def _joined(self, said: pb.Upper) -> None:
+        ancestors, now = self._ancestors, int(self._clock())
+        state = _STATES.get(said.bequest, UpperState.GONE)
+        ancestors.seen(said.connected, said.connected_time.seconds if said.HasField("connected_time") else None, said.refusal)
+        try:
+            child = await ancestors.join(said.authority_certificate, said.primary_name, state, now)
+        except Refused as refused:
+            if not TABLE[refused.reason].retry:  # heard it was: the secondary may be waiting for that
+                await self._write(pb.ToDaemon(heard=said))
+            raise
+        if child is not None:
+            child.primary_name = self._primary_name
+            await self._write(pb.ToDaemon(lower=child, held=ancestors.held()))
+        await self._write(pb.ToDaemon(heard=said))
+
+    # --- Out ------------------------------------------------------------------------------------------------------------------
+
+    async def say(self) -> None:
+        """Says what is below: all of it, then what changes."""
+        async for message in self._below.messages():
+            await self._write(pb.ToDaemon(below=message))
+
+    async def _answer(self) -> None:
+        if self._receiver.ready:
+            told = self._receiver.replies()
+            message = pb.ToDaemon(set_acks=told.set_acks, set_refusals=told.set_refusals, body_acks=told.body_acks)
+            await self._write(message)
+
+    async def _write(self, message: pb.ToDaemon) -> None:
+        async with self._writing:  # two tasks have something to say
+            await self._stream.write(message)

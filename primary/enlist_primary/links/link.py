@@ -1,0 +1,386 @@
+"""A link as the primary holds it: challenge, hello, welcome; then sets going out where something changed, and reports coming in.
+
+What a link says and when is `enlist.link`'s; here bytes are moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import grpc.aio
+
+from enlist import __version__, documents, names, proofs
+from enlist.channel import PROTOCOL
+from enlist.documents import SetVersion
+from enlist.link.ends import PrimaryEnd
+from enlist.link.phases import violation
+from enlist.link.sender import Held, Offer, Out
+from enlist.reasons import Reason, Refused
+from enlist.runtime import standings
+from enlist.runtime.logs import Log
+from enlist.v1 import document_pb2
+from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.authority.signer import Signer
+from enlist_primary.changes.publisher import ChangePublisher, PresenceChange
+from enlist_primary.federation.ancestors import Upper
+from enlist_primary.federation.child_primary import Children, Lower
+from enlist_primary.federation.snapshot import Kept
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.links.inbox import Inbox
+from enlist_primary.links.publisher import Desires
+from enlist_primary.links.registry import Hub, Link
+from enlist_primary.messages.servers import moment
+from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.desired import NOTHING, Desired
+from enlist_primary.model.levels import read_refusals
+from enlist_primary.model.servers import Server, State
+from enlist_primary.store import servers as rows
+from enlist_primary.store.database import Transaction
+from enlist_primary.store.servers import Standing
+
+HELLO_TIMEOUT = 20.0
+"""Seconds within which a secondary that opened the stream must say hello."""
+ALARMS = 16
+KINDS = 256
+PACE = 0.05
+"""Seconds from one message of a secondary to the next that is heard: one that floods holds up itself alone."""
+SHARE = 5
+"""The same for one that took long to hear: so many times as long."""
+
+log = Log("link")
+
+_Stream = grpc.aio.ServicerContext[Any, Any]
+_NEVER = SetVersion(0, 0)
+
+
+class Peer(NamedTuple):
+    """The trusted server that opened a stream.
+
+    `public_key` is that of the certificate it showed (SubjectPublicKeyInfo, DER), `source` the address it comes from;
+    `certificate_ends` is in Unix seconds.
+    """
+
+    standing: Standing
+    public_key: bytes
+    source: str
+    certificate_ends: int
+
+
+@dataclass(frozen=True)
+class Links:
+    """What every link of this primary needs. `clock` is Unix seconds."""
+
+    primary_name: str
+    signer: Signer
+    registry: Hub
+    publisher: Desires
+    ancestors: Upper
+    children: Children
+    inbox: Inbox
+    observations: Observations
+    changes: ChangePublisher
+    clock: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+
+    def now(self) -> int:
+        """Unix seconds, whole."""
+        return int(self.clock())
+
+    async def hold(self, stream: _Stream, peer: Peer) -> Refused | None:
+        """Runs a link until it ends; why this primary ended it, or None if the secondary did. Raises what else went wrong.
+
+        Its body is an inner task: that ends with trust, and the refusal still reaches the peer.
+        """
+        secret, key = self.signer.challenge_secret, self.signer.authority.public_key
+        end = PrimaryEnd(proofs.new_challenge(secret, self.now(), self.random_bytes), peer.public_key, key)
+        hello = await _greet(stream, end)
+        link = self.registry.open(peer.standing.account, peer.standing.id, peer.certificate_ends)
+        body = asyncio.create_task(_Body(self, stream, link, end, hello, peer).run())
+        try:
+            both: list[asyncio.Future[Any]] = [body, link.ended]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = link.ended.result() if link.ended.done() else None
+            fault = await self._close(link, body, ended)
+        if fault is not None:
+            raise fault
+        return ended
+
+    async def _close(self, link: Link, body: asyncio.Task[None], ended: Refused | None) -> Exception | None:
+        """Takes the link out; what the body failed with, unless it was the connection that went away."""
+        account, id = link.key
+        body.cancel()
+        try:
+            await asyncio.wait([body])
+        finally:  # also if the peer goes in this moment
+            if self.registry.close(link):
+                self.observations.disconnected(account, id, self.now())
+                self.changes.publish(PresenceChange(account, [id]))
+        failure = None if body.cancelled() else body.exception()
+        refused = failure if isinstance(failure, Refused) else ended
+        why = refused.reason if refused else "closed by the secondary"
+        log.info("link closed", account=account, server=id, why=why)
+        lost = isinstance(failure, grpc.aio.BaseError)
+        return failure if isinstance(failure, Exception) and not lost else None
+
+
+def still_trusted(tx: Transaction, standing: Standing) -> Server:
+    """The row of a server that called as trusted; refused if it is that no longer."""
+    row = rows.load(tx, standing.account, standing.id)
+    if row.state is not State.TRUSTED:
+        raise standings.not_trusted(row.state, row.since, row.reason or "")
+    return row
+
+
+async def _greet(stream: _Stream, end: PrimaryEnd) -> pb.Hello:
+    """The hello, once it has proved the server's key. Nothing of the server is changed before."""
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            await stream.write(end.challenge())
+            message = await stream.read()
+    except TimeoutError:
+        raise Refused(Reason.TIMED_OUT, "The secondary opened a link and said nothing.") from None
+    if message is grpc.aio.EOF:
+        raise violation("a link begins with a hello")
+    hello = end.on_hello(message)
+    if hello.protocol != PROTOCOL:
+        sentence = f"This primary speaks protocol {PROTOCOL}, the secondary {hello.protocol}. Update the older one."
+        raise Refused(Reason.VERSION_INCOMPATIBLE, sentence)
+    return hello
+
+
+class _Body:
+    """What happens while a link is open. At rest it is one read that waits; a writer lives while there is something to write."""
+
+    def __init__(self, own: Links, stream: _Stream, link: Link, end: PrimaryEnd, hello: pb.Hello, peer: Peer) -> None:
+        self._own = own
+        self._stream = stream
+        self._link = link
+        self._end = end
+        self._hello = hello
+        self._peer = peer
+        self._account, self._id = link.key
+        self._origin = own.signer.authority.primary_id
+        self._ancestors_version = -1
+        self._ancestry = document_pb2.Ancestry()  # as it was told over this link
+        self._writer: asyncio.Task[None] | None = None
+        self._welcomed = False
+        self._child: Lower = own.children.child(self._account, self._id, self._begin_writing)
+
+    async def run(self) -> None:
+        """Welcomes the server, then hears it until it goes."""
+        loop = asyncio.get_running_loop()
+        earliest = 0.0
+        try:
+            await self._welcome()
+            while (message := await self._stream.read()) is not grpc.aio.EOF:
+                begun = loop.time()
+                self._on_acknowledged(message, begun)
+                if begun < earliest and not _only_acknowledges(message):  # one that says little, as most do, costs no timer
+                    await asyncio.sleep(earliest - begun)
+                    begun = loop.time()
+                if not self._link.ended.done():
+                    self._own.inbox.on_message(self._link, message, self._child, self._acknowledge)
+                earliest = loop.time() + max(PACE, SHARE * (loop.time() - begun))
+        finally:
+            self._end.close()
+            self._link.detach()
+            await self._child.close()
+            if self._writer is not None:
+                self._writer.cancel()
+                await asyncio.wait([self._writer])
+
+    async def _welcome(self) -> None:
+        own, link = self._own, self._link
+        # Read once the registry holds the link: this read knows of a decision made before, and the link is told of one made later.
+        placed = await own.publisher.placed(self._peer.standing, still_trusted)
+        row = placed.row
+        link.group_id, link.number, link.wanted = row.group_id, placed.version.number, placed.desired
+        if self._end.sender.held(self._origin) is None and placed.desired.content == NOTHING.content:
+            self._end.sender.assume(self._origin, Held(_NEVER, NOTHING.content, frozenset(), self._id))
+        self._offer(placed.desired, placed.version)
+        link.attach(self._deliver, self._on_ancestors, self._child.reconsider, self._settle)
+        welcome = pb.Welcome(
+            primary_name=own.primary_name,
+            version=__version__,
+            display_name=row.name or "",
+            group=row.group,
+            time=moment(own.now()),
+        )
+        await self._stream.write(self._end.welcome(welcome))
+        self._welcomed = True
+        self._note(row)
+        self._begin_writing()
+
+    def _note(self, row: Server) -> None:
+        """Writes down what the hello said."""
+        own, hello, source, now = self._own, self._hello, self._peer.source, self._own.now()
+        kinds = frozenset(filter(names.is_document_kind, hello.kinds[:KINDS]))
+        where = _host(hello.server_address)
+        own.observations.connected(row.account, row.id, source, hello.version[:40], now, where, " ".join(sorted(kinds)))
+        own.inbox.opened(row.account, row.id)
+        own.changes.publish(PresenceChange(row.account, [row.id]))
+        log.info("link opened", account=row.account, server=row.id, name=row.shown_name, address=source)
+        for alarm in hello.identity_alarms[:ALARMS]:
+            own.observations.refused(row.account, Reason.IDENTITY_CHANGED, source, now)
+            log.alarm(
+                "a secondary met a strange authority at this primary's address",
+                account=row.account,
+                server=row.id,
+                address=alarm.address[:300],
+                fingerprint=alarm.fingerprint[:64],
+            )
+
+    # --- Out ------------------------------------------------------------------------------------------------------------------
+
+    def _offer(self, wanted: Desired, version: SetVersion) -> None:
+        sign = partial(self._sign, wanted, version)
+        self._end.sender.offer(self._origin, Offer(version, wanted.content, wanted.digests, sign, False, self._id, wanted.order))
+
+    def _sign(self, wanted: Desired, version: SetVersion) -> document_pb2.SignedSet:
+        encoded = documents.encode(self._account, self._id, version, wanted.encoded)
+        return self._own.signer.sign_set(encoded)
+
+    def _deliver(self, wanted: Desired, version: SetVersion) -> None:
+        """Something else is wanted here."""
+        self._offer(wanted, version)
+        self._note_refusals()
+        self._begin_writing()
+
+    def _on_ancestors(self) -> None:
+        """Something above this primary changed."""
+        self._begin_writing()
+        self._child.look_up()
+
+    def _settle(self, path: str, run: str) -> None:
+        """The outcome of a run has arrived at the primary that ordered it."""
+        self._end.settle(path, run)
+        self._own.publisher.turns.enter_later(self._start_writer)
+
+    def _acknowledge(self, sequence: int, refused: bool) -> None:
+        """A message is taken for good. Acknowledgements wait a moment for each other: nobody waits for them."""
+        if not self._link.ended.done():
+            self._end.acknowledge(sequence, refused)
+            self._own.publisher.turns.enter_later(self._start_writer)
+
+    def _begin_writing(self) -> None:
+        """There is something to write, or something above this primary changed. Nothing comes before the welcome."""
+        if self._welcomed and self._writer is None:
+            self._own.publisher.turns.enter(self._start_writer)
+
+    def _start_writer(self) -> None:
+        if self._writer is None and self._welcomed and self._link.attached:  # or the link has ended meanwhile
+            self._writer = asyncio.create_task(self._write())
+            self._writer.add_done_callback(self._written)
+
+    def _written(self, writer: asyncio.Task[None]) -> None:
+        self._writer = None
+        error = None if writer.cancelled() else writer.exception()
+        if error is not None and not isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
+            log.fault("a set was not sent", error, account=self._account, server=self._id)
+        if error is not None:  # the server opens a new link, and says there what it holds
+            self._link.end(Refused(Reason.INTERNAL, "The primary could not send this server its documents. Open a new link."))
+        elif self._unwritten:  # it came once the writer had looked for the last time
+            self._begin_writing()
+
+    @property
+    def _unwritten(self) -> bool:
+        """Whether there is something to write."""
+        if self._child.answer is not None or self._ancestors_version != self._own.ancestors.version:
+            return True
+        return self._end.answers_ready or self._end.sender.ready
+
+    async def _write(self) -> None:
+        while self._unwritten:
+            if (answer := self._child.answer) is not None:
+                await self._stream.write(pb.FromPrimary(lower_answer=answer))
+                self._child.answered(answer)
+            if self._ancestors_version != self._own.ancestors.version:
+                await self._hand_down()
+            if self._end.answers_ready:
+                await self._stream.write(self._end.answers())
+            if (out := self._end.sender.next()) is not None and (encoded := await self._encoded(out)):
+                await self._stream.write(encoded)
+
+    async def _hand_down(self) -> None:
+        """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
+        snapshot, sender = self._own.ancestors.snapshot, self._end.sender
+        self._ancestors_version = snapshot.version  # what is taken together: while this is written, others may come
+        targets = {origin: each.target for origin, each in snapshot.origins.items()}
+        gone = [origin for origin in sender.origins if origin != self._origin and sender.target(origin) != targets.get(origin)]
+        if snapshot.message != self._ancestry or gone:
+            await self._stream.write(pb.FromPrimary(ancestry=snapshot.message))
+            self._ancestry = snapshot.message
+        for origin in gone:  # the server forgets the sets and bodies of primaries that are not above, or by another step
+            sender.withdraw(origin)
+        for kept in snapshot.sets:
+            sender.offer(kept.verified.origin, _handed_down(kept))
+
+    async def _encoded(self, out: Out) -> bytes:
+        """A message: what is this link's own, and behind it the pieces, which were serialised once for all links."""
+        own, sender, now = self._own, self._end.sender, asyncio.get_running_loop().time()
+        parts: list[bytes] = []
+        for piece in out.pieces:
+            large = sender.large_set(piece.digest)
+            account = self._account if self._origin in piece.origins else PRIMARY
+            found = await own.publisher.piece(account, piece.digest, piece.offset, large)
+            if found is None:  # what ended it was decided since, and brings another set
+                sender.body_gone(piece.digest)
+                continue
+            sender.piece_sent(out, piece, found.length, found.size, now)
+            parts += [found.encoded] if found.length or not found.size else []
+        if out.sent is None and not parts:
+            return b""
+        head = pb.FromPrimary(sequence=out.sequence, desired=out.desired, large_set=out.large_set)
+        return b"".join((head.SerializeToString(), *parts))
+
+    # --- In -------------------------------------------------------------------------------------------------------------------
+
+    def _on_acknowledged(self, message: pb.FromSecondary, now: float) -> None:
+        """What the server has, or does not take, decides what travels next."""
+        before = self._end.sender.held(self._origin)
+        self._end.on_message(message, now)
+        held = self._end.sender.held(self._origin)
+        if held is not None and held != before:
+            self._own.inbox.on_set_held(self._link, self._own.now())
+        self._note_refusals()
+        if self._unwritten:
+            self._begin_writing()
+
+    def _note_refusals(self) -> None:
+        """What the server refuses of what is wanted there now."""
+        refused = {origin: each for origin in self._end.sender.origins if (each := self._end.sender.refusal(origin)) is not None}
+        said = [pb.SetRefused(origin=origin, reason=each.reason, message=each.message) for origin, each in refused.items()]
+        own = next((each.why for each in read_refusals(said) if each.origin == self._origin), "")
+        others = tuple(each for each in said if each.origin != self._origin)
+        if (own, others) == (self._link.refusal, tuple(self._link.refused_sets)):
+            return
+        self._link.refusal, self._link.refused_sets = own, others
+        for refusal in said:
+            log.warning(
+                "a desired set is refused", account=self._account, server=self._id, origin=refusal.origin, reason=refusal.reason
+            )
+        self._own.changes.publish(PresenceChange(self._account, [self._id]))
+
+
+def _handed_down(kept: Kept) -> Offer:
+    verified, desired = kept.verified, kept.desired
+    sign: Callable[[], document_pb2.SignedSet] = lambda: kept.signed  # noqa: E731  # as it was signed
+    return Offer(verified.version, verified.content, desired.digests, sign, True, verified.target, desired.order)
+
+
+def _only_acknowledges(message: pb.FromSecondary) -> bool:
+    """Whether a message is none that flood pacing is for."""
+    return not (message.HasField("reports") or message.HasField("below") or message.HasField("lower") or message.set_refusals)
+
+
+def _host(text: str) -> str:
+    """The address where clients find a server; what is none counts as not said."""
+    try:
+        return names.host(text)
+    except Refused:
+        return ""

@@ -1,0 +1,1 @@
+"""How bytes reach a primary. Nothing outside this folder opens a channel or a TLS connection to one."""

@@ -1,0 +1,1 @@
+"""A kill storm: random processes of a tree are killed while decisions go on; then all is compared with the journals."""
