@@ -220,7 +220,7 @@ class Primary:
         own = self.context
         yield from (self._tail.run(), self._directory.run(), self._housekeeping.run())
         yield from (own.observations.run(), own.reports.run(), own.below.run(), own.desires.run())
-        yield from (self._rollouts.run(), self._scheduler.run())
+        yield from (self._rollouts.run(), self._scheduler.run(), self._links.children.run())
 
     def _server(self) -> tuple[grpc.aio.Server, Health]:
         server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))

@@ -54,7 +54,7 @@ async def test_since_when_a_server_is_as_it_is(seen: Seen, connected: bool, expe
     observations._seen[ACME, ID] = seen
     if connected:
         hub.open(ACME, ID, T + 1000)
-    reach = Reachability(hub, observations, nothing_below(), T)
+    reach = Reachability(hub, observations, nothing_below(), T, "")
     assert reach.view(ACME).of(ID) == expected
     assert reach.view("beta.example").of(ID) == Presence(connected=False, since=None)
 
