@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "enlist_primary.federation": LINKED
     | {
         "enlist_primary.authority",
+        "enlist_primary.changes",
         "enlist_primary.ingest",
         "enlist_primary.links",
         "enlist_primary.messages",
@@ -70,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "enlist",
         "enlist.runtime",
         "enlist_primary.federation",
+        "enlist_primary.model",
         "enlist_primary.operations",
         "enlist_primary.store",
     },

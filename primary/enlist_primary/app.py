@@ -37,11 +37,14 @@ from enlist_primary.controllers.rollouts import Rollouts
 from enlist_primary.controllers.tasks import Scheduler
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.federation.ancestors import Upper
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.child_primary import Children
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
+from enlist_primary.links.inbox import Inbox
+from enlist_primary.links.link import Links
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub
 from enlist_primary.links.waiters import WaitingRoom
@@ -87,11 +90,11 @@ class Primary:
         self._directory = Directory(database)
         changes = ChangePublisher()
         attempts = Attempts(config.limits.attempts_per_minute, time.monotonic)
-        observations = Observations(database)
+        observations = Observations(database, clock=clock)
         hub = Hub()
-        reports = Reports(database, clock)
-        below = Below(database, reports, signer.authority.primary_id, changes.publish, clock)
-        reach = Reachability(hub, observations, below, int(clock()))
+        reports = StatusReports(database, clock)
+        below = Descendants(database, signer.authority.primary_id, changes.publish, clock)
+        reach = Reachability(hub, observations, below, int(clock()), signer.authority.primary_id)
         self._access = Access(self._directory, database, attempts, observations, clock)
         self.context = Context(
             config=config,
@@ -115,12 +118,29 @@ class Primary:
             started=int(clock()),
             clock=clock,
         )
+        self._links = self._make_links()
         self._tail = Tail(database, self._directory, changes.publish)
         self._subscribe()
         root = certificates.pem(signer.authority.certificate)
         self._ssl = Credential(*self._own_certificate(), root)
         self._api = Credential(*self._api_certificate(), None)
         self._note_served()
+
+    def _make_links(self) -> Links:
+        own = self.context
+        return Links(
+            primary_name=own.config.name,
+            signer=own.signer,
+            registry=own.hub,
+            publisher=own.desires,
+            ancestors=own.upper,
+            children=Children(own.signer, own.database, own.upper, own.below, own.clock),
+            inbox=Inbox(own.reports, own.below, own.subtree, own.upper, own.desires, own.clock),
+            observations=own.observations,
+            changes=own.changes,
+            clock=own.clock,
+            random_bytes=own.random_bytes,
+        )
 
     def _subscribe(self) -> None:
         """Who reacts to what, in this order: links end before anything else is done about a server."""
@@ -201,7 +221,7 @@ class Primary:
         server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))
         registration_pb2_grpc.add_RegistrationServiceServicer_to_server(Registration(self.context), server)
         trust_pb2_grpc.add_TrustServiceServicer_to_server(Trust(self.context), server)
-        hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context), server)
+        hierarchy_pb2_grpc.add_HierarchyServiceServicer_to_server(Hierarchy(self.context, self._links), server)
         account_pb2_grpc.add_AccountServiceServicer_to_server(Accounts(self.context), server)
         journal_pb2_grpc.add_JournalServiceServicer_to_server(Journal(self.context), server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(Policies(self.context), server)
@@ -245,9 +265,8 @@ class Primary:
             async with asyncio.timeout(HEALTH_TIMEOUT):
                 await health.enter_graceful_shutdown()
         await server.stop(GRACE_SECONDS)
-        await self.context.below.flush()
-        await self.context.reports.flush()
-        await self.context.observations.flush()
+        own = self.context  # each has a deadline: what the disk does not take by then is lost, or is said again
+        await asyncio.gather(own.below.flush(), own.reports.flush(), own.observations.flush())
 
     # --- Tasks ------------------------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ async def test_a_flood_of_refused_requests_leaves_no_more_than_counters(capped: 
             asker = capped.asker(account=f"made-up-{n}.example")
             await refused_by(asker.register(stub, "enl_aaaaaaaaaa_" + "a" * 32))
             claim, _ = await asker.claim(stub, "Leave")
-            request = registration_pb2.LeaveRequest(claim=claim, proof=registration_pb2.Proof())
+            request = registration_pb2.LeaveRequest(claim=claim, proof=server_pb2.Proof())
             assert (await refused_by(stub.registration.Leave(request))).reason is Reason.PROOF_INVALID
     assert await capped.refusals(".", Reason.ACCOUNT_UNKNOWN) == 60
     assert await capped.refusals(".", Reason.PROOF_INVALID) == 60

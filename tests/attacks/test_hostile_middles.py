@@ -18,6 +18,7 @@ from enlist_primary.rpc.listeners import MESSAGE_LIMIT
 from tests.attacks.above import KEPT, Above, policy, stand_under, way_up
 from tests.attacks.hostile import Speaker, Yard, below, linked, made_up, speaking, yard
 from tests.attacks.world import World, populated
+from tests.support import upward
 from tests.support.inprocess import ACCOUNT
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
@@ -156,7 +157,7 @@ async def test_what_it_says_below_is_bounded_and_printable(ground: Yard) -> None
 
 async def test_paths_that_make_no_sense_are_passed_over_and_fill_no_memory(ground: Yard) -> None:
     await accepted(ground)
-    hostile, words = ground.hostile, ground.world.running.primary.context.subtree._words
+    hostile, words = ground.hostile, ground.world.running.primary.context.subtree.reports
     known = len(words)
     senseless = ["", "/", "..", f"../{NOBODY}", f"{NOBODY}/", "A" * 10, "x" * 10_000, "\0", "/".join([NOBODY] * 17), f"{NOBODY}\n"]
     await hostile.say_below(*(below(path) for path in senseless), below(NOBODY, state=99))
@@ -250,9 +251,7 @@ async def test_what_one_server_says_of_documents_from_above_fits_into_what_goes_
         for word in words:
             await hostile.say(word)
         await hostile.through()
-        subtree = middle.world.running.primary.context.subtree
-        said = [each async for each in subtree.whole()]
-        subtree.detached()
+        said = await upward.whole(middle.world.running.primary.context.subtree.open())
     assert {server.path for message in said for server in message.servers} >= {hostile.id}
     assert max(hierarchy_pb2.FromSecondary(below=message).ByteSize() for message in said) <= MESSAGE_LIMIT
 
@@ -266,9 +265,7 @@ async def test_a_server_that_forges_words_of_others_upward_is_not_heard(middle: 
         lie = hostile.policy(made_up(1), kind="policy/a")
         await hostile.say_below(below(honest.id, reports=[lie]), below(middle.world.victim_id, reports=[lie]), whole=True)
         await hostile.through()
-        subtree = middle.world.running.primary.context.subtree
-        said = [each async for each in subtree.whole()]
-        subtree.detached()
+        said = await upward.whole(middle.world.running.primary.context.subtree.open())
     servers = {server.path: server for message in said for server in message.servers}
     assert all("/" not in path for path in servers)
     assert not any(server.reports for server in servers.values())

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from enlist import certificates, proofs
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
-from enlist.v1 import registration_pb2
+from enlist.v1 import registration_pb2, server_pb2
 from enlist_primary.authority.signer import Signer, new_authority
 from tests.attacks.world import World
 from tests.support.der import diffie_hellman
@@ -188,7 +188,7 @@ async def test_a_challenge_of_another_primary_or_of_yesterday_is_refused(world: 
             account_domain=ACCOUNT, display_name="late", public_key=asker.public_key
         ).SerializeToString()
         signature = proofs.sign(asker.key, "Register", challenge, own.authority.public_key, registration)
-        proof = registration_pb2.Proof(challenge=challenge, signature=signature)
+        proof = server_pb2.Proof(challenge=challenge, signature=signature)
         async with world.running.stranger() as stub:
             request = registration_pb2.RegisterRequest(registration=registration, proof=proof)
             assert (await refused_by(stub.registration.Register(request))).reason is reason
@@ -204,7 +204,7 @@ async def test_a_proof_made_for_another_primary_is_refused(world: World) -> None
     ).SerializeToString()
     rogue = certificates.spki(certificates.new_key().public_key())
     signature = proofs.sign(asker.key, "Register", described.challenge, rogue, registration)
-    proof = registration_pb2.Proof(challenge=described.challenge, signature=signature)
+    proof = server_pb2.Proof(challenge=described.challenge, signature=signature)
     async with world.running.stranger() as stub:
         request = registration_pb2.RegisterRequest(registration=registration, proof=proof)
         assert (await refused_by(stub.registration.Register(request))).reason is Reason.PROOF_INVALID

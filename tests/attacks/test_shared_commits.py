@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import Mock
 
 import grpc.aio
 import pytest
@@ -57,7 +57,8 @@ class Line:
 async def held(world: World) -> AsyncIterator[Line]:
     """Holds the database up; observations, which would stand in the same line, are written later."""
     own, patch = world.running.primary.context, pytest.MonkeyPatch()
-    patch.setattr(own.observations, "flush", AsyncMock())
+    await own.observations.flush()
+    patch.setattr(own.observations, "refused", Mock())
     gate, begun = threading.Event(), threading.Event()
 
     def hold(tx: Transaction) -> None:

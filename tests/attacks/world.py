@@ -36,7 +36,7 @@ DECIDED = (
 """The tables that hold decisions and what follows from them; the others hold what was seen."""
 
 LOGGERS = (
-    *("primary", "rpc", "link", "changes", "observations", "reports", "rollouts", "scheduler", "below", "upper", "upstream"),
+    *("primary", "rpc", "link", "changes", "ingest", "controller", "rollouts", "scheduler", "upper", "upstream"),
     "enlist.secondary",
 )
 

@@ -9,8 +9,10 @@ from typing import Any
 class Holding:
     """A database whose writes of one operation wait for leave."""
 
-    def __init__(self, database: Any, name: str) -> None:
+    def __init__(self, database: Any, name: str, begun: bool = False) -> None:
+        """`begun`: they wait when they are committed, and not before."""
         self._database = database
+        self._begun = begun
         self._name = name
         self.asked, self.leave = asyncio.Event(), asyncio.Event()
 
@@ -19,7 +21,14 @@ class Holding:
 
     async def write(self, account: str, operation: Any, *arguments: Any) -> Any:
         """See `Database.write`."""
-        if operation.__name__ == self._name:
-            self.asked.set()
-            await self.leave.wait()
-        return await self._database.write(account, operation, *arguments)
+        waits = operation.__name__ == self._name
+        if waits and not self._begun:
+            await self._wait()
+        result = await self._database.write(account, operation, *arguments)
+        if waits and self._begun:
+            await self._wait()
+        return result
+
+    async def _wait(self) -> None:
+        self.asked.set()
+        await self.leave.wait()

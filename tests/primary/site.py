@@ -77,7 +77,7 @@ class Site:
         if observed is None:
             observed = await self.desired(name)
         applied = observed if state == "applied" else ()
-        own.reports.take(ACCOUNT, Word(self.ids[name], f"policy/{KIND}", "", state, own.now(), message, observed, applied))
+        own.reports.put(ACCOUNT, Word(self.ids[name], f"policy/{KIND}", "", state, own.now(), message, observed, applied))
 
     # --- Policies -----------------------------------------------------------------------------------------------------------
 

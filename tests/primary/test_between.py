@@ -14,10 +14,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
+from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
 from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.federation import child_primary as lower
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation import subtree
+from enlist_primary.federation.descendants import Descendants, Reception
+from enlist_primary.federation.subtree import SubtreeStream
 from enlist_primary.model.levels import Bequest
 from enlist_primary.model.reports import Asked
 from enlist_primary.model.users import PRIMARY_ITSELF
@@ -28,6 +31,7 @@ from enlist_primary.store import changes, policies
 from enlist_primary.store import levels as rows
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.primary.holding import Holding
+from tests.support import upward
 from tests.support.inprocess import ACCOUNT, Asker, Running
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
@@ -84,19 +88,16 @@ async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_t
     _, middle = await trusted(running)
     below = hierarchy_pb2.BelowServer(path=PATH, display_name="k1", state=server_pb2.SERVER_STATE_TRUSTED, connected=True)
     report = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED)
-    own.below.take(ACCOUNT, middle, Asked(ITEMS), hierarchy_pb2.Below(servers=[below], whole=True), own.now())
-    subtree = own.subtree
+    own.below.on_message(ACCOUNT, middle, Asked(ITEMS), hierarchy_pb2.Below(servers=[below], whole=True), own.now())
+    stream = own.subtree.open()
     await caught_up(own)
-    assert [each async for each in subtree.whole()][-1].whole
-    try:
-        subtree.heard(ACCOUNT, middle, [report], ITEMS)
-        assert await said(own) == {middle: 1}
-        subtree.heard(ACCOUNT, f"{middle}/{PATH}", [report], ITEMS)
-        assert await said(own) == {f"{middle}/{PATH}": 1}
-        own.changes.publish(PresenceChange(ACCOUNT, [middle]))
-        assert await said(own) == {middle: 1, f"{middle}/{PATH}": 1}
-    finally:
-        subtree.detached()
+    await upward.whole(stream)
+    own.subtree.heard(ACCOUNT, middle, [report], ITEMS)
+    assert await said(stream) == {middle: 1}
+    own.subtree.heard(ACCOUNT, f"{middle}/{PATH}", [report], ITEMS)
+    assert await said(stream) == {f"{middle}/{PATH}": 1}
+    own.changes.publish(PresenceChange(ACCOUNT, [middle]))
+    assert await said(stream) == {middle: 1, f"{middle}/{PATH}": 1}
 
 
 async def caught_up(own: Context) -> None:
@@ -124,7 +125,8 @@ def named(*paths: str, reports: Sequence[document_pb2.Report] = (), **fields: An
 
 def take(own: Context, middle: str, message: hierarchy_pb2.Below) -> None:
     """What the link does with such a message."""
-    own.below.take(ACCOUNT, middle, Asked(ITEMS), message, own.now())
+    taken = own.below.on_message(ACCOUNT, middle, Asked(ITEMS), message, own.now())
+    assert taken.accepted
     for server in message.servers:
         own.subtree.heard(ACCOUNT, f"{middle}/{server.path}", server.reports, ITEMS)
 
@@ -137,17 +139,13 @@ async def test_that_nothing_is_known_below_a_middle_server_is_news_at_every_leve
     middle = await middle_server(running, own)
     take(own, middle, named(PATH, whole=True))
     await own.below.flush()
-    assert [each async for each in own.subtree.whole()][-1].whole
-    try:
-        watch = own.changes.changed(ACCOUNT)
-        take(own, middle, hierarchy_pb2.Below(unknown_since=Timestamp(seconds=own.now() - 5)))
-        async with asyncio.timeout(20):
-            await watch
-            while f"{middle}/{PATH}" not in (found := {s.path: s for m in await own.subtree.changes() for s in m.servers}):
-                pass
-        assert found[f"{middle}/{PATH}"].HasField("unknown_since")
-    finally:
-        own.subtree.detached()
+    stream = own.subtree.open()
+    await upward.whole(stream)
+    watch = own.changes.changed(ACCOUNT)
+    take(own, middle, hierarchy_pb2.Below(unknown_since=Timestamp(seconds=own.now() - 5)))
+    async with asyncio.timeout(20):
+        await watch
+    assert upward.by_path(await upward.due(stream))[f"{middle}/{PATH}"].HasField("unknown_since")
 
 
 async def test_words_of_servers_that_are_gone_below_are_gone_too(running: Running, own: Context) -> None:
@@ -155,16 +153,14 @@ async def test_words_of_servers_that_are_gone_below_are_gone_too(running: Runnin
     middle = await middle_server(running, own)
     for letter in "cdefgh":
         take(own, middle, named(letter * 10, reports=[APPLIED]))
-        assert len(own.subtree._words) == 1
+        assert len(own.subtree.reports) == 1
         await own.below.flush()
-        await own.reports.flush()
         assert len(await own.database.read(policies.reports, ACCOUNT, "web")) == 1
         take(own, middle, hierarchy_pb2.Below(gone=[letter * 10]))
         take(own, middle, named("zzzzzzzzzz", reports=[APPLIED], gone=["zzzzzzzzzz"]))
         await own.below.flush()
-        await own.reports.flush()
         assert await own.database.read(policies.reports, ACCOUNT, "web") == {}
-        assert own.subtree._words == {}
+        assert len(own.subtree.reports) == 0
 
 
 async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(running: Running, own: Context) -> None:
@@ -174,7 +170,7 @@ async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(r
     fat = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED, observed_items=observed)
     unknown = document_pb2.Report.FromString(fat.SerializeToString() + b"\xfa\x3f\x80\x80\x04" + b"y" * 65_536)
     own.subtree.heard(ACCOUNT, middle, [unknown], ITEMS)
-    assert sum(each.ByteSize() for each in own.subtree._words[ACCOUNT, middle].values()) < 1000
+    assert sum(each.ByteSize() for each in own.subtree.reports.of((ACCOUNT, middle))) < 1000
 
 
 class Refusing:
@@ -239,32 +235,193 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     await theirs.close()
 
 
-async def said(own: Context) -> dict[str, int]:
+async def said(stream: SubtreeStream) -> dict[str, int]:
     """How many reports of which servers are said upward now."""
-    return {server.path: len(server.reports) for message in await own.subtree.changes() for server in message.servers}
+    return {path: len(server.reports) for path, server in upward.by_path(await upward.due(stream)).items()}
 
 
-async def test_a_newer_word_is_never_overtaken_by_one_that_waited_for_its_server_to_be_written(
-    running: Running, own: Context
-) -> None:
-    """The server comes back saying "received", and "applied" while that is being written down: the last word counts."""
+def descendants(own: Context, database: Any, **fields: Any) -> Descendants:
+    """Descendants of their own over a database."""
+    return Descendants(database, own.signer.authority.primary_id, lambda _: None, own.clock, **fields)
+
+
+def on_message(below: Descendants, middle: str, message: hierarchy_pb2.Below, **fields: Any) -> Reception:
+    """They take a message in which the policy `web` is asked about."""
+    return below.on_message(ACCOUNT, middle, Asked(ITEMS), message, 1_800_000_000, **fields)
+
+
+async def reported(own: Context) -> dict[str, str]:
+    """The states that are written down, by server."""
+    return {id: report.state for id, report in (await own.database.read(policies.reports, ACCOUNT, "web")).items()}
+
+
+async def test_newer_report_is_never_overtaken_by_an_older_one(running: Running, own: Context) -> None:
+    """The server comes back saying "received", and "applied" while that is being written down: the last report counts."""
     middle = await middle_server(running, own)
-    holding: Any = Holding(own.below._database, "record_below")
-    own.below._database = holding
+    holding: Any = Holding(own.database, "record_below")
+    below = descendants(own, holding)
     received = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_RECEIVED)
-    take(own, middle, named(PATH, reports=[received], whole=True))
-    async with asyncio.timeout(20):
-        await holding.asked.wait()
-    take(own, middle, named(PATH, reports=[APPLIED]))
+    on_message(below, middle, named(PATH, reports=[received], whole=True))
+    flushing = asyncio.create_task(below.flush())
+    await holding.asked.wait()
+    on_message(below, middle, named(PATH, reports=[APPLIED]))
+    holding.leave.set()
+    await flushing
+    await below.flush()
+    assert await reported(own) == {f"{middle}/{PATH}": "applied"}
+
+
+def paths(count: int) -> list[str]:
+    """So many paths."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return [f"{'p' * 7}{a}{b}{c}" for a in letters for b in letters for c in letters][:count]
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+async def test_report_never_overtakes_its_row(running: Running, own: Context, fails: int) -> None:
+    """More servers than one write holds, the disk full for a moment, and the last one reports while the first are written."""
+    middle = await middle_server(running, own)
+    holding: Any = Holding(Refusing(own.database, "record_below", fails), "record_below")
+    below, many = descendants(own, holding), paths(700)
+    on_message(below, middle, named(*many, whole=True))
+    flushing = asyncio.create_task(below.flush())
+    await holding.asked.wait()
+    on_message(below, middle, named(many[-1], reports=[APPLIED]))
     await own.reports.flush()
     holding.leave.set()
-
-    async def states() -> list[str]:
-        return [word.state for word in (await own.database.read(policies.reports, ACCOUNT, "web")).values()]
-
-    await eventually(lambda: not own.below._branches[ACCOUNT, middle].words, what="the words to be in line")
+    assert await flushing is not bool(fails)
+    await below.flush()
     await own.reports.flush()
-    assert await states() == ["applied"]
+    assert await reported(own) == {f"{middle}/{many[-1]}": "applied"}
+    assert len(await own.database.read(rows.below, ACCOUNT)) == 700
+
+
+async def test_all_reports_are_written_with_their_rows(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    below, many, told = descendants(own, own.database), paths(700), list[int]()
+    taken = on_message(below, middle, named(*many, reports=[APPLIED], whole=True), written=lambda: told.append(1))
+    assert taken.accepted
+    assert set(taken.changed) == set(many)
+    assert told == []
+    await below.flush()
+    assert told == [1]
+    assert len(await reported(own)) == 700
+
+
+async def test_what_there_is_no_room_for_is_not_accepted_and_taken_when_said_again(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    below, told = descendants(own, own.database, bound=2500), list[int]()
+    message = named(*paths(5), whole=True)
+    taken = on_message(below, middle, message, written=lambda: told.append(1))
+    assert not taken.accepted
+    assert list(taken.changed) == paths(5)[:2] == [each.path for each in below.of(ACCOUNT)]
+    for _ in range(3):
+        await below.flush()
+        taken = on_message(below, middle, message)
+    assert taken.accepted
+    assert told == [], "the first message was never all written"
+    await below.flush()
+    assert [each.path for each in await own.database.read(rows.below, ACCOUNT)] == paths(5)
+
+
+async def test_server_whose_news_found_no_room_is_not_gone(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    below, (one, two) = descendants(own, own.database, bound=2500), paths(2)
+    on_message(below, middle, named(one, two))
+    await below.flush()
+    below.opened(ACCOUNT, middle)
+    assert on_message(below, middle, named(one, two, reports=[APPLIED])).changed == [one]
+    assert on_message(below, middle, named(whole=True)).accepted
+    assert [each.path for each in below.of(ACCOUNT)] == [one, two]
+
+
+async def test_servers_that_are_not_said_any_more_are_gone_everywhere(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    below, (one, two, three) = descendants(own, own.database), paths(3)
+    on_message(below, middle, named(one, two, three, reports=[APPLIED], whole=True))
+    await below.flush()
+    below.opened(ACCOUNT, middle)
+    on_message(below, middle, named(one))
+    assert set(on_message(below, middle, named(two, whole=True)).changed) == {two, three}
+    await below.flush()
+    assert [each.path for each in await own.database.read(rows.below, ACCOUNT)] == [one, two]
+    assert (await reported(own)).keys() == {f"{middle}/{one}", f"{middle}/{two}"}
+
+
+async def test_what_waits_brings_no_forgotten_server_back(running: Running, own: Context) -> None:
+    """What is below is forgotten with a decision, which may be taken back before all is written."""
+    middle = await middle_server(running, own)
+    below = descendants(own, own.database)
+    on_message(below, middle, named(PATH, whole=True))
+    below.forget(ACCOUNT, middle)
+    await below.flush()
+    assert await own.database.read(rows.below, ACCOUNT) == []
+
+
+async def test_what_was_not_acknowledged_is_said_once_more_when_it_changed(running: Running, own: Context) -> None:
+    """A server that changes while its message is on its way is said again: nobody knows which of both was said."""
+    _, server = await trusted(running)
+    stream = own.subtree.open()
+    first = await upward.whole(stream)
+    own.changes.publish(PresenceChange(ACCOUNT, [server]))
+    (message,) = [each async for each in stream.due()]
+    own.changes.publish(PresenceChange(ACCOUNT, [server]))
+    assert await upward.due(stream) == [], "it is on its way"
+    upward.acknowledge(stream, message)
+    assert list(upward.by_path(await upward.due(stream))) == [server]
+    assert not stream.ack(message.sequence), "it was acknowledged already"
+    assert server in upward.by_path(first)
+
+
+async def test_all_that_is_below_is_said_in_acknowledged_messages(
+    running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last message says that it is all, and nothing more is read while nobody acknowledges."""
+    monkeypatch.setattr(subtree, "PAGE", 5)
+    middle = await middle_server(running, own)
+    take(own, middle, named(*paths(200)))
+    silent = own.subtree.open()
+    told: list[hierarchy_pb2.Below] = []
+    telling = asyncio.create_task(listen(silent, told))
+    await eventually(lambda: len(told) == WINDOW)
+    assert not telling.done()
+    telling.cancel()
+    stream = own.subtree.open()
+    said = await upward.whole(stream)
+    assert len(upward.by_path(said)) == 201
+    assert [each.whole for each in said] == [False] * (len(said) - 1) + [True]
+    own.subtree.close(silent)
+    own.changes.publish(PresenceChange(ACCOUNT, [middle]))
+    assert len(upward.by_path(await upward.due(stream))) == 201, "the stream that was replaced closes no other"
+
+
+async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
+    await upstream._Attached(own, spoken(hierarchy_pb2.Ack(sequence=7))).hear()
+    assert caplog.text.count("acknowledgement of what was not sent") == 1
+
+
+async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None:
+    """It attaches again, and is told everything."""
+    with pytest.raises(Refused) as refused:
+        await upstream._Attached(own, spoken(hierarchy_pb2.Ack(sequence=1, refused=True))).hear()
+    assert refused.value.reason is Reason.OVERLOADED
+
+
+def spoken(ack: hierarchy_pb2.Ack) -> Any:
+    """A stream on which the secondary on this host acknowledges something, and goes."""
+    messages: list[Any] = [upstream_pb2.FromDaemon(acks=[ack]), grpc.aio.EOF]
+
+    class Stream:
+        async def read(self) -> Any:
+            return messages.pop(0)
+
+    return Stream()
+
+
+async def listen(stream: SubtreeStream, told: list[hierarchy_pb2.Below]) -> None:
+    """Reads, and acknowledges nothing."""
+    async for message in stream.messages():
+        told.append(message)
 
 
 async def test_a_farewell_to_a_primary_that_was_never_above_is_heard_too(own: Context) -> None:
@@ -289,18 +446,18 @@ async def test_a_farewell_to_a_primary_that_was_never_above_is_heard_too(own: Co
 
 async def test_what_stands_below_while_the_primary_stops_is_written_at_the_end(running: Running, own: Context) -> None:
     middle = await middle_server(running, own)
-    below = Below(own.database, own.reports, own.signer.authority.fingerprint, lambda _: None)
-    below.take(ACCOUNT, middle, Asked(ITEMS), named(PATH, "c" * 10, whole=True), own.now())
-    await below.flush()
+    before = descendants(own, own.database)
+    on_message(before, middle, named(PATH, "c" * 10, whole=True))
+    await before.flush()
     holding: Any = Holding(own.database, "record_below")
-    below._database = holding
-    below.take(ACCOUNT, middle, Asked(ITEMS), named("d" * 10, gone=[PATH], reports=[APPLIED]), own.now())
+    below = descendants(own, holding)
+    await below.load()
+    on_message(below, middle, named("d" * 10, gone=[PATH], reports=[APPLIED]))
     writing = asyncio.create_task(below.run())
     await holding.asked.wait()
     writing.cancel()
     await asyncio.wait([writing])
     holding.leave.set()
     await below.flush()
-    await own.reports.flush()
     assert {each.path for each in await own.database.read(rows.below, ACCOUNT)} == {"c" * 10, "d" * 10}
     assert list(await own.database.read(policies.reports, ACCOUNT, "web")) == [f"{middle}/{'d' * 10}"]

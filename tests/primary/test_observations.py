@@ -1,4 +1,4 @@
-"""What is seen, not decided: kept in memory, written in batches: `links.observations`."""
+"""What is seen, not decided: kept in memory, written behind: `ingest.observations`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2
-from enlist_primary.ingest import observations as module
-from enlist_primary.ingest.observations import BATCH, Observations
+from enlist_primary.ingest.observations import STRANGERS, Observations
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.store import observations as rows
 from enlist_primary.store.database import Database
@@ -66,13 +65,65 @@ async def test_an_account_that_is_not_there_is_counted_under_the_primary_s_own(d
     assert found[PRIMARY, "PROOF_INVALID"].count == 20
 
 
-async def test_a_flood_of_made_up_accounts_fills_no_memory(database: Database) -> None:
-    own = Observations(database)
-    for n in range(20 * BATCH):
+async def test_flood_of_made_up_accounts_is_bounded_and_counted(database: Database) -> None:
+    """Beyond so many, names of which nobody knows whether they exist are not kept; each attempt counts."""
+    recording: Any = Recording(database)
+    own = Observations(recording)
+    for n in range(20 * STRANGERS):
         own.refused(f"made-up-{n}.example", Reason.PROOF_INVALID, HERE, 1)
-    assert len(own._refusals) <= BATCH + 1
     await own.flush()
-    assert (await counted(database))[PRIMARY, "PROOF_INVALID"].count == 20 * BATCH
+    assert len(recording.accounts) <= STRANGERS + 1
+    assert (await counted(database))[PRIMARY, "PROOF_INVALID"].count == 20 * STRANGERS
+
+
+async def test_counters_are_totals_that_a_restart_goes_on_with(database: Database) -> None:
+    for now in (1, 2, 3):
+        own = Observations(database)
+        await own.load(now)
+        own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, now)
+        own.refused("made-up.example", Reason.API_KEY_INVALID, HERE, now)
+        await own.flush()
+    found = await counted(database)
+    assert (found[ACCOUNT, "API_KEY_INVALID"].count, found[PRIMARY, "API_KEY_INVALID"].count) == (3, 3)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_counters_survive_that_their_write_is_cancelled(database: Database, begun: bool) -> None:
+    """Whether or not it was committed: a total that is written twice is the same."""
+    holding: Any = Holding(database, "record", begun=begun)
+    own = Observations(holding)
+    own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 1)
+    running = asyncio.create_task(own.run())
+    await holding.asked.wait()
+    own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 2)
+    running.cancel()
+    await asyncio.wait([running])
+    holding.leave.set()
+    await own.flush()
+    assert (await counted(database))[ACCOUNT, "API_KEY_INVALID"].count == 2
+
+
+async def test_account_made_after_the_start_has_its_own_counters(running: Running, database: Database) -> None:
+    own = Observations(database)
+    await own.load(1)
+    await running.admin.accounts.CreateAccount(account_pb2.CreateAccountRequest(domain="new.example"))
+    for now in (1, 2):
+        own.refused("new.example", Reason.API_KEY_INVALID, HERE, now)
+        await own.flush()
+    assert (await counted(database))["new.example", "API_KEY_INVALID"].count == 2
+
+
+class Recording:
+    """A database that notes for which accounts it was asked to write."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self.accounts: set[str] = set()
+
+    async def write(self, account: str, operation: Any, *arguments: Any) -> Any:
+        """See `Database.write`."""
+        self.accounts.add(account)
+        return await self._database.write(account, operation, *arguments)
 
 
 async def test_what_was_last_seen_of_a_server_survives_a_restart(running: Running, database: Database) -> None:
@@ -126,38 +177,37 @@ async def test_a_server_that_is_gone_meanwhile_is_passed_over(database: Database
     assert await database.read(rows.seen) == {}
 
 
-async def test_many_servers_are_written_in_batches(running: Running, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One write of thousands would hold up decisions."""
-    monkeypatch.setattr(module, "BATCH", 2)
-    ids = []
-    async with running.stranger() as stub:
-        for _ in range(5):
-            ids.append((await Asker(running).register(stub)).server_id)
-    own = Observations(database)
-    for id in ids:
-        own.connected(ACCOUNT, id, HERE, "0.1.0", 100)
-    await own.flush()
-    assert {id for _, id in await database.read(rows.seen)} == set(ids)
-
-
-async def test_what_the_storage_refuses_is_lost_and_said_and_nothing_else_happens(
-    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_what_the_storage_refuses_is_written_once_it_can_be(
+    running: Running, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fault row 7: a full disk."""
-    own = Observations(database)
-
-    async def full(*_: Any) -> Any:
-        raise Refused(Reason.STORAGE_FULL, "The disk is full.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(database, "write", full)
-        own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 1)
-        own.connected(ACCOUNT, "aaaaaaaaaa", HERE, "0.1.0", 1)
-        await own.flush()
-    assert "observations were not written" in caplog.text
+    async with running.stranger() as stub:
+        id = (await Asker(running).register(stub)).server_id
+    full: Any = Full(database)
+    own = Observations(full)
+    own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 1)
+    own.connected(ACCOUNT, id, HERE, "0.1.0", 1)
+    assert not await own.flush()
+    assert "observations not written" in caplog.text
+    full.full = False
     own.refused(ACCOUNT, Reason.API_KEY_INVALID, HERE, 2)
-    await own.flush()
-    assert (await counted(database))[ACCOUNT, "API_KEY_INVALID"].count == 1
+    assert await own.flush()
+    assert (await counted(database))[ACCOUNT, "API_KEY_INVALID"].count == 2
+    assert (await database.read(rows.seen))[ACCOUNT, id].connected_at == 1
+
+
+class Full:
+    """A database whose disk is full."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self.full = True
+
+    async def write(self, account: str, operation: Any, *arguments: Any) -> Any:
+        """See `Database.write`."""
+        if self.full:
+            raise Refused(Reason.STORAGE_FULL, "The disk is full.")
+        return await self._database.write(account, operation, *arguments)
 
 
 async def test_an_observation_is_no_decision(running: Running) -> None:
@@ -177,7 +227,7 @@ async def test_who_was_seen_while_the_primary_stops_is_written_at_the_end(runnin
     async with running.stranger() as stub:
         key = await running.api_key(kind=account_pb2.API_KEY_KIND_FULL)
         id = (await Asker(running).register(stub, key)).server_id
-    holding: Any = Holding(database, "_save_seen")
+    holding: Any = Holding(database, "record")
     own = Observations(holding)
     own.connected(ACCOUNT, id, HERE, "0.1.0", 5)
     writing = asyncio.create_task(own.run())

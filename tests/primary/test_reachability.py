@@ -8,10 +8,9 @@ import pytest
 
 from enlist.v1 import hierarchy_pb2, server_pb2
 from enlist_primary.changes.publisher import ChangePublisher, PresenceChange
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.reports import Asked
 from enlist_primary.model.rollouts import Presence
@@ -29,7 +28,7 @@ class Ground:
         self.changes = ChangePublisher()
         self.hub = Hub()
         self.observations = Observations(nothing)
-        self.below = Below(nothing, Reports(nothing), "", self.changes.publish)
+        self.below = Descendants(nothing, "", self.changes.publish)
         self.reach = Reachability(self.hub, self.observations, self.below, T)
         self.changes.subscribe(PresenceChange, self.reach.on_presence)
 
@@ -48,7 +47,7 @@ class Ground:
         """A server says what stands below it."""
         trusted = server_pb2.SERVER_STATE_TRUSTED
         servers = [hierarchy_pb2.BelowServer(path=path, state=trusted, connected=True, kinds=["task/x"]) for path in paths]
-        self.below.take(ACME, via, Asked(frozenset()), hierarchy_pb2.Below(servers=servers, **fields), T)
+        self.below.on_message(ACME, via, Asked(frozenset()), hierarchy_pb2.Below(servers=servers, **fields), T)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What servers say, on its way into the database: `links.reports`."""
+"""Status reports on their way into the database: `ingest.reports`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Any
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.ingest import reports as lines
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.model.reports import Word
-from tests.support.waiting import eventually
 
 ACCOUNT = "acme.example"
 
 
 class Kept:
-    """Takes the place of a database, and keeps the words that would be written."""
+    """Takes the place of a database, and keeps the reports that would be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusals: int = 0) -> None:
         self.words: list[Word] = []
-        self.refusals = 0
+        self.refusals = refusals
 
     async def write(self, account: str, operation: object, *arguments: Any) -> None:
         """One batch."""
@@ -36,16 +34,16 @@ def word(state: str, name: str = "aaaaaaaaaa", kind: str = "task/restart") -> Wo
 
 
 async def written(*words: Word) -> list[str]:
-    """The states that are written of these words, which came one right behind the other."""
+    """The states that are written of these reports, which came one right behind the other."""
     kept: Any = Kept()
-    reports = Reports(kept)
+    reports = StatusReports(kept)
     for each in words:
-        reports.take(ACCOUNT, each)
+        assert reports.put(ACCOUNT, each)
     await reports.flush()
     return [each.state for each in kept.words]
 
 
-async def test_of_words_on_the_same_thing_the_newest_is_written() -> None:
+async def test_newest_report_on_a_thing_is_written() -> None:
     assert await written(word("sent"), word("running"), word("succeeded")) == ["succeeded"]
     assert await written(word("running"), word("succeeded", "cccccccccc")) == ["running", "succeeded"]
     assert await written(word("running"), word("failed"), word("succeeded"), word("running")) == ["failed"], "a run ends once"
@@ -53,80 +51,76 @@ async def test_of_words_on_the_same_thing_the_newest_is_written() -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "succeeded", "failed", "interrupted"])
-async def test_a_word_that_waits_is_not_lost_because_the_run_was_sent_once_more(state: str) -> None:
+async def test_waiting_report_outlives_that_the_run_was_sent_again(state: str) -> None:
     """Every set names the runs that are open: one that goes out for another reason says "sent" of each again."""
     assert await written(word(state), word("sent")) == [state]
 
 
-async def test_words_that_the_storage_refused_wait_on_and_newer_ones_replace_them() -> None:
+async def test_refused_reports_wait_on_and_newer_ones_replace_them() -> None:
     """Else a full disk would lose for days what servers say once."""
-    kept: Any = Kept()
-    kept.refusals = 1
-    reports = Reports(kept)
-    reports.take(ACCOUNT, word("running"))
-    reports.take(ACCOUNT, word("succeeded", "cccccccccc"))
+    kept: Any = Kept(refusals=1)
+    reports = StatusReports(kept)
+    reports.put(ACCOUNT, word("running"))
+    reports.put(ACCOUNT, word("succeeded", "cccccccccc"))
     assert not await reports.flush()
-    reports.take(ACCOUNT, word("failed"))
-    reports.take(ACCOUNT, word("sent", "cccccccccc"))
+    reports.put(ACCOUNT, word("failed"))
+    reports.put(ACCOUNT, word("sent", "cccccccccc"))
     assert await reports.flush()
     assert {each.name: each.state for each in kept.words} == {"aaaaaaaaaa": "failed", "cccccccccc": "succeeded"}
 
 
-async def test_what_the_storage_refused_is_tried_again_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "RETRY_SECONDS", 0.01)
-    kept: Any = Kept()
-    kept.refusals = 3
-    reports = Reports(kept)
-    task = asyncio.create_task(reports.run())
-    reports.take(ACCOUNT, word("succeeded"))
-    await eventually(lambda: kept.words)
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def test_the_line_is_bounded_while_the_storage_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hostile server says new things on and on; what was known before is still brought up to date."""
-    monkeypatch.setattr(lines, "LINE_BYTES", 10_000)
-    kept: Any = Kept()
-    kept.refusals = 1
-    reports = Reports(kept)
-    for number in range(1000):
-        reports.take(ACCOUNT, word("running", f"{number:010}"))
+async def test_report_is_acknowledged_once_it_is_committed() -> None:
+    kept: Any = Kept(refusals=1)
+    reports, told = StatusReports(kept), list[str]()
+    assert reports.put(ACCOUNT, word("succeeded"), lambda: told.append("succeeded"))
+    assert reports.put(ACCOUNT, word("sent"), lambda: told.append("sent"))
     assert not await reports.flush()
-    reports.take(ACCOUNT, word("succeeded", f"{0:010}"))
+    assert told == []
     assert await reports.flush()
-    assert 0 < len(kept.words) < 30
+    assert told == ["succeeded", "sent"]
+
+
+async def test_queue_is_bounded_while_the_storage_refuses() -> None:
+    """A hostile server says new things on and on; what was known before is still brought up to date."""
+    kept: Any = Kept(refusals=1)
+    reports = StatusReports(kept, bound=10_000)
+    taken = [reports.put(ACCOUNT, word("running", f"{number:010}")) for number in range(1000)]
+    assert taken == sorted(taken, reverse=True), "those that came too late are not acknowledged"
+    assert not await reports.flush()
+    assert reports.put(ACCOUNT, word("succeeded", f"{0:010}"))
+    assert await reports.flush()
+    assert taken.count(True) == len(kept.words) < 30
     assert kept.words[0].state == "succeeded"
 
 
-async def test_words_that_grow_keep_the_bound_and_one_account_fills_no_other_s_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small words first, each replaced by one with an output; another tenant is heard all the while."""
-    monkeypatch.setattr(lines, "LINE_BYTES", 100_000)
+async def test_reports_that_grow_keep_the_bound_of_their_account() -> None:
+    """Small reports first, each replaced by one with an output; another tenant is heard all the while."""
     kept: Any = Kept()
-    reports = Reports(kept)
+    reports = StatusReports(kept, bound=100_000)
     for state, output in (("running", b""), ("succeeded", bytes(50_000))):
         for number in range(100):
-            reports.take(ACCOUNT, Word(f"{number:010}", "task/restart", "r" * 10, state, 1, output=output))
-    reports.take("beta.example", word("succeeded"))
-    assert sum(len(each.output) for each in reports._waiting[ACCOUNT].values()) <= 100_000
-    assert len(reports._waiting["beta.example"]) == 1
+            reports.put(ACCOUNT, Word(f"{number:010}", "task/restart", "r" * 10, state, 1, output=output))
+    assert reports.put("beta.example", word("succeeded"))
+    await reports.flush()
+    assert sum(len(each.output) for each in kept.words) <= 100_000
+    assert len(kept.words) == 101
 
 
-async def test_words_that_are_being_written_when_the_primary_stops_are_written_at_the_end() -> None:
+async def test_reports_being_written_at_the_stop_are_written_at_the_end() -> None:
     """What has not begun by then is dropped by the database; and what stands behind it was asked of nobody yet."""
     kept: Any = Kept()
-    reports, stopped = Reports(kept), asyncio.Event()
+    reports, stopped = StatusReports(kept), asyncio.Event()
 
     async def held_up(*_: Any) -> None:
         stopped.set()
         await asyncio.Event().wait()
 
-    reports.take(ACCOUNT, word("running"))
-    reports.take("other.example", word("failed"))
+    reports.put(ACCOUNT, word("running"))
+    reports.put("other.example", word("failed"))
     write, kept.write = kept.write, held_up
     running = asyncio.create_task(reports.run())
     await stopped.wait()
-    reports.take(ACCOUNT, word("succeeded"))
+    reports.put(ACCOUNT, word("succeeded"))
     running.cancel()
     await asyncio.wait([running])
     kept.write = write

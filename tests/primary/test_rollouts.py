@@ -12,10 +12,9 @@ import pytest
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.controllers.rollouts import Rollouts
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.rollouts import Presence, Rollout, RolloutState, Stages, begin
 from enlist_primary.operations import rollouts
@@ -32,9 +31,9 @@ class NoDatabase:
     """Nothing here is written."""
 
 
-def nothing_below(database: Any = None) -> Below:
+def nothing_below(database: Any = None) -> Descendants:
     """No middle server."""
-    return Below(database, Reports(database), "", lambda _: None)
+    return Descendants(database, "", lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,12 @@ from enlist_primary.changes import tail as module
 from enlist_primary.changes.directory import Directory
 from enlist_primary.changes.publisher import Changes
 from enlist_primary.changes.tail import Tail
-from enlist_primary.model.reports import Asked
+from enlist_primary.federation.descendants import Descendants
+from enlist_primary.ingest.observations import Observations
+from enlist_primary.ingest.reports import StatusReports
+from enlist_primary.model.reports import Asked, Word
 from enlist_primary.model.servers import State
-from enlist_primary.store import changes
+from enlist_primary.store import changes, policies
 from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.servers import Standing
 from tests.primary.flaky import Flaky
@@ -218,9 +221,40 @@ async def test_no_server_below_is_known_once_no_primary_may_stand_there(running:
     request = trust_pb2.AuthorizeServerRequest(name=f"accounts/{ACCOUNT}/servers/{middle}", may_have_secondaries=True)
     await running.admin.trust.AuthorizeServer(request)
     below = hierarchy_pb2.BelowServer(path="b" * 10, state=server_pb2.SERVER_STATE_TRUSTED, connected=True)
-    own.below.take(ACCOUNT, middle, Asked(frozenset()), hierarchy_pb2.Below(servers=[below], whole=True), own.now())
+    own.below.on_message(ACCOUNT, middle, Asked(frozenset()), hierarchy_pb2.Below(servers=[below], whole=True), own.now())
     assert f"{middle}/{'b' * 10}" in own.reach.view(ACCOUNT).presence
     request.may_have_secondaries = False
     await running.admin.trust.AuthorizeServer(request)
     await eventually(lambda: not list(own.below.of(ACCOUNT, middle)), what="the servers below to be forgotten")
     assert f"{middle}/{'b' * 10}" not in own.reach.view(ACCOUNT).presence
+
+
+async def test_each_batch_of_observations_notes_one_change(running: Running) -> None:
+    """Those who watch an account follow it by its changes: what is observed reaches them as decisions do."""
+    own = running.primary.context
+    _, id = await enrolled(running)
+    before = await own.database.read(changes.last, ACCOUNT)
+    reports = StatusReports(own.database, own.clock)
+    for kind in ("policy/chrony", "policy/motd"):
+        reports.put(ACCOUNT, Word(id, kind, "", "applied", own.now()))
+    assert await reports.flush()
+    observations = Observations(own.database, clock=own.clock)
+    observations.connected(ACCOUNT, id, "192.0.2.1", "1.0", own.now())
+    observations.refused(ACCOUNT, Reason.API_KEY_INVALID, "192.0.2.1", own.now())
+    assert await observations.flush()
+    descendants = Descendants(own.database, own.signer.authority.primary_id, lambda _: None, own.clock)
+    servers = [hierarchy_pb2.BelowServer(path=path * 10, state=server_pb2.SERVER_STATE_TRUSTED) for path in "bc"]
+    descendants.on_message(ACCOUNT, id, Asked(frozenset()), hierarchy_pb2.Below(servers=servers), own.now())
+    assert await descendants.flush()
+    assert await own.database.read(changes.after, ACCOUNT, before, 10) == ["reports", "observations", "descendants"]
+
+
+async def test_watchers_are_notified_once_a_report_is_committed(running: Running) -> None:
+    own = running.primary.context
+    _, id = await enrolled(running)
+    async with asyncio.timeout(20):
+        watch = own.changes.changed(ACCOUNT)
+        own.reports.put(ACCOUNT, Word(id, "policy/chrony", "", "applied", own.now()))
+        while not await own.database.read(policies.reports, ACCOUNT, "chrony"):
+            await watch
+            watch = own.changes.changed(ACCOUNT)

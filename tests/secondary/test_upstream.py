@@ -12,8 +12,7 @@ import pytest
 from enlist_secondary.upstream import Upstream
 
 from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
-from enlist_primary.federation.descendants import Below
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.model.reports import Asked
 from enlist_secondary.documents import Documents
 from tests.secondary.engine import soon
@@ -133,7 +132,7 @@ async def test_a_set_that_is_replaced_while_it_is_handed_down_costs_nothing_but_
 async def test_a_server_that_went_while_the_local_primary_was_not_attached_is_gone_above_too(host: Host) -> None:
     """Also if it was last spoken of after everything had been said: the link above stands all the while."""
     database: Any = None
-    above = Below(database, Reports(database), "f" * 64, lambda _: None)
+    above = Descendants(database, "f" * 64, lambda _: None)
     one, two = "a" * 10, "b" * 10
 
     def named(*paths: str, **more: Any) -> upstream_pb2.ToDaemon:
@@ -148,7 +147,7 @@ async def test_a_server_that_went_while_the_local_primary_was_not_attached_is_go
                 await soon(call.says.empty)
                 for each in host.upstream.take():
                     if each.HasField("below"):
-                        above.take(ACCOUNT, "m" * 10, Asked(frozenset()), each.below, START)
+                        above.on_message(ACCOUNT, "m" * 10, Asked(frozenset()), each.below, START)
         return sorted(server.path for server in above.of(ACCOUNT))
 
     above.opened(ACCOUNT, "m" * 10)

@@ -135,11 +135,11 @@ class Asker:
         self.public_key = certificates.spki(self.key.public_key())
         self.certificate = b""
 
-    async def proof(self, stub: Stubs, rpc: str, signed: bytes) -> registration_pb2.Proof:
+    async def proof(self, stub: Stubs, rpc: str, signed: bytes) -> server_pb2.Proof:
         """A proof over `signed` with a fresh challenge."""
         described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
         signature = proofs.sign(self.key, rpc, described.challenge, self.running.authority.public_key, signed)
-        return registration_pb2.Proof(challenge=described.challenge, signature=signature)
+        return server_pb2.Proof(challenge=described.challenge, signature=signature)
 
     async def register(self, stub: Stubs, api_key: str = "") -> registration_pb2.Enrolment:
         """Asks to join; the certificate is fetched at once if this made it trusted."""
@@ -166,7 +166,7 @@ class Asker:
         self.certificate = enrolment.certificate or self.certificate
         return enrolment
 
-    async def claim(self, stub: Stubs, rpc: str) -> tuple[bytes, registration_pb2.Proof]:
+    async def claim(self, stub: Stubs, rpc: str) -> tuple[bytes, server_pb2.Proof]:
         """A signed claim for `AwaitAuthorization` or `Leave`."""
         claim = registration_pb2.Claim(account_domain=self.account, public_key=self.public_key).SerializeToString()
         return claim, await self.proof(stub, rpc, claim)

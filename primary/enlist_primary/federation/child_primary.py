@@ -14,7 +14,7 @@ from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
 from enlist_primary.federation.ancestors import Upper
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.model.levels import Bequest
 from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
@@ -39,7 +39,7 @@ class Children:
     signer: Signer
     database: Database
     ancestors: Upper
-    descendants: Below
+    descendants: Descendants
     clock: Callable[[], float]
 
     def child(self, account: str, id: str, answered: Callable[[], None]) -> Lower:

@@ -1,72 +1,84 @@
-"""What stands below middle servers, as those say it: memory for whoever asks how a server is reached, written down in batches."""
+"""Servers below intermediate primaries, as those report them: memory for whoever asks how a server is reached, written behind."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from enlist import documents
-from enlist.reasons import Refused
-from enlist.runtime.logs import Log
+from enlist.runtime.write_behind import Countdown, Written
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest import reports as ingest
+from enlist_primary.ingest.writer import FLUSH_SECONDS, AccountWriter
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
-from enlist_primary.model.levels import SERVERS, BelowServer
+from enlist_primary.model.levels import SERVERS, BelowServer, DescendantRecord, SetRefusal
 from enlist_primary.model.reports import Asked, Word
 from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database
 
-GATHER_SECONDS = 0.05
-RETRY_SECONDS = 1.0
-BATCH = 500
 SERVERS_AT_ONCE = 1000
 """Servers that are taken of one message: twice as many as any primary puts into one."""
-
-log = Log("below")
+ACCOUNT_BYTES = 64 * 1024 * 1024
+"""What waits to be written of one account takes at most about this much."""
+_ROW_BYTES = 1000
 
 Via = tuple[str, str]
 
 
 @dataclass
 class Branch:
-    """What stands below one middle server. `unknown_since`: its host's primary has not answered the host's secondary since then."""
+    """Servers below one intermediate. `unknown_since`: its host's primary has not answered the host's secondary since then."""
 
     servers: dict[str, BelowServer] = field(default_factory=dict)
     unknown_since: int | None = None
     said: set[str] = field(default_factory=set)
     """Paths that were said since its link opened: once it has said all, the others are gone."""
-    changed: dict[str, None] = field(default_factory=dict)
-    words: dict[tuple[str, str], Word] = field(default_factory=dict)
-    """Words on policies of servers that changed, by path and kind: nothing is written of a server before the server is."""
-    gone: set[str] = field(default_factory=set)
-    whole: bool = False
+    refusals: dict[str, SetRefusal] = field(default_factory=dict)
+    """The sets that the primary on its host refuses, by origin: no server below gets those."""
 
 
-class Below:
+class Reception(NamedTuple):
+    """What became of a message: whether there was room for all of it, and the paths of the servers of which it said anything."""
+
+    accepted: bool
+    changed: Sequence[str]
+
+
+class Descendants:
     """All branches of this primary."""
 
     def __init__(
         self,
         database: Database,
-        words: Reports,
         origin: str,
         publish: Callable[[PresenceChange], None],
         clock: Callable[[], float] = time.time,
+        *,
+        bound: int = ACCOUNT_BYTES,
     ) -> None:
-        """`origin` is this primary's fingerprint: whose revisions count in reports. `clock` is Unix seconds."""
+        """`origin` is this primary's id: whose revisions count in reports. `publish` is told which servers something is known of.
+
+        `clock` is Unix seconds; `bound` is in bytes, for each account.
+        """
         self._database = database
-        self._words = words
         self._origin = origin
         self._publish = publish
-        self._clock = clock
         self._branches: dict[Via, Branch] = defaultdict(Branch)
-        self._news = asyncio.Event()
+        self._writer = AccountWriter[Via, DescendantRecord](
+            "descendants",
+            database,
+            levels.record_below,
+            clock=clock,
+            bound=bound,
+            merge=_merge,
+            weight=_size,
+        )
 
     async def load(self) -> None:
         """Reads what was said last."""
@@ -76,71 +88,111 @@ class Below:
     # --- What is known ------------------------------------------------------------------------------------------------------------
 
     def find(self, account: str, via: str, path: str) -> BelowServer | None:
-        """A server below a middle server. One of which nothing is known any more says since when."""
+        """A server below an intermediate. One of which nothing is known any more says since when."""
         branch = self._branches.get((account, via))
         found = branch.servers.get(path) if branch is not None else None
-        if branch is None or found is None or branch.unknown_since is None:
+        if branch is None or found is None:
+            return None
+        if branch.refusals:
+            refusals = {**{each.origin: each for each in found.refusals}, **branch.refusals}
+            found = replace(found, refusals=tuple(refusals.values()))
+        if branch.unknown_since is None:
             return found
         return replace(found, unknown_since=min(branch.unknown_since, found.unknown_since or branch.unknown_since))
 
     def of(self, account: str, via: str | None = None) -> Iterator[BelowServer]:
-        """All servers below the middle servers of an account, or below one of them."""
-        middles = [via] if via is not None else [middle for domain, middle in list(self._branches) if domain == account]
-        for middle in middles:
-            branch = self._branches.get((account, middle))
+        """All servers below the intermediates of an account, or below one of them."""
+        intermediates = [via] if via is not None else [each for domain, each in list(self._branches) if domain == account]
+        for each in intermediates:
+            branch = self._branches.get((account, each))
             for path in list(branch.servers) if branch is not None else ():
-                found = self.find(account, middle, path)
+                found = self.find(account, each, path)
                 if found is not None:
                     yield found
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
     def opened(self, account: str, via: str) -> None:
-        """A middle server's link has opened: it will say everything again."""
+        """An intermediate's link has opened: it will say everything again."""
         if (account, via) in self._branches:
             self._branches[account, via].said.clear()
+            self._branches[account, via].refusals.clear()
 
-    def take(self, account: str, via: str, asked: Asked, said: pb.Below, now: int) -> list[str]:
-        """Takes what a middle server says of those below it, and their words on what it was asked about; which paths changed."""
+    def on_refusals(self, account: str, via: str, said: Iterable[pb.SetRefused]) -> None:
+        """Takes which sets the primary on an intermediate's host refuses; one without a reason, that it does so no longer."""
+        branch = self._branches[account, via]
+        for each in model.read_refusals(said):
+            if each.reason:
+                branch.refusals[each.origin] = each
+            else:
+                branch.refusals.pop(each.origin, None)
+        self._publish_paths(account, via, list(branch.servers))
+
+    def on_message(
+        self, account: str, via: str, asked: Asked, said: pb.Below, now: int, written: Written | None = None
+    ) -> Reception:
+        """Takes what an intermediate says of servers below it, and their reports on what it was asked about.
+
+        What there is no room for leaves no trace, and must be said again. `written` is called once all of a message that was
+        accepted is committed; at once if it says nothing new.
+        """
         branch = self._branches[account, via]
         before, branch.unknown_since = branch.unknown_since, _unknown_since(said, now)
         changed = list(branch.servers) if branch.unknown_since != before else []
-        named = said.servers[:SERVERS_AT_ONCE]
-        changed += [path for each in named if (path := self._take_server(branch, account, via, asked, each, now))]
-        gone = [path for path in said.gone if path in branch.servers]
+        there = self._read(account, via, asked, said, now)
+        branch.said.update(path for path in there if path in branch.servers)  # also those for whose news there is no room
+        gone = [DescendantRecord(account, via, path, None) for path in _gone(branch, there.keys(), said)]
+        records = [*there.values(), *gone]
+        taken = self._put(branch, records, written)
         if said.whole:
-            gone += [path for path in branch.servers if path not in branch.said]
             branch.said.clear()
-            branch.whole = True
-        for path in gone:
-            branch.servers.pop(path, None)
-            branch.changed.pop(path, None)
-            branch.gone.add(path)
-        self._news.set()
-        self._publish_paths(account, via, [*changed, *gone])
-        return [*changed, *gone]
+        changed += taken
+        self._publish_paths(account, via, changed)
+        return Reception(len(taken) == len(records), changed)
 
     def _publish_paths(self, account: str, via: str, paths: Iterable[str]) -> None:
         if ids := [f"{via}/{path}" for path in dict.fromkeys(paths)]:
             self._publish(PresenceChange(account, ids))
 
-    def _take_server(self, branch: Branch, account: str, via: str, asked: Asked, said: pb.BelowServer, now: int) -> str:
-        server = model.read(said, account, via, now)
-        if server is None or (len(branch.servers) >= SERVERS and server.path not in branch.servers):
-            return ""
-        branch.said.add(server.path)
-        branch.gone.discard(server.path)
-        if branch.servers.get(server.path) != server:
-            branch.servers[server.path] = server
-            branch.changed[server.path] = None
-        for word in reports.heard(said.reports[: documents.ITEM_LIMIT], server.id, asked, self._origin, now):
-            # One that waits is replaced, also while its server is being written: else it would come last.
-            waits = server.path in branch.changed or (server.path, word.kind) in branch.words
-            if waits and not word.of_task:
-                branch.words[server.path, word.kind] = word
+    def _read(self, account: str, via: str, asked: Asked, said: pb.Below, now: int) -> dict[str, DescendantRecord]:
+        """What makes sense of the servers in a message, by path, as far as an intermediate may have so many."""
+        branch, found = self._branches[account, via], dict[str, DescendantRecord]()
+        known = len(branch.servers)
+        for each in said.servers[:SERVERS_AT_ONCE]:
+            row = model.read(each, account, via, now)
+            if row is None:
+                continue
+            new = row.path not in branch.servers and row.path not in found
+            if new and known >= SERVERS:
+                continue
+            known += new
+            heard = reports.heard(each.reports[: documents.ITEM_LIMIT], row.id, asked, self._origin, now)
+            found[row.path] = DescendantRecord(account, via, row.path, row, tuple(heard))
+        return found
+
+    def _put(self, branch: Branch, records: Sequence[DescendantRecord], written: Written | None) -> list[str]:
+        """Puts these in line to be written, and takes them for true as far as there is room; of which servers they are."""
+        landed = Countdown(written)
+        taken: list[str] = []
+        for each in records:
+            if not self._accept(branch, each, landed):
+                continue
+            taken.append(each.path)
+            if each.row is not None:
+                branch.servers[each.path] = each.row
+                branch.said.add(each.path)
             else:
-                self._words.take(account, word)
-        return server.path
+                branch.servers.pop(each.path, None)
+                branch.said.discard(each.path)
+        landed()
+        return taken
+
+    def _accept(self, branch: Branch, record: DescendantRecord, landed: Countdown) -> bool:
+        """Whether there is room for it; what says nothing new needs none."""
+        if record.row is not None and not record.reports and branch.servers.get(record.path) == record.row:
+            return True
+        landed.expect()
+        return self._writer.put(record.account, (record.via, record.path), record, landed)
 
     def on_changes(self, changes: Changes) -> None:
         """The tail's changes: servers may have been told that no primary may stand below them."""
@@ -148,64 +200,48 @@ class Below:
             self.forget(changes.account, via)
 
     def forget(self, account: str, via: str) -> None:
-        """Drops what is known of the servers below this one."""
+        """The intermediate was removed, or may have no secondaries any more: drops what is known of the servers below it."""
         branch = self._branches.pop((account, via), None)
-        if branch is not None:
-            self._publish_paths(account, via, branch.servers)
+        paths = list(branch.servers) if branch is not None else []
+        for path in paths:  # the decision dropped their rows; what waits must not bring them back, should it be allowed again
+            self._writer.put(account, (via, path), DescendantRecord(account, via, path, None))
+        self._publish_paths(account, via, paths)
 
     # --- Written down -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Writes what changed, shortly after it came, until cancelled."""
-        while True:
-            await self._news.wait()
-            await asyncio.sleep(GATHER_SECONDS)
-            self._news.clear()
-            if not await self.flush():
-                self._news.set()
-                await asyncio.sleep(RETRY_SECONDS)
+        """Writes what waits until cancelled."""
+        await self._writer.run()
 
-    async def flush(self) -> bool:
-        """Writes what changed, and whether all of it could be. What the storage refuses stays in line."""
-        written = True
-        for (account, via), branch in list(self._branches.items()):
-            if branch.changed or branch.gone or branch.whole:
-                try:
-                    await self._flush(account, via, branch)
-                except Refused as refused:
-                    written = False
-                    log.warning("what stands below was not written", account=account, server=via, reason=refused.reason)
-        return written
-
-    async def _flush(self, account: str, via: str, branch: Branch) -> None:
-        changed, gone, whole = branch.changed, branch.gone, branch.whole
-        servers, keep = [branch.servers[path] for path in changed], frozenset(branch.servers) if whole else None
-        branch.changed, branch.gone, branch.whole = {}, set(), False
-        try:
-            for batch in _batches(servers):
-                await self._database.write(account, levels.record_below, account, via, batch, [], None, self._now())
-            await self._database.write(account, levels.record_below, account, via, [], list(gone), keep, self._now())
-            self._say(account, branch)
-        except (Refused, asyncio.CancelledError):  # as it was, but for what was said meanwhile
-            branch.changed.update({path: None for path in changed if path in branch.servers})
-            branch.gone |= gone - branch.servers.keys()
-            branch.whole = branch.whole or whole
-            raise
-
-    def _now(self) -> int:
-        return int(self._clock())
-
-    def _say(self, account: str, branch: Branch) -> None:
-        """Puts the words in line that waited for their servers to be written."""
-        for path, kind in [key for key in branch.words if key[0] not in branch.changed]:
-            word = branch.words.pop((path, kind))
-            if path in branch.servers:
-                self._words.take(account, word)
+    async def flush(self, deadline: float = FLUSH_SECONDS) -> bool:
+        """Writes all that waits now, within `deadline` seconds; whether all of it could be written."""
+        return await self._writer.flush(deadline)
 
 
 def _unknown_since(said: pb.Below, now: int) -> int | None:
     return min(max(said.unknown_since.seconds, 0), now) if said.HasField("unknown_since") else None
 
 
-def _batches(servers: Sequence[BelowServer]) -> Iterable[Sequence[BelowServer]]:
-    return (servers[begin : begin + BATCH] for begin in range(0, len(servers), BATCH))
+def _gone(branch: Branch, there: Collection[str], said: pb.Below) -> Iterable[str]:
+    """The paths of servers that are gone after a message in which those of `there` were said."""
+    gone = {path: None for path in said.gone if path in branch.servers or path in there}
+    if said.whole:
+        gone |= {path: None for path in branch.servers if path not in branch.said and path not in there}
+    return gone
+
+
+def _merge(known: DescendantRecord, new: DescendantRecord) -> DescendantRecord:
+    """The newest row, with the last report on each thing. Of a server that is gone, only how its runs ended is kept."""
+    found: dict[tuple[str, str], Word] = {(word.kind, word.name): word for word in known.reports}
+    for word in new.reports:
+        before = found.get((word.kind, word.name))
+        found[word.kind, word.name] = word if before is None else ingest.merge(before, word)
+    kept = tuple(word for word in found.values() if word.of_task or new.row is not None)
+    return replace(new, reports=kept)
+
+
+def _size(record: DescendantRecord) -> int:
+    """About how many bytes a record takes in memory."""
+    row = record.row
+    text = 0 if row is None else len(row.name) + len(row.place) + sum(map(len, row.kinds))
+    return _ROW_BYTES + text + sum(map(ingest.size, record.reports))

@@ -14,7 +14,7 @@ from enlist.documents import DesiredSet
 from enlist.link.receiver import Receiver
 from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.logs import Log
-from enlist.v1 import document_pb2
+from enlist.v1 import document_pb2, hierarchy_pb2
 from enlist.v1 import upstream_pb2 as pb
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.subtree import Subtree, SubtreeStream
@@ -76,7 +76,7 @@ class ParentStream:
         """Takes what the secondary says, until it goes."""
         while (message := await self._stream.read()) is not grpc.aio.EOF:
             for ack in message.acks:
-                self._below.ack(ack.sequence)
+                self._on_ack(ack)
             for settled in message.settled:
                 self._on_settled(settled.path, settled.run)
             if message.HasField("upper"):
@@ -84,6 +84,12 @@ class ParentStream:
             if message.HasField("ancestry"):
                 await self._to_the_end(self._ancestors.ascend, message.ancestry)
             await self._on_documents(message)
+
+    def _on_ack(self, ack: hierarchy_pb2.Ack) -> None:
+        if ack.refused:
+            raise Refused(Reason.OVERLOADED, "The secondary on this host has no room for what is below. Attach again.")
+        if not self._below.ack(ack.sequence):
+            log.warning("acknowledgement of what was not sent", sequence=ack.sequence)
 
     def _on_settled(self, path: str, run: str) -> None:
         """The server that ran it, or the one on the way to it, is told; one without a link reports again with its next one."""

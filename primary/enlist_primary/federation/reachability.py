@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from enlist_primary.changes.publisher import PresenceChange
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.model.fleet import FleetView
@@ -20,11 +20,12 @@ T = TypeVar("T")
 class Reachability:
     """How the servers of each account are connected. Lives in the event loop; its views may go to any thread."""
 
-    def __init__(self, hub: Hub, observations: Observations, below: Below, started: int) -> None:
+    def __init__(self, hub: Hub, observations: Observations, below: Descendants, started: int, own_id: str) -> None:
         self._hub = hub
         self._observations = observations
         self._below = below
         self._started = started
+        self._own_id = own_id
         self._views: dict[str, FleetView] = {}
         self._stale: dict[str, set[str]] = defaultdict(set)
 
@@ -74,7 +75,9 @@ class Reachability:
     def _presence_here(self, account: str, id: str) -> Presence:
         seen = self._observations.seen(account, id)
         if self._hub.connected(account, id):
-            return Presence(True, seen.connected_at or self._started)  # the link is there a moment before it is written down
+            link = self._hub.find(account, id)
+            why = link.refusal if link is not None else ""
+            return Presence(True, seen.connected_at or self._started, refusal=why)  # the link is there before that is written down
         return Presence(False, seen.disconnected_at)
 
     def _presence_below(self, account: str, via: str, path: str) -> Presence | None:
@@ -86,7 +89,7 @@ class Reachability:
         if not above.connected or found.unknown_since is not None:
             return Presence(False, _earliest(found.unknown_since, None if above.connected else above.since))
         since = max(found.connected_at or 0, above.since or 0) if found.connected else found.connected_at
-        return Presence(found.connected, since)
+        return Presence(found.connected, since, refusal=found.refusal(self._own_id))
 
     def cut_since(self, account: str, server: BelowServer) -> int | None:
         """Since when nothing is known of a server below, Unix seconds, 0 if it never was; None if its state is known."""

@@ -1,45 +1,116 @@
-"""What stands below this primary, as it says upward: every living server of every account, and what those below it say."""
+"""What is below this primary, as it says upward: every living server of every account, and what those below it say."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
-from enlist import documents, outputs
-from enlist.ancestry import LEVELS
 from enlist.certificates import Authority
+from enlist.runtime.link_outbox import OutboxCursor, open_cursor
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
+from enlist_primary.federation.upward_reports import Key, UpwardReports
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.messages import servers as render
 from enlist_primary.model.levels import BelowServer
-from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT
 from enlist_primary.model.servers import LIVING, Server, State
 from enlist_primary.store import accounts, servers
 from enlist_primary.store.database import Database, Transaction
 
 PAGE = 500
-"""Servers in one message, at most, and read at once."""
+"""Servers that are read at once, and acknowledged together."""
 PAGE_BYTES = 256 * 1024
 """Bytes after which a further message begins."""
-ORIGIN = 64
-"""Characters of a fingerprint."""
+GATHER_SECONDS = 0.05
+"""Seconds for which changes below are gathered before they are said upward."""
 
-Key = tuple[str, str]
+_WHOLE: Key = ("", "")
+"""Stands behind every server of the first pass: once it is said, all is said."""
+
+
+class SubtreeStream:
+    """What one stream is told: all that is below, then what changes.
+
+    What waits to be said are the servers themselves; how each of them is, is read when it is said. One stays in line until the
+    other end has acknowledged the message with it.
+    """
+
+    def __init__(self, subtree: Subtree) -> None:
+        self._subtree = subtree
+        self._cursor: OutboxCursor[Key, int] = open_cursor()
+        self._marks = itertools.count(1)
+        self._news = asyncio.Event()
+
+    def mark(self, server: Key) -> None:
+        """Something about this server changed: it is said again."""
+        self._cursor.put(server, next(self._marks))
+        self._news.set()
+
+    def ack(self, sequence: int) -> bool:
+        """The other end has taken the message with this number; False if no such message is on its way."""
+        self._news.set()
+        return self._cursor.ack(sequence)
+
+    async def messages(self) -> AsyncGenerator[pb.Below, None]:
+        """What is to be said, without end."""
+        async for page in self._subtree.pages():
+            for server in page:
+                self.mark(server)
+            async for message in self.due():
+                yield message
+        self.mark(_WHOLE)
+        while True:
+            self._news.clear()
+            async for message in self.due():
+                yield message
+            await asyncio.sleep(GATHER_SECONDS)
+            await self._news.wait()
+
+    async def due(self) -> AsyncGenerator[pb.Below, None]:
+        """What is to be said now. While too much is not acknowledged, it waits for that."""
+        while True:
+            self._news.clear()
+            if (batch := self._cursor.take(PAGE, PAGE)) is not None:
+                async for message in self._messages(batch.sequence, [server for server, _ in batch.values]):
+                    yield message
+            elif self._cursor.stalled:
+                await self._news.wait()
+            else:
+                return
+
+    async def _messages(self, sequence: int, keys: Sequence[Key]) -> AsyncGenerator[pb.Below, None]:
+        """These servers, in messages of a bounded size; the last one carries the number."""
+        message, size = pb.Below(), 0
+        for (_, path), server in await self._subtree.said([key for key in keys if key != _WHOLE]):
+            if server is None:
+                message.gone.append(path)
+                continue
+            if message.servers and size + server.ByteSize() > PAGE_BYTES:
+                yield message
+                message, size = pb.Below(), 0
+            message.servers.append(server)
+            size += server.ByteSize()
+        message.sequence = sequence
+        message.whole = _WHOLE in keys
+        yield message
 
 
 class Subtree:
-    """What changed since the secondary on this host was last told, and the words of servers on documents from above.
-
-    These words are kept in memory only: each server says them again when its link opens.
-    """
+    """All servers below this primary, and the stream over which the secondary on this host is told of them."""
 
     def __init__(
-        self, database: Database, hub: Hub, observations: Observations, below: Below, reach: Reachability, authority: Authority
+        self,
+        database: Database,
+        hub: Hub,
+        observations: Observations,
+        below: Descendants,
+        reach: Reachability,
+        authority: Authority,
     ) -> None:
         self._database = database
         self._hub = hub
@@ -47,120 +118,90 @@ class Subtree:
         self._below = below
         self._reach = reach
         self._authority = authority
-        self._words: dict[Key, dict[tuple[str, str], document_pb2.Report]] = {}
-        self._dirty: dict[Key, None] = {}
-        self._dirty_below: dict[tuple[str, str, str], None] = {}
-        self._attached = False
-        self._news = asyncio.Event()
+        self._stream: SubtreeStream | None = None
+        self.reports = UpwardReports()
+
+    def open(self) -> SubtreeStream:
+        """A stream has opened; the one before it is told nothing more."""
+        self._stream = SubtreeStream(self)
+        return self._stream
+
+    def close(self, stream: SubtreeStream) -> None:
+        """That stream has closed, unless another one is told by now."""
+        if self._stream is stream:
+            self._stream = None
 
     # --- What changes -----------------------------------------------------------------------------------------------------------
 
     def on_changes(self, changes: Changes) -> None:
         """The tail's changes: the servers among them are said upward again."""
-        self.touch(changes.account, changes.ids)
+        for id in changes.ids:
+            self._mark_branch(changes.account, id)
 
     def on_presence(self, change: PresenceChange) -> None:
         """Links of servers opened or closed, or something else is known of servers below one."""
-        below = [id.partition("/") for id in change.ids if "/" in id]
-        for via, _, path in below:
-            self.touch_below(change.account, via, [path])
-        self.touch(change.account, [id for id in change.ids if "/" not in id])
+        for id in change.ids:
+            via, _, path = id.partition("/")
+            if not path:
+                self._mark_branch(change.account, id)
+                continue
+            if self._below.find(change.account, via, path) is None:
+                self.reports.forget((change.account, id))
+            self._mark((change.account, id))
 
-    def touch(self, account: str, ids: Iterable[str]) -> None:
-        """Something about these servers changed: their state, their place, their link."""
-        if not self._attached:
-            return
-        for id in ids:
-            self._dirty[account, id] = None
-            self._dirty_below.update(((account, id, each.path), None) for each in self._below.of(account, id))
-            self._news.set()
-
-    def touch_below(self, account: str, via: str, paths: Iterable[str]) -> None:
-        """Something about servers below a middle server changed."""
-        for path in paths:
-            if self._below.find(account, via, path) is None:
-                self._words.pop((account, f"{via}/{path}"), None)
-            if self._attached:
-                self._dirty_below[account, via, path] = None
-        self._news.set()
+    def _mark_branch(self, account: str, id: str) -> None:
+        """A server, and all below it: how it is connected decides what is known of them."""
+        if self._stream is not None:
+            self._mark((account, id))
+            for each in self._below.of(account, id):
+                self._mark((account, each.id))
 
     def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], items: frozenset[tuple[str, str]]) -> None:
-        """A server, or one below (`via/path`), spoke of documents; what is about those from above is said upward."""
+        """A server, or one below (`via/path`), reported; what is about documents from above is said upward."""
         via, _, path = server.partition("/")
-        said = {(each.kind, each.name): _bounded(each) for each in reports if (each.kind, each.name) in items}
-        if not said or (path and self._below.find(account, via, path) is None):
+        if path and self._below.find(account, via, path) is None:
             return
-        self._words.setdefault((account, server), {}).update(said)
-        self._say_again(account, server)
-
-    def _say_again(self, account: str, server: str) -> None:
-        """This server, and none below it, is said upward once more."""
-        via, _, path = server.partition("/")
-        if path:
-            self.touch_below(account, via, [path])
-        elif self._attached:
-            self._dirty[account, via] = None
-            self._news.set()
+        if self.reports.put((account, server), reports, items):
+            self._mark((account, server))
 
     def prune(self, items: frozenset[tuple[str, str]]) -> None:
-        """Something above changed: words on what is not wanted from there any more count no more, should it be wanted again.
+        """Something above changed: reports on what is not wanted from there any more do not count, should it be wanted again.
 
-        Whoever keeps them on the way up hears that: there, too, they could come to count again.
+        Those who keep them on the way up hear that: there, too, they could come to count again.
         """
-        for (account, server), words in list(self._words.items()):
-            past = [key for key in words if key not in items]
-            for key in past:
-                del words[key]
-            if past:
-                self._say_again(account, server)
+        for server in self.reports.prune(items):
+            self._mark(server)
+
+    def _mark(self, server: Key) -> None:
+        if self._stream is not None:
+            self._stream.mark(server)
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
-    async def whole(self) -> AsyncIterator[pb.Below]:
-        """Everything, in messages of a bounded size; the last one says that it is all."""
-        self._attached = True
-        self._dirty.clear()
-        self._dirty_below.clear()
+    async def pages(self) -> AsyncIterator[Sequence[Key]]:
+        """All servers below, page by page."""
         for account in await self._database.read(accounts.listed):
             after = ""
             while page := await self._database.read(servers.page, account.domain, after, PAGE):
-                said = [self._server(row) for row in page if row.state in LIVING and row.state is not State.INVITED]
-                said += [self._server_below(each) for row in page for each in self._below.of(account.domain, row.id)]
-                for message in _messages(said):
-                    yield message
+                below = [(account.domain, each.id) for row in page for each in self._below.of(account.domain, row.id)]
+                yield [(account.domain, row.id) for row in page if _counts(row)] + below
                 after = page[-1].id
-        yield pb.Below(whole=True)
 
-    async def changes(self) -> list[pb.Below]:
-        """Waits for changes; what changed, in messages of a bounded size."""
-        await self._news.wait()
-        self._news.clear()
-        dirty, self._dirty = list(self._dirty), {}
-        below, self._dirty_below = list(self._dirty_below), {}
-        said: list[pb.BelowServer] = []
-        gone: list[str] = []
-        for begin in range(0, len(dirty), PAGE):
-            some = dirty[begin : begin + PAGE]
-            for key, row in zip(some, await self._database.read(_rows, some), strict=True):
-                if row is not None and row.state in LIVING and row.state is not State.INVITED:
-                    said.append(self._server(row))
-                else:
-                    gone.append(key[1])
-                    self._words.pop(key, None)
-        for account, via, path in below:
-            found = self._below.find(account, via, path)
-            if found is not None:
-                said.append(self._server_below(found))
-            else:
-                gone.append(f"{via}/{path}")
-                self._words.pop((account, f"{via}/{path}"), None)
-        return _messages(said, gone)
+    async def said(self, keys: Sequence[Key]) -> Iterator[tuple[Key, pb.BelowServer | None]]:
+        """How each of these servers is now; None if it is gone."""
+        direct = [key for key in keys if "/" not in key[1]]
+        rows = dict(zip(direct, await self._database.read(_rows, direct), strict=True))
+        return ((key, self._said(key, rows)) for key in keys)
 
-    def detached(self) -> None:
-        """Nobody listens any more."""
-        self._attached = False
+    def _said(self, key: Key, rows: Mapping[Key, Server | None]) -> pb.BelowServer | None:
+        found = self._server(rows[key]) if key in rows else self._server_below(*key)
+        if found is None:
+            self.reports.forget(key)
+        return found
 
-    def _server(self, row: Server) -> pb.BelowServer:
+    def _server(self, row: Server | None) -> pb.BelowServer | None:
+        if row is None or not _counts(row):
+            return None
         seen = self._observations.seen(row.account, row.id)
         changed = max(seen.connected_at or 0, seen.disconnected_at or 0)
         return pb.BelowServer(
@@ -172,76 +213,33 @@ class Subtree:
             connected_time=render.moment(changed or None),
             comparison_code=render.code(self._authority, row) if row.state is State.PENDING else "",
             kinds=(seen.kinds or "").split(),
-            reports=self._said(row.account, row.id),
+            reports=self.reports.of((row.account, row.id)),
+            set_refusals=self._refusals(row.account, row.id),
         )
 
-    def _server_below(self, each: BelowServer) -> pb.BelowServer:
-        message = render.below(each, self._reach.cut_since(each.account, each))
+    def _refusals(self, account: str, id: str) -> Sequence[pb.SetRefused]:
+        """The sets from above that a server with a link refuses."""
+        link = self._hub.find(account, id)
+        return link.refused_sets if link is not None else ()
+
+    def _server_below(self, account: str, id: str) -> pb.BelowServer | None:
+        via, _, path = id.partition("/")
+        each: BelowServer | None = self._below.find(account, via, path)
+        if each is None:
+            return None
+        message = render.below(each, self._reach.cut_since(account, each))
         message.path = each.id
-        message.reports.extend(self._said(each.account, each.id))
+        message.reports.extend(self.reports.of((account, id)))
+        own = self._authority.primary_id
+        others = (refused for refused in each.refusals if refused.origin != own)
+        message.set_refusals.extend(pb.SetRefused(origin=r.origin, reason=r.reason, message=r.message) for r in others)
         return message
 
-    def _said(self, account: str, server: str) -> list[document_pb2.Report]:
-        return _fitting(self._words.get((account, server), {}).values())
 
-
-def _bounded(report: document_pb2.Report) -> document_pb2.Report:
-    """A report as it may go up: one server is bounded by what its own link carries, the way up is everybody's."""
-    return document_pb2.Report(
-        kind=report.kind,
-        name=report.name,
-        state=report.state,
-        task_state=report.task_state,
-        message=report.message[:MESSAGE_LIMIT],
-        observed_items=_origin_items(report.observed_items),
-        applied_items=_origin_items(report.applied_items),
-        time=report.time if report.HasField("time") else None,
-        exit_code=report.exit_code,
-        output=outputs.cut(report.output),
-    )
-
-
-def _origin_items(said: Sequence[document_pb2.OriginItems]) -> list[document_pb2.OriginItems]:
-    return [
-        document_pb2.OriginItems(origin=each.origin[:ORIGIN], items=map(_version, each.items[:LAYERS]))
-        for each in said[: LEVELS + 1]
-    ]
-
-
-def _version(said: document_pb2.ItemVersion) -> document_pb2.ItemVersion:
-    """Without what this version does not know. A digest that is too long stays so: it is for its origin to refuse."""
-    return document_pb2.ItemVersion(revision=said.revision, digest=said.digest[: documents.DIGEST_BYTES + 1])
-
-
-def _fitting(reports: Iterable[document_pb2.Report]) -> list[document_pb2.Report]:
-    """What of a server's words goes up together: the newest whole, of older ones without what a task wrote where it is too much."""
-    left, found = PAGE_BYTES, []
-    for report in sorted(reports, key=lambda each: each.time.seconds, reverse=True):
-        if report.ByteSize() > left:
-            short = document_pb2.Report()
-            short.CopyFrom(report)
-            short.output = outputs.cut(report.output, 0)
-            report = short
-        if report.ByteSize() <= left:
-            left -= report.ByteSize()
-            found.append(report)
-    return found
+def _counts(row: Server) -> bool:
+    """Whether a server is said upward: it lives, and has asked to join."""
+    return row.state in LIVING and row.state is not State.INVITED
 
 
 def _rows(tx: Transaction, keys: Sequence[Key]) -> list[Server | None]:
     return [servers.find(tx, account, id) for account, id in keys]
-
-
-def _messages(said: Sequence[pb.BelowServer], gone: Sequence[str] = ()) -> list[pb.Below]:
-    """Servers in messages of a bounded size; one alone is bounded by what its own link may carry."""
-    messages: list[pb.Below] = []
-    size = PAGE_BYTES
-    for server in said:
-        if size >= PAGE_BYTES or len(messages[-1].servers) >= PAGE:
-            messages.append(pb.Below())
-            size = 0
-        messages[-1].servers.append(server)
-        size += server.ByteSize()
-    if gone:
-        messages.append(pb.Below(gone=gone))
-    return messages

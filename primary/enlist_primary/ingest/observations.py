@@ -1,39 +1,59 @@
-"""What is seen, kept in memory and written in batches: a row overwritten, a counter raised. A crash may lose the last second."""
+"""What is seen, kept in memory and written behind: a row overwritten, a counter's total. A crash may lose the last second."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from enlist.reasons import Reason, Refused
-from enlist.runtime.logs import Log
+from enlist.reasons import Reason
+from enlist_primary.ingest.writer import FLUSH_SECONDS, AccountWriter
 from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.operations import observations
+from enlist_primary.store import accounts
 from enlist_primary.store import observations as rows
 from enlist_primary.store.database import Database, Transaction
-from enlist_primary.store.observations import Refusals, Seen
+from enlist_primary.store.observations import Refusals, Seen, Sighting
 
-FLUSH_SECONDS = 1.0
-BATCH = 500
+PACE = 1.0
+"""Seconds from one write of an account to the next."""
+WAITING = 200_000
+"""Observations of one account that may wait: more than an account has servers."""
+STRANGERS = 500
+"""Accounts of which nobody knows yet whether they exist, and of which refused attempts are counted meanwhile."""
 
-log = Log("observations")
+Key = tuple[str, str]
 
 _NEVER = Seen()
 
 
 class Observations:
-    """The latest of every server, and the counters of refused attempts, waiting to be written."""
+    """The latest of every server, and the totals of refused attempts."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, pace: float = PACE, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` is Unix seconds. `pace` is in seconds, from one write of an account to the next."""
         self._database = database
         self._seen: dict[tuple[str, str], Seen] = {}
-        self._dirty: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._refusals: dict[tuple[str, str], Refusals] = {}
-        self._news = asyncio.Event()
+        self._totals: dict[str, dict[str, Refusals]] = {PRIMARY: {}}
+        """By account and reason."""
+        self._strangers: set[str] = set()
+        """Accounts with totals that were not there when this primary started, and were not written yet."""
+        self._writer = AccountWriter[Key, Sighting | Refusals](
+            "observations",
+            database,
+            observations.record,
+            clock=clock,
+            bound=WAITING,
+            pace=pace,
+            on_commit=self._settle,
+        )
 
     async def load(self, now: int) -> None:
         """Reads what was seen before. Links that were open when the primary was killed are closed since now, for all we know."""
-        self._seen = await self._database.read(rows.seen)
+        self._seen, domains, totals = await self._database.read(_known)
+        self._totals |= {domain: {} for domain in domains}
+        for total in totals:
+            self._totals.setdefault(total.account, {})[total.reason] = total
         for (account, id), seen in list(self._seen.items()):
             if seen.open:
                 self.disconnected(account, id, max(now, seen.connected_at or 0))
@@ -60,50 +80,41 @@ class Observations:
 
     def _note(self, account: str, id: str, seen: Seen) -> None:
         self._seen[account, id] = seen
-        self._dirty[account, id] = None
-        self._news.set()
+        self._writer.put(account, ("server", id), Sighting(id, seen))
 
     def refused(self, account: str, reason: Reason, source: str, now: int) -> None:
         """An attempt was refused. Accounts that do not exist are counted under the primary's own, and so are any in a flood."""
-        if len(self._refusals) >= BATCH:  # a stranger chose the account's name
+        if account not in self._totals and len(self._strangers) >= STRANGERS:  # a stranger chose the account's name
             account = PRIMARY
-        before = self._refusals.get((account, reason.value))
-        count = before.count + 1 if before else 1
-        self._refusals[account, reason.value] = Refusals(account, reason.value, count, now, source)
-        self._news.set()
+        if account not in self._totals:
+            self._strangers.add(account)
+        self._add(account, [Refusals(account, reason.value, 1, now, source)])
+
+    def _add(self, account: str, more: Iterable[Refusals]) -> None:
+        """Adds to the totals of an account."""
+        totals = self._totals.setdefault(account, {})
+        for each in more:
+            before = totals.get(each.reason)
+            count = each.count + (before.count if before is not None else 0)
+            totals[each.reason] = replace(each, account=account, count=count)
+            self._writer.put(account, ("refusals", each.reason), totals[each.reason])
+
+    def _settle(self, account: str, exists: bool) -> None:
+        """It is known now whether an account exists: what was counted for one that does not is the primary's own."""
+        if account in self._strangers:
+            self._strangers.discard(account)
+            if not exists:
+                self._add(PRIMARY, self._totals.pop(account).values())
 
     async def run(self) -> None:
-        """Writes, at most once a second and only if there is something new, until cancelled."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            await self.flush()
-            await asyncio.sleep(FLUSH_SECONDS)
+        """Writes what waits until cancelled, of each account at most once a second."""
+        await self._writer.run()
 
-    async def flush(self) -> None:
-        """Writes what waits. Counts that the storage refuses are lost, and said; who was seen is written with what comes next."""
-        refusals, self._refusals = self._refusals, {}
-        try:
-            if refusals:
-                await self._database.write(PRIMARY, _save_refusals, list(refusals.values()))
-            while self._dirty:
-                keys = list(self._dirty)[:BATCH]
-                for key in keys:
-                    del self._dirty[key]
-                try:
-                    await self._database.write(PRIMARY, _save_seen, {key: self._seen[key] for key in keys})
-                except (Refused, asyncio.CancelledError):
-                    self._dirty.update(dict.fromkeys(key for key in keys if key in self._seen))
-                    raise
-        except Refused as refused:
-            log.warning("observations were not written", reason=refused.reason)
+    async def flush(self, deadline: float = FLUSH_SECONDS) -> bool:
+        """Writes all that waits now, within `deadline` seconds; whether all of it could be written."""
+        first = await self._writer.flush(deadline)
+        return await self._writer.flush(deadline) and first  # with what the first one found to be the primary's own
 
 
-def _save_seen(tx: Transaction, seen: dict[tuple[str, str], Seen]) -> None:
-    for (account, id), each in seen.items():
-        rows.save_seen(tx, account, id, each)
-
-
-def _save_refusals(tx: Transaction, refusals: list[Refusals]) -> None:
-    for each in refusals:
-        rows.add_refusals(tx, each)
+def _known(tx: Transaction) -> tuple[dict[tuple[str, str], Seen], list[str], list[Refusals]]:
+    return rows.seen(tx), [account.domain for account in accounts.listed(tx)], rows.refusals(tx)

@@ -36,6 +36,7 @@ from enlist_primary.links.registry import Hub, Link
 from enlist_primary.messages.servers import moment
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import NOTHING, Desired
+from enlist_primary.model.levels import read_refusals
 from enlist_primary.model.servers import Server, State
 from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Transaction
@@ -247,7 +248,7 @@ class _Body:
     def _deliver(self, wanted: Desired, version: SetVersion) -> None:
         """Something else is wanted here."""
         self._offer(wanted, version)
-        self._note_refusal("")
+        self._note_refusals()
         self._begin_writing()
 
     def _on_ancestors(self) -> None:
@@ -346,17 +347,24 @@ class _Body:
         held = self._end.sender.held(self._origin)
         if held is not None and held != before:
             self._own.inbox.on_set_held(self._link, self._own.now())
-        refusal = self._end.sender.refusal(self._origin)
-        self._note_refusal(f"The server refuses the desired set ({refusal.reason}): {refusal.message}" if refusal else "")
+        self._note_refusals()
         if self._unwritten:
             self._begin_writing()
 
-    def _note_refusal(self, why: str) -> None:
-        if why != self._link.refusal:
-            self._link.refusal = why
-            if why:
-                log.warning("a desired set is refused", account=self._account, server=self._id, why=why)
-            self._own.changes.publish(PresenceChange(self._account, [self._id]))
+    def _note_refusals(self) -> None:
+        """What the server refuses of what is wanted there now."""
+        refused = {origin: each for origin in self._end.sender.origins if (each := self._end.sender.refusal(origin)) is not None}
+        said = [pb.SetRefused(origin=origin, reason=each.reason, message=each.message) for origin, each in refused.items()]
+        own = next((each.why for each in read_refusals(said) if each.origin == self._origin), "")
+        others = tuple(each for each in said if each.origin != self._origin)
+        if (own, others) == (self._link.refusal, tuple(self._link.refused_sets)):
+            return
+        self._link.refusal, self._link.refused_sets = own, others
+        for refusal in said:
+            log.warning(
+                "a desired set is refused", account=self._account, server=self._id, origin=refusal.origin, reason=refusal.reason
+            )
+        self._own.changes.publish(PresenceChange(self._account, [self._id]))
 
 
 def _handed_down(kept: Kept) -> Offer:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
+from enlist.v1 import hierarchy_pb2
 from enlist_primary.model.desired import NOTHING, Desired
 from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import State
@@ -42,7 +43,9 @@ class Link:
     runs: frozenset[tuple[str, str]] = frozenset()
     """The runs of tasks in the set that the server last acknowledged, by kind and id."""
     refusal: str = ""
-    """Why the server refuses what is wanted, for people; empty while it does not."""
+    """Why the server refuses what is wanted here, for people; empty while it does not."""
+    refused_sets: Sequence[hierarchy_pb2.SetRefused] = ()
+    """The sets from further up that it refuses."""
     deliver: Callable[[Desired, SetVersion], None] | None = None
     """Something else is wanted at the server."""
     on_ancestors: Callable[[], None] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from enlist import names
 from enlist.ancestry import LEVELS
@@ -14,11 +15,14 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime.terminal import escape
 from enlist.v1 import document_pb2, server_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import State
 
 SERVERS = 100_000
 """Servers below one middle server, at most: what it says of others is passed over."""
 _TEXT = 300
+_ORIGIN = 64
+_REASON = 40
 _LATEST = 253402300799  # the last second of the year 9999
 
 STATES = {server_pb2.ServerState.Value(f"SERVER_STATE_{state.name}"): state for state in State}
@@ -83,6 +87,19 @@ class UpperLayer:
         return self.said
 
 
+class SetRefusal(NamedTuple):
+    """A set that is refused: whose it is, by primary id, and why."""
+
+    origin: str
+    reason: str
+    message: str
+
+    @property
+    def why(self) -> str:
+        """For people."""
+        return f"The desired set is refused ({self.reason}): {self.message}"
+
+
 @dataclass(frozen=True)
 class BelowServer:
     """A server below the middle server `via`, as that last said. `id` is how reports and results name it."""
@@ -98,11 +115,28 @@ class BelowServer:
     unknown_since: int | None
     code: str
     kinds: tuple[str, ...]
+    refusals: tuple[SetRefusal, ...] = ()
+    """The sets that it, or a primary on the way down to it, refuses; not kept over a restart: they are said again."""
+
+    def refusal(self, origin: str) -> str:
+        """Why it does not get what an origin wants there, for people; empty if it does."""
+        return next((each.why for each in self.refusals if each.origin == origin), "")
 
     @property
     def id(self) -> str:
         """The ids on the way down from this primary, joined by slashes."""
         return f"{self.via}/{self.path}"
+
+
+@dataclass(frozen=True)
+class DescendantRecord:
+    """What is written of a server below, all together: its row, None if it is gone, and what it reported."""
+
+    account: str
+    via: str
+    path: str
+    row: BelowServer | None
+    reports: tuple[Word, ...] = ()
 
 
 def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer | None:
@@ -115,7 +149,20 @@ def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer 
     unknown_since = _moment(said.unknown_since.seconds, now) if said.HasField("unknown_since") else None
     name, place, code = (escape(text[:_TEXT]) for text in (said.display_name, said.place, said.comparison_code[:40]))
     kinds = tuple(sorted(filter(names.is_document_kind, said.kinds[:256])))
-    return BelowServer(account, via, said.path, name, place, state, said.connected, connected_at, unknown_since, code, kinds)
+    refusals = read_refusals(said.set_refusals)
+    return BelowServer(
+        account, via, said.path, name, place, state, said.connected, connected_at, unknown_since, code, kinds, refusals
+    )
+
+
+def read_refusals(said: Iterable[pb.SetRefused]) -> tuple[SetRefusal, ...]:
+    """The sets that are refused, bounded and made printable; a later refusal of the same origin replaces the one before."""
+    found = {each.origin[:_ORIGIN]: SetRefusal(*map(escape, _cut(each))) for each in said}
+    return tuple(list(found.values())[: LEVELS + 1])
+
+
+def _cut(said: pb.SetRefused) -> tuple[str, str, str]:
+    return said.origin[:_ORIGIN], said.reason[:_REASON], said.message[:_TEXT]
 
 
 def called(servers: Iterable[BelowServer], name_or_id: str) -> list[BelowServer]:

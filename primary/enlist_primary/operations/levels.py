@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from enlist import certificates
@@ -13,8 +13,9 @@ from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist_primary.model.accounts import PRIMARY
-from enlist_primary.model.levels import ANCESTOR_STATES, BelowServer, Bequest, Upper, UpperState
+from enlist_primary.model.levels import ANCESTOR_STATES, Bequest, DescendantRecord, Upper, UpperState
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
+from enlist_primary.operations import reports
 from enlist_primary.operations.journalling import about_server, record
 from enlist_primary.store import accounts, changes, levels, servers
 from enlist_primary.store.changes import Coarse
@@ -184,19 +185,13 @@ def bequeath(tx: Transaction, account: str, id: str, bequest: Bequest | None, no
         changes.note(tx, account, now, changes.about_descendants(id))
 
 
-def record_below(
-    tx: Transaction,
-    account: str,
-    via: str,
-    said: Iterable[BelowServer],
-    gone: Iterable[str],
-    keep: frozenset[str] | None,
-    now: int,
-) -> None:
-    """What a middle server said of those below it: an observation. With `keep`, all others are gone."""
-    levels.save_below(tx, said)
-    levels.forget_below(tx, account, via, gone)
-    if keep is not None:
-        there = [each.path for each in levels.below(tx, account) if each.via == via]
-        levels.forget_below(tx, account, via, [path for path in there if path not in keep])
+def record_below(tx: Transaction, account: str, batch: Sequence[DescendantRecord], now: int) -> None:
+    """What was said of servers below: an observation. First who is there, then what they reported: of others nothing is kept."""
+    levels.save_below(tx, [each.row for each in batch if each.row is not None])
+    words = [word for each in batch for word in each.reports]
+    if words:
+        reports.record(tx, account, words, now)
+    for each in batch:
+        if each.row is None:  # last: how its runs ended is kept
+            levels.forget_below(tx, account, each.via, [each.path])
     changes.note_coarse(tx, account, now, Coarse.DESCENDANTS)

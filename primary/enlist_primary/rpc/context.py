@@ -13,11 +13,11 @@ from enlist_primary.authority.signer import Signer
 from enlist_primary.changes.publisher import ChangePublisher
 from enlist_primary.config import Config
 from enlist_primary.federation.ancestors import Upper
-from enlist_primary.federation.descendants import Below
+from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.observations import Observations
-from enlist_primary.ingest.reports import Reports
+from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub
 from enlist_primary.links.waiters import WaitingRoom
@@ -57,9 +57,9 @@ class Context:
     waiting: WaitingRoom
     observations: Observations
     desires: Desires
-    reports: Reports
+    reports: StatusReports
     upper: Upper
-    below: Below
+    below: Descendants
     subtree: Subtree
     reach: Reachability
     attempts: Attempts

@@ -42,6 +42,11 @@ def load(tx: Transaction, domain: str) -> Account:
     return _account(row)
 
 
+def exists(tx: Transaction, domain: str) -> bool:
+    """Whether there is an account of this domain."""
+    return tx.row("SELECT domain FROM account WHERE domain = $1", domain) is not None
+
+
 def listed(tx: Transaction) -> list[Account]:
     """All accounts by domain, without the primary's own."""
     return [_account(row) for row in tx.rows(f"SELECT {_COLUMNS} FROM account WHERE domain <> $1 ORDER BY domain", PRIMARY)]

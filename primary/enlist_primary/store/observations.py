@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.store.database import Transaction
 
 
@@ -28,8 +27,16 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Sighting:
+    """What was last seen of one server of an account."""
+
+    id: str
+    seen: Seen
+
+
+@dataclass(frozen=True)
 class Refusals:
-    """How often attempts on an account were refused for one reason."""
+    """How often attempts on an account were refused for one reason, in all."""
 
     account: str
     reason: str
@@ -62,15 +69,14 @@ def seen(tx: Transaction) -> dict[tuple[str, str], Seen]:
     }
 
 
-def add_refusals(tx: Transaction, more: Refusals) -> None:
-    """Adds to the counter of an account and reason; of an account that is not there, to the primary's own."""
+def save_refusals(tx: Transaction, total: Refusals) -> None:
+    """Overwrites the counter of an account and reason; the account must be there."""
     sql = """
-        INSERT INTO counter (account, name, count, last_at, last_source)
-        VALUES (coalesce((SELECT domain FROM account WHERE domain = $1), $6), $2, $3, $4, $5)
-        ON CONFLICT (account, name) DO UPDATE SET count = counter.count + excluded.count,
-            last_at = excluded.last_at, last_source = excluded.last_source
+        INSERT INTO counter (account, name, count, last_at, last_source) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (account, name) DO UPDATE SET count = excluded.count, last_at = excluded.last_at,
+            last_source = excluded.last_source
     """
-    tx.run(sql, more.account, more.reason, more.count, more.last_at, more.last_source, PRIMARY)
+    tx.run(sql, total.account, total.reason, total.count, total.last_at, total.last_source)
 
 
 def refusals(tx: Transaction) -> list[Refusals]:

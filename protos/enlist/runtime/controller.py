@@ -128,6 +128,7 @@ class Controller(Generic[K]):
         self._failures: dict[K, int] = {}
         self._not_before: dict[K, float] = {}
         """Until when keys rest that were reconciled a moment ago."""
+        self._sweep_at = 64
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
 
@@ -209,9 +210,15 @@ class Controller(Generic[K]):
             if outcome is not None:
                 marked = now + outcome if marked is None else min(marked, now + outcome)
         if earliest > now:
-            self._not_before[key] = earliest
+            self._rest_until(key, earliest, now)
         if marked is not None:
             self._queue.mark(key, max(marked, earliest))
+
+    def _rest_until(self, key: K, earliest: float, now: float) -> None:
+        self._not_before[key] = earliest
+        if len(self._not_before) > self._sweep_at:  # keys that have rested may never be marked again
+            self._not_before = {each: until for each, until in self._not_before.items() if until > now}
+            self._sweep_at = 2 * len(self._not_before) + 64
 
     def _log_failure(self, key: K, error: Exception) -> None:
         if isinstance(error, Refused):

@@ -27,7 +27,10 @@ class Batch(NamedTuple, Generic[K, V]):
 
 
 class OutboxCursor(Generic[K, V]):
-    """What one link has still to say, and what it said that is not acknowledged yet. Only `LinkOutbox.open` makes one."""
+    """What one link has still to say, and what it said that is not acknowledged yet.
+
+    `LinkOutbox.open` makes one over the values that it keeps; where they are kept elsewhere, `open_cursor` makes one without.
+    """
 
     def __init__(self, pending: WriteBehind[K, V], acknowledged: Acknowledged[K, V], number: Callable[[], int]) -> None:
         self._pending = pending
@@ -48,6 +51,11 @@ class OutboxCursor(Generic[K, V]):
     def waiting(self) -> bool:
         """Whether something was not put into a message yet, or was not taken."""
         return self._pending.ready
+
+    @property
+    def stalled(self) -> bool:
+        """Whether there is something to say, but first an acknowledgement must come."""
+        return self._pending.ready and len(self._in_flight) >= WINDOW
 
     def take(self, limit: int, weight: int) -> Batch[K, V] | None:
         """What goes into the next message: at most `limit` values that weigh at most `weight`; None if there is nothing to say."""
@@ -75,6 +83,12 @@ class OutboxCursor(Generic[K, V]):
             return False
         self._pending.nack(taken)
         return True
+
+
+def open_cursor() -> OutboxCursor[K, V]:
+    """The cursor of a link whose owner keeps the values, and puts here what there is to say."""
+    count = partial(next, itertools.count(1))
+    return OutboxCursor(WriteBehind(_UNBOUNDED), lambda _key, _value: None, count)
 
 
 class LinkOutbox(Generic[K, V]):

@@ -13,6 +13,10 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+WAITING = 64
+"""Callbacks of one entry, at most: more than a link has messages on its way. The oldest ones beyond are never called, as if their
+link had been lost: a peer that repeats itself while nothing can be written takes no more room."""
+
 Written = Callable[[], None]
 """Called once the value that was put, or a later one of the same key, is written or was refused for good."""
 
@@ -97,6 +101,7 @@ class WriteBehind(Generic[K, V]):
             entry.version = self._version
         if written is not None:
             entry.waiting.append((entry.version, written))
+            del entry.waiting[:-WAITING]
         return True
 
     def take(self, limit: int, weight: int | None = None) -> list[Taken[K, V]]:

@@ -461,7 +461,9 @@ class Below(_message.Message):
     whole: _builtins.bool
     """Whether these are all there are; else the others are as they were."""
     sequence: _builtins.int
-    """The message's number, to be acknowledged."""
+    """What the receiver acknowledges once it has taken this message and those before it, counted from 1 on each stream; 0 if more
+    messages follow that are acknowledged together with this one.
+    """
     @_builtins.property
     def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BelowServer]:
         """Each replaces what was said before under the same path."""

@@ -30,9 +30,10 @@ class HandingDown:
             self._sender = Sender([(each.origin, _held(each)) for each in held])
 
     def acknowledge(self, sequence: int) -> None:
-        """A message on what is below was taken."""
-        self._acks[sequence] = None
-        self._wake()
+        """A message on what is below was taken; 0 if it is acknowledged together with a later one."""
+        if sequence:
+            self._acks[sequence] = None
+            self._wake()
 
     def take_acks(self) -> list[pb.Ack]:
         """The acknowledgements that are due; a stream that breaks brings everything again."""

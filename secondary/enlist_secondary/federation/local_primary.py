@@ -94,6 +94,12 @@ class LocalPrimary:
         self.set_refusals[refused.origin] = told
         self._changed()
 
+    def on_set_held(self, origin: str) -> None:
+        """It holds a set of this origin: what it refused before is past. That is said as a refusal without a reason."""
+        if origin in self.set_refusals:
+            self.set_refusals[origin] = pb.SetRefused(origin=origin, below=True)
+            self._changed()
+
     # --- What is said up the link -----------------------------------------------------------------------------------------------
 
     def open(self, number: Callable[[], int]) -> UpwardCursor:

@@ -182,6 +182,8 @@ class Upstream:
             handing.on_message(message)
             for refused in message.set_refusals:
                 self.local.on_set_refused(refused)
+            for held in message.set_acks:
+                self.local.on_set_held(held.origin)
             self._wake.set()
             self._changed()
 

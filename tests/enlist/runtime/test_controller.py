@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ class Record:
         return [when for each, when in self.begun if each == key]
 
 
-async def running(controller: Controller[str], seconds: float, steps: Callable[[], Awaitable[None]] | None = None) -> None:
+async def running(controller: Controller[Any], seconds: float, steps: Callable[[], Awaitable[None]] | None = None) -> None:
     task = asyncio.create_task(controller.run())
     if steps is not None:
         await steps()
@@ -254,6 +256,30 @@ def test_cancelled_controller_leaves_no_task() -> None:
         return ended and len(asyncio.all_tasks()) == 1
 
     assert virtual_time.run(main())
+
+
+class Account:
+    """A key that comes once and never again."""
+
+
+def test_keys_that_never_come_again_are_forgotten() -> None:
+    alive: weakref.WeakSet[Account] = weakref.WeakSet()
+
+    async def main() -> None:
+        controller = Controller[Account]("test", each(lambda _: asyncio.sleep(0)), pace=1.0)
+
+        async def steps() -> None:
+            for _ in range(1000):
+                key = Account()
+                alive.add(key)
+                controller.mark(key)
+                del key
+                await asyncio.sleep(0.1)
+
+        await running(controller, 5, steps)
+        assert len(alive) < 200
+
+    virtual_time.run(main())
 
 
 @given(st.integers(1, 2000), st.floats(0, 1, exclude_max=True))

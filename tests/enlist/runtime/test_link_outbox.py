@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from enlist.runtime.link_outbox import WINDOW, Batch, LinkOutbox, OutboxCursor
+from enlist.runtime.link_outbox import WINDOW, Batch, LinkOutbox, OutboxCursor, open_cursor
 
 KEYS = st.sampled_from("abc")
 
@@ -54,6 +54,17 @@ def test_window_bounds_what_is_on_its_way() -> None:
     assert taken[-1] is None
     assert cursor.ack(1)
     assert cursor.take(1, 100) is not None
+
+
+def test_cursor_alone_says_what_it_is_given() -> None:
+    cursor: OutboxCursor[str, int] = open_cursor()
+    for number in range(WINDOW + 1):
+        cursor.put(str(number), number)
+        cursor.take(1, 1)
+    assert cursor.stalled
+    assert cursor.take(1, 1) is None
+    assert cursor.ack(1)
+    assert cursor.take(1, 1) == Batch(WINDOW + 1, [(str(WINDOW), WINDOW)])
 
 
 def test_older_link_says_nothing_new() -> None:

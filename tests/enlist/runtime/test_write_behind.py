@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from enlist.runtime.write_behind import Taken, WriteBehind
+from enlist.runtime.write_behind import WAITING, Taken, WriteBehind
 
 KEYS = st.sampled_from("abc")
 BOUND = 8
@@ -86,6 +86,15 @@ def test_written_is_told_once_its_value_or_a_later_one_is_written() -> None:
     assert told == [1, 2]
     waiting.ack(waiting.take(1))
     assert told == [1, 2, 3]
+
+
+def test_peer_that_repeats_itself_takes_no_more_room() -> None:
+    """What it repeats weighs the same; the newest callbacks are called, the others are forgotten."""
+    waiting, told = WriteBehind[str, int](BOUND), list[int]()
+    for number in range(10 * WAITING):
+        assert waiting.put("a", number, lambda number=number: told.append(number))  # type: ignore[misc]  # of this round
+    waiting.ack(waiting.take(1))
+    assert told == list(range(9 * WAITING, 10 * WAITING))
 
 
 class Interleavings(RuleBasedStateMachine):
