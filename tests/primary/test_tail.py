@@ -27,6 +27,7 @@ from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.servers import Standing
 from tests.primary.flaky import Flaky
 from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by, running_primary
+from tests.support.links import linked
 from tests.support.waiting import eventually
 
 SOON = Backoff(0.05, 0.05)
@@ -116,10 +117,7 @@ async def test_the_link_of_a_server_revoked_during_an_overload_is_closed(running
         return next_pages(*arguments)
 
     asker, id = await enrolled(running)
-    async with asker.at_ssl_port() as stub:
-        link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
-        await link.read()
+    async with linked(asker) as link:
         monkeypatch.setattr(module, "next_pages", overloaded)
         await revoke(running, id)
         async with asyncio.timeout(10):
