@@ -1,10 +1,11 @@
-"""Trying again: how long to wait before the next attempt, and the loop that does so."""
+"""Waiting and trying again: how long to wait before the next attempt, and the loop that does so."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from enlist.reasons import Reason, Refused
@@ -14,7 +15,16 @@ FIRST = 0.5
 LONGEST = 60.0
 
 T = TypeVar("T")
+Rest = Callable[[asyncio.Event, float | None], Awaitable[None]]
+"""How a loop waits until there is something to do: see `rest`."""
 _LOG = Log("enlist.secondary")
+
+
+async def rest(woken: asyncio.Event, seconds: float | None) -> None:
+    """Until the event is set, and at most so many seconds; without a limit for None."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await woken.wait()
 
 
 class Backoff:
