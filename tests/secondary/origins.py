@@ -121,9 +121,13 @@ class Line:
     The link before it is over: what was sent and not heard is lost.
     """
 
-    def __init__(self, held: Documents) -> None:
+    def __init__(self, held: Documents, hello: hierarchy_pb2.Hello | None = None) -> None:
+        """`hello` is the one that was said already: the link before it was open until now."""
         self.hello = hierarchy_pb2.Hello()
-        held.introduce(self.hello)
+        if hello is None:
+            held.introduce(self.hello)
+        else:
+            self.hello.CopyFrom(hello)
         held.linked()
         self._held = held
         self._numbers = count(1)
