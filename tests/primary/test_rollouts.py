@@ -52,7 +52,7 @@ async def test_since_when_a_server_is_as_it_is(seen: Seen, connected: bool, expe
     observations._seen[ACME, ID] = seen
     if connected:
         hub.open(ACME, ID, T + 1000)
-    reach = Reachability(hub, observations, nothing_below(), T)
+    reach = Reachability(hub, observations, nothing_below(), T, "")
     assert reach.view(ACME).of(ID) == expected
     assert reach.view("beta.example").of(ID) == Presence(connected=False, since=None)
 
@@ -101,7 +101,7 @@ async def watching(database: Told, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     monkeypatch.setattr("enlist_primary.controllers.rollouts.GATHER_SECONDS", 0.01)
     monkeypatch.setattr("enlist_primary.controllers.rollouts.RETRY_SECONDS", 0.01)
     real = cast(Database, database)
-    task = asyncio.create_task(Rollouts(real, Reachability(Hub(), Observations(real), nothing_below(real), T), lambda: T).run())
+    task = asyncio.create_task(Rollouts(real, Reachability(Hub(), Observations(real), nothing_below(real), T, ""), lambda: T).run())
     yield
     task.cancel()
     await asyncio.wait({task})
