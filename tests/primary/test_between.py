@@ -17,6 +17,7 @@ from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upst
 from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.federation import child_primary as lower
 from enlist_primary.federation import parent_stream, subtree
+from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.descendants import Descendants, Reception
 from enlist_primary.federation.parent_stream import ParentStream
 from enlist_primary.federation.subtree import SubtreeStream
@@ -199,9 +200,9 @@ class Stream:
         self.told.append(message)
 
 
-def attached(own: Context, stream: Any) -> ParentStream:
+def attached(own: Context, stream: Any, ancestors: Upper | None = None) -> ParentStream:
     """What the primary makes of such a stream."""
-    return ParentStream(stream, own.config.name, own.upper, own.subtree, own.hub, own.clock)
+    return ParentStream(stream, own.config.name, ancestors or own.upper, own.subtree, own.hub, own.clock)
 
 
 async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
@@ -210,15 +211,16 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
     """The secondary on this host does not say it twice."""
     monkeypatch.setattr(parent_stream, "RETRY_SECONDS", 0.01)
     above = await stand_under(own)
-    refusing: Any = Refusing(own.upper._database, "hand_down", 3)
-    own.upper._database = refusing
+    refusing: Any = Refusing(own.database, "hand_down", 3)
+    ancestors = Upper(refusing, own.signer, own.changes.publish, own.clock)
+    await ancestors.load()
     item, body = policy("web", 5, {"n": 5})
     piece = hierarchy_pb2.BodyPiece(digest=item.digest, data=body, size=len(body))
     stream = Stream(
         upstream_pb2.FromDaemon(sequence=1, desired=above.set(5, item)), upstream_pb2.FromDaemon(sequence=2, pieces=[piece])
     )
-    await attached(own, stream).hear()
-    assert [kept.verified.version.number for kept in own.upper.sets] == [5]
+    await attached(own, stream, ancestors).hear()
+    assert [kept.verified.version.number for kept in ancestors.sets] == [5]
     (ack,) = [ack for message in stream.told for ack in message.set_acks]
     assert (ack.origin, ack.epoch, ack.number) == (above.fingerprint, 1, 5)
 
