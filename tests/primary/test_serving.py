@@ -20,6 +20,7 @@ from enlist.reasons import Reason
 from enlist.v1 import account_pb2, registration_pb2, server_pb2
 from enlist_primary import app
 from enlist_primary.config import Config
+from enlist_primary.controllers import housekeeping
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.rpc.health import Health
@@ -85,10 +86,10 @@ async def test_a_task_that_fails_is_logged_and_ends_the_primary(
 ) -> None:
     """A primary that no longer sweeps, or follows its journals, would go on and be wrong."""
 
-    async def fail(self: app.Primary) -> None:
-        raise RuntimeError("the sweep broke")
+    async def fail(self: housekeeping.Housekeeping) -> None:
+        raise RuntimeError("the housekeeping broke")
 
-    monkeypatch.setattr(app.Primary, "_sweep", fail)
+    monkeypatch.setattr(housekeeping.Housekeeping, "run", fail)
     async with serving(*founded) as running:
         await eventually(running.primary.broken.is_set)
     assert "a task of the primary failed" in caplog.text
@@ -96,7 +97,7 @@ async def test_a_task_that_fails_is_logged_and_ends_the_primary(
 
 async def test_requests_and_invitations_past_their_time_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [time.time()]
-    monkeypatch.setattr(app, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(housekeeping, "SWEEP_SECONDS", 0.05)
     async with running_primary(tmp_path, clock=lambda: moment[0]) as running, running.stranger() as stub:
         asker = Asker(running)
         await asker.register(stub)
