@@ -33,6 +33,7 @@ from enlist_primary.changes.directory import Directory
 from enlist_primary.changes.publisher import AncestorChange, ChangePublisher, Changes, PresenceChange
 from enlist_primary.changes.tail import Tail
 from enlist_primary.config import Config
+from enlist_primary.controllers.housekeeping import SWEEP_SECONDS, Housekeeping
 from enlist_primary.controllers.rollouts import Rollouts
 from enlist_primary.controllers.tasks import Scheduler
 from enlist_primary.datafolder import DataFolder
@@ -48,7 +49,6 @@ from enlist_primary.links.link import Links
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub
 from enlist_primary.links.waiters import WaitingRoom
-from enlist_primary.operations import servers as operations
 from enlist_primary.rpc import listeners
 from enlist_primary.rpc.access import Access
 from enlist_primary.rpc.accounts import Accounts
@@ -63,12 +63,9 @@ from enlist_primary.rpc.registration import Registration
 from enlist_primary.rpc.tasks import Tasks
 from enlist_primary.rpc.trust import Trust
 from enlist_primary.rpc.upstream import Upstream
-from enlist_primary.store import changes as change_rows
-from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Database
 
 EVERY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104  # what a configuration says, compared here, bound only if it says so
-SWEEP_SECONDS = 60.0
 GRACE_SECONDS = 3.0
 """Seconds that running RPCs get to end after the links were told."""
 
@@ -120,6 +117,9 @@ class Primary:
         )
         self._links = self._make_links()
         self._tail = Tail(database, self._directory, changes.publish)
+        self._rollouts = Rollouts(database, reach.view, clock)
+        self._scheduler = Scheduler(database, reach.view, self.context.new_id, clock)
+        self._housekeeping = Housekeeping(database, hub, self._renew_when_due, clock)
         self._subscribe()
         root = certificates.pem(signer.authority.certificate)
         self._ssl = Credential(*self._own_certificate(), root)
@@ -150,8 +150,11 @@ class Primary:
         own.changes.subscribe(Changes, own.desires.bring)
         own.changes.subscribe(Changes, own.below.on_changes)
         own.changes.subscribe(Changes, own.subtree.on_changes)
+        own.changes.subscribe(Changes, self._rollouts.on_changes)
+        own.changes.subscribe(Changes, self._scheduler.on_changes)
         own.changes.subscribe(PresenceChange, own.reach.on_presence)
         own.changes.subscribe(PresenceChange, own.subtree.on_presence)
+        own.changes.subscribe(PresenceChange, self._rollouts.on_presence)
         own.changes.subscribe(AncestorChange, self._hand_down)
 
     # --- Certificates -----------------------------------------------------------------------------------------------------------
@@ -201,6 +204,8 @@ class Primary:
         await self.context.observations.load(self.context.started)
         await self.context.upper.load()
         await self.context.below.load()
+        await self._rollouts.load()
+        await self._scheduler.load()
         async with AsyncExitStack() as stack:
             server, health = self._server()
             await self._listen(server, stack)
@@ -213,9 +218,9 @@ class Primary:
     def _tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What a primary does besides answering."""
         own = self.context
-        yield from (self._tail.run(), self._directory.run(), self._sweep(), self._expire(), self._renew())
+        yield from (self._tail.run(), self._directory.run(), self._housekeeping.run())
         yield from (own.observations.run(), own.reports.run(), own.below.run(), own.desires.run())
-        yield from (self._rollouts().run(), self._scheduler().run())
+        yield from (self._rollouts.run(), self._scheduler.run(), self._links.children.run())
 
     def _server(self) -> tuple[grpc.aio.Server, Health]:
         server = grpc.aio.server(interceptors=[self._access], options=list(listeners.SERVER_OPTIONS.items()))
@@ -278,14 +283,6 @@ class Primary:
             if link.reconsider is not None:
                 link.reconsider()
 
-    def _rollouts(self) -> Rollouts:
-        own = self.context
-        return Rollouts(own.database, own.reach, own.clock)
-
-    def _scheduler(self) -> Scheduler:
-        own = self.context
-        return Scheduler(own.database, own.reach.view, own.new_id, own.clock)
-
     def _hand_down(self, change: AncestorChange) -> None:
         """Tells every link when what comes from above this primary changed."""
         if change.version != self._handed_down:
@@ -293,41 +290,12 @@ class Primary:
             self.context.subtree.prune(self.context.upper.items)
             self.context.hub.look_up()
 
-    async def _sweep(self) -> None:
-        """Ends requests and invitations past their time, and drops what the change log need not keep."""
-        while True:
-            try:
-                await self._sweep_once()
-            except Refused as refused:
-                log.warning("the sweep was put off", reason=refused.reason)
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    async def _sweep_once(self) -> None:
-        own = self.context
-        for account in await own.database.read(rows.accounts_to_sweep, own.now()):
-            await own.database.write(account, operations.expire, account, own.now())
-        for account in await own.database.read(change_rows.accounts_to_trim, own.now()):
-            while await own.database.write(account, change_rows.trim, account, own.now()):
-                pass
-
-    async def _expire(self) -> None:
-        """Ends links whose certificate is over."""
-        hub = self.context.hub
-        while True:
-            hub.sooner.clear()
-            following = hub.expire(self.context.now())
-            wait = SWEEP_SECONDS if following is None else following - self.context.clock()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(max(wait, 0.2), SWEEP_SECONDS)):
-                    await hub.sooner.wait()
-
-    async def _renew(self) -> None:
+    def _renew_when_due(self) -> float:
         """Renews the primary's own certificates at half-life; a machine that slept through it does so when it wakes."""
         own, half = self.context, self.context.certificate_lifetime / 2
-        while True:
-            await asyncio.sleep(min(SWEEP_SECONDS, half))
-            if own.clock() >= own.served.ssl_certificate_ends - half:
-                self.reload()
+        if own.clock() >= own.served.ssl_certificate_ends - half:
+            self.reload()
+        return min(SWEEP_SECONDS, half)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

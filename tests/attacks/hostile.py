@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 
 from enlist import certificates
-from enlist.channel import PROTOCOL
+from enlist.documents import Item
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, server_pb2, task_pb2, trust_pb2
 from enlist.v1.document_pb2 import ItemVersion, OriginItems
 from enlist_primary.authority.signer import Signer
 from enlist_primary.store.database import Row, Transaction
 from tests.attacks.world import World, server_name
+from tests.support import links
 from tests.support.inprocess import ACCOUNT, Asker
+from tests.support.links import LinkClient
 from tests.support.waiting import eventually
 
 KINDS = ("policy/chrony", "task/restart")
@@ -33,17 +34,12 @@ class Speaker:
     world: World
     id: str
     asker: Asker
-    stream: Any
-    got: list[Any] = field(default_factory=list)
-    ended: Any = None
+    link: LinkClient
 
-    async def listen(self) -> None:
-        """Takes what comes, until the link ends."""
-        try:
-            while (message := await self.stream.read()) is not grpc.aio.EOF:
-                self.got.append(message)
-        except grpc.aio.AioRpcError as error:
-            self.ended = error
+    @property
+    def ended(self) -> grpc.aio.AioRpcError | None:
+        """What the primary ended its link with."""
+        return self.link.ended
 
     @property
     def origin(self) -> str:
@@ -52,12 +48,11 @@ class Speaker:
 
     def answers(self) -> list[Any]:
         """What it was told of the primary on its host."""
-        return [message.lower_answer for message in self.got if message.HasField("lower_answer")]
+        return [message.lower_answer for message in self.link.got if message.HasField("lower_answer")]
 
-    def wanted(self) -> list[Any]:
+    def wanted(self) -> tuple[Item, ...]:
         """The items of the newest set it got."""
-        sets = [message.desired for message in self.got if message.HasField("desired")]
-        return list(document_pb2.DesiredSet.FromString(sets[-1].desired_set).items) if sets else []
+        return self.link.items
 
     def desired(self, kind: str = "policy/chrony") -> list[ItemVersion]:
         """What it is to have in force."""
@@ -77,11 +72,11 @@ class Speaker:
 
     async def say(self, *reports: document_pb2.Report) -> None:
         """Reports, in one message."""
-        await self.stream.write(hierarchy_pb2.FromSecondary(reports=hierarchy_pb2.Reports(reports=reports)))
+        await self.link.report(*reports)
 
     async def say_below(self, *servers: hierarchy_pb2.BelowServer, **fields: Any) -> None:
         """What stands below it, so it says."""
-        await self.stream.write(hierarchy_pb2.FromSecondary(below=hierarchy_pb2.Below(servers=servers, **fields)))
+        await self.link.report_below(servers, **fields)
 
     async def say_lower(self, signer: Signer, number: int = 1, **fields: Any) -> None:
         """That the primary of this authority stands on its host, and consents to stand below."""
@@ -95,12 +90,12 @@ class Speaker:
             consent=consent,
             consent_signature=signer.sign_consent(consent),
         )
-        await self.stream.write(hierarchy_pb2.FromSecondary(lower=lower))
+        await self.link.send(lower=lower)
 
     async def through(self) -> None:
         """Until all that it said was heard and written down; it says nothing more after this."""
-        await self.stream.done_writing()
-        await eventually(lambda: self.stream.done(), what="the end of the link")
+        await self.link.stream.done_writing()
+        await eventually(lambda: self.link.stream.done(), what="the end of the link")
         own = self.world.running.primary.context
         await own.reports.flush()
         await own.below.flush()
@@ -162,17 +157,8 @@ async def speaking(world: World, name: str, group: str) -> AsyncIterator[Speaker
 @asynccontextmanager
 async def linked(world: World, asker: Asker, id: str, **hello: Any) -> AsyncIterator[Speaker]:
     """A link of a server that is trusted."""
-    async with asker.at_ssl_port() as stub:
-        stream: Any = stub.hierarchy.Connect()
-        said = {"protocol": PROTOCOL, "version": "0.1.0", "kinds": KINDS, **hello}
-        await stream.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(**said)))
-        assert (await stream.read()).HasField("welcome")
-        speaker = Speaker(world, id, asker, stream)
-        listening = asyncio.create_task(speaker.listen())
-        yield speaker
-        stream.cancel()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+    async with links.linked(asker, listening=True, **{"kinds": KINDS, **hello}) as link:
+        yield Speaker(world, id, asker, link)
 
 
 @asynccontextmanager

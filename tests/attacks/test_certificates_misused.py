@@ -20,12 +20,13 @@ from enlist import certificates
 from enlist.channel import ClientIdentity
 from enlist.names import Address
 from enlist.reasons import Reason
-from enlist.v1 import registration_pb2, registration_pb2_grpc, trust_pb2
+from enlist.v1 import registration_pb2, registration_pb2_grpc
 from enlist_primary.authority import keys
 from enlist_primary.authority.signer import Signer, new_authority
-from tests.attacks.world import World, open_link
+from tests.attacks.world import World
 from tests.support.dialling import dial, served
-from tests.support.inprocess import ACCOUNT, refused_by, stubs
+from tests.support.inprocess import ACCOUNT, Asker, Stubs, refused_by, stubs
+from tests.support.links import open_link
 
 Key = ec.EllipticCurvePrivateKey
 BOTH = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
@@ -80,12 +81,18 @@ def pem(*chain: x509.Certificate) -> bytes:
 
 
 async def refused_at_ssl_port(world: World, chain: bytes, key: Key) -> Reason:
-    """What becomes of a link opened with this certificate."""
+    """What becomes of a link opened with this certificate, and of a renewal: its key signs both."""
+    asker = Asker(world.running)
+    asker.key = key
     identity = ClientIdentity(chain, keys.private_pem(key))
     async with dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
-        reason = (await refused_by(open_link(stubs(on)))).reason
-        assert (await refused_by(stubs(on).trust.RenewCertificate(trust_pb2.RenewCertificateRequest()))).reason is reason
+        reason = (await refused_by(open_link(stubs(on), asker))).reason
+        assert (await refused_by(_renewed(stubs(on), asker))).reason is reason
     return reason
+
+
+async def _renewed(stub: Stubs, asker: Asker) -> Any:
+    return await stub.trust.RenewCertificate(await asker.renewal(stub))
 
 
 # --- Row 8: at the SSL port ----------------------------------------------------------------------------------------------------

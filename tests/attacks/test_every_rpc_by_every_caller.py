@@ -246,7 +246,7 @@ def harm(method: str, world: World, ground: Ground) -> Message:
         "RemoveServer": trust_pb2.RemoveServerRequest(name=victim),
         "WithdrawServer": trust_pb2.WithdrawServerRequest(name=waiting),
         "RenewCertificate": trust_pb2.RenewCertificateRequest(),
-        "Connect": hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=0)),
+        "Connect": hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.SignedHello()),
         "GetStatus": hierarchy_pb2.GetStatusRequest(),
         "CreateGroup": hierarchy_pb2.CreateGroupRequest(parent=account, path="Planted"),
         "RemoveGroup": hierarchy_pb2.RemoveGroupRequest(parent=account, path="Empty"),

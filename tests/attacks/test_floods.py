@@ -19,11 +19,12 @@ from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.v1 import registration_pb2, server_pb2
 from enlist_primary.config import Limits
+from enlist_primary.links import link as link_module
 from enlist_primary.rpc import access, listeners
-from enlist_primary.rpc import link as link_rpc
-from tests.attacks.world import World, open_link, populated, server_name
+from tests.attacks.world import World, populated, server_name
 from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Stubs, refused_by, stubs
+from tests.support.links import open_link
 from tests.support.relay import relay
 from tests.support.waiting import eventually
 
@@ -120,7 +121,7 @@ async def test_an_open_link_and_the_administrator_do_not_feel_a_flood(capped: Wo
 
     asker, id = await capped.trusted("to be suspended")
     async with asker.at_ssl_port() as trusted, capped.running.stranger() as stub:
-        link = await open_link(trusted)
+        link = await open_link(trusted, asker)
         flooding = asyncio.create_task(flood(capped, stub, 600))
         await eventually(flood_begun, what="the flood")
         await capped.decide("Suspend", id)
@@ -221,10 +222,12 @@ async def test_a_stranger_learns_that_it_may_not_call_before_its_message_is_read
 
 
 async def test_a_link_that_never_says_hello_is_closed(impatient: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_rpc, "HELLO_TIMEOUT", 0.3)
+    monkeypatch.setattr(link_module, "HELLO_TIMEOUT", 0.3)
     asker, id = await impatient.trusted("silent")
     async with asker.at_ssl_port() as stub:
-        assert (await refused_by(stub.hierarchy.Connect().read())).reason is Reason.TIMED_OUT
+        stream: Any = stub.hierarchy.Connect()
+        assert (await stream.read()).challenge
+        assert (await refused_by(stream.read())).reason is Reason.TIMED_OUT
     assert not (await impatient.running.server(id)).connected
 
 

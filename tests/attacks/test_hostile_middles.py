@@ -112,7 +112,7 @@ async def test_a_forged_consent_makes_no_primary_below(ground: Yard, lie: str, r
         }.get(lie, certificates.der(signer.authority.certificate))
         signature = new_signer().sign_consent(consent)
         lower = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
-        await ground.hostile.stream.write(hierarchy_pb2.FromSecondary(lower=lower))
+        await ground.hostile.link.send(lower=lower)
     refused = await answered(ground.hostile)
     assert not refused.cross_certificate
     assert refused.reason in {reason, Reason.CERTIFICATE_INVALID, Reason.INVALID_ARGUMENT}

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.runtime.logs import LineFormatter
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
@@ -20,6 +19,7 @@ from enlist_primary.operations.journalling import record
 from enlist_primary.store.database import Transaction
 from tests.attacks.world import World, populated, server_name
 from tests.support.inprocess import ACCOUNT, Asker, refused_by
+from tests.support.links import linked
 from tests.support.waiting import eventually
 
 HOSTILE = [
@@ -100,11 +100,7 @@ async def say(world: World, asker: Asker, text: str, alarms: int = 1) -> None:
     """A trusted server opens a link, and says it in every field it has."""
     before = len(alarms_of(world))
     alarm = hierarchy_pb2.IdentityAlarm(address=text, fingerprint=text)
-    hello = hierarchy_pb2.Hello(protocol=PROTOCOL, version=text, server_address=text, identity_alarms=[alarm] * alarms)
-    async with asker.at_ssl_port() as stub:
-        link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hello))
-        await link.read()
+    async with linked(asker, version=text, server_address=text, identity_alarms=[alarm] * alarms):
         await eventually(lambda: len(alarms_of(world)) > before, what="the alarm")
 
 

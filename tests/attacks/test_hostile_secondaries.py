@@ -166,12 +166,12 @@ async def test_a_flood_of_words_holds_up_itself_alone_and_grows_nothing(ground: 
     made_up = [
         hostile.run(f"{'a' * 6}{n:04}".replace("0", "b").replace("1", "c").replace("8", "d").replace("9", "e")) for n in range(500)
     ]
-    message = hierarchy_pb2.FromSecondary(reports=hierarchy_pb2.Reports(reports=[word] * 500 + made_up))
+    said = hierarchy_pb2.Reports(reports=[word] * 500 + made_up)
     rows = {table: len(found) for table, found in (await ground.said()).items()}
 
     async def flood() -> None:
         for _ in range(1000):
-            await hostile.stream.write(message)
+            await hostile.link.send(reports=said)
 
     flooding = asyncio.create_task(flood())
     await eventually(lambda: ground.of("policy_report", hostile.id), what="the flood")

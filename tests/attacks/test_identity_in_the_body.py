@@ -7,14 +7,15 @@ import time
 import pytest
 
 from enlist import certificates
-from enlist.channel import PROTOCOL, ClientIdentity
+from enlist.channel import ClientIdentity
 from enlist.reasons import Reason
-from enlist.v1 import hierarchy_pb2, registration_pb2, trust_pb2
+from enlist.v1 import registration_pb2, trust_pb2
 from enlist_primary.authority import keys
 from enlist_primary.model.users import Role
-from tests.attacks.world import OTHER, World, bearer, open_link, server_name
+from tests.attacks.world import OTHER, World, bearer, server_name
 from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, refused_by, stubs
+from tests.support.links import open_link
 
 
 def claims(world: World) -> tuple[tuple[str, str], ...]:
@@ -30,16 +31,13 @@ def claims(world: World) -> tuple[tuple[str, str], ...]:
 async def test_metadata_that_names_the_victim_leaves_the_caller_who_it_is(world: World) -> None:
     attacker, id = await world.trusted("attacker", OTHER)
     async with attacker.at_ssl_port() as stub:
-        renewed = await stub.trust.RenewCertificate(trust_pb2.RenewCertificateRequest(), metadata=claims(world))
+        renewed = await stub.trust.RenewCertificate(await attacker.renewal(stub), metadata=claims(world))
         leaf = certificates.load(renewed.certificate)
         assert certificates.server_identity(leaf) == (OTHER, id)
         assert certificates.spki(certificates.key_of(leaf)) == attacker.public_key
-        link = stub.hierarchy.Connect(metadata=claims(world))
-        hello = hierarchy_pb2.Hello(protocol=PROTOCOL, version=world.victim_id, server_address="victim.acme.example")
-        await link.write(hierarchy_pb2.FromSecondary(hello=hello))
-        welcome = await link.read()
-        assert isinstance(welcome, hierarchy_pb2.FromPrimary)
-        assert welcome.welcome.display_name == "attacker"
+        said = {"version": world.victim_id, "server_address": "victim.acme.example"}
+        link = await open_link(stub, attacker, claims(world), **said)
+        assert link.welcome.display_name == "attacker"
     victim = await world.running.server(world.victim_id)
     assert (victim.version, victim.server_address) == ("0.1.0", "")
 
@@ -93,8 +91,8 @@ async def test_a_certificate_whose_key_is_not_its_row_s_is_nobody_s(world: World
     der = signer.issue_secondary(attacker.key.public_key(), account, world.victim_id, 3600, int(time.time()))
     identity = ClientIdentity(certificates.pem(certificates.load(der)), keys.private_pem(attacker.key))
     async with dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
-        assert (await refused_by(open_link(stubs(on)))).reason is Reason.SERVER_UNKNOWN
-        call = stubs(on).trust.RenewCertificate(trust_pb2.RenewCertificateRequest())
+        assert (await refused_by(open_link(stubs(on), attacker))).reason is Reason.SERVER_UNKNOWN
+        call = stubs(on).trust.RenewCertificate(await attacker.renewal(stubs(on)))
         assert (await refused_by(call)).reason is Reason.SERVER_UNKNOWN
 
 

@@ -15,9 +15,10 @@ from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.rpc import access
 from enlist_primary.rpc.listeners import MESSAGE_LIMIT
 from enlist_primary.rpc.registration import REQUEST_LIMIT
-from tests.attacks.world import World, open_link
+from tests.attacks.world import World
 from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, refused_by
+from tests.support.links import open_link
 
 
 @pytest.fixture(autouse=True)
@@ -86,19 +87,20 @@ async def test_a_link_that_begins_with_an_unknown_message_is_refused(world: Worl
     asker, _ = await world.trusted()
     for message in (hierarchy_pb2.FromSecondary(), hierarchy_pb2.FromSecondary.FromString(b"\x7a\x02hi")):
         async with asker.at_ssl_port() as stub:
-            link = stub.hierarchy.Connect()
-            await link.write(message)
-            assert (await refused_by(link.read())).reason is Reason.INVALID_ARGUMENT
+            stream: Any = stub.hierarchy.Connect()
+            assert (await stream.read()).challenge
+            await stream.write(message)
+            assert (await refused_by(stream.read())).reason is Reason.LINK_VIOLATION
 
 
 async def test_an_unknown_message_on_an_open_link_is_passed_over(world: World) -> None:
     asker, id = await world.trusted()
     async with asker.at_ssl_port() as stub:
-        link = await open_link(stub)
+        link = await open_link(stub, asker)
         for message in (hierarchy_pb2.FromSecondary(), hierarchy_pb2.FromSecondary.FromString(b"\x7a\x02hi")):
-            await link.write(message)
+            await link.stream.write(message)
         assert (await world.running.server(id)).connected
-        await link.done_writing()
+        await link.stream.done_writing()
         assert await link.read() is grpc.aio.EOF
     await answers(world)
 
@@ -107,9 +109,7 @@ async def test_an_unknown_message_on_an_open_link_is_passed_over(world: World) -
 async def test_a_link_in_another_protocol_is_refused(world: World, protocol: int) -> None:
     asker, _ = await world.trusted()
     async with asker.at_ssl_port() as stub:
-        link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=protocol)))
-        assert (await refused_by(link.read())).reason is Reason.VERSION_INCOMPATIBLE
+        assert (await refused_by(open_link(stub, asker, protocol=protocol))).reason is Reason.VERSION_INCOMPATIBLE
 
 
 # --- Row 33 --------------------------------------------------------------------------------------------------------------------
@@ -209,6 +209,7 @@ async def test_malformed_messages_at_the_ssl_port_leave_open_links_alone(world: 
     async with dial(world.running.ssl, await world.running.pin(world.running.ssl), asker.identity()) as on:
         for data in GARBAGE:
             call: Any = on.stream_stream("/enlist.v1.HierarchyService/Connect")()
+            assert await call.read() is not grpc.aio.EOF  # the challenge
             await call.write(data)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call.read()

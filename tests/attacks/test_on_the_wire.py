@@ -14,9 +14,10 @@ from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, registration_pb2
-from tests.attacks.world import World, bearer, open_link
+from tests.attacks.world import World, bearer
 from tests.support.dialling import dial
 from tests.support.inprocess import refused_by, stubs
+from tests.support.links import open_link
 from tests.support.relay import relay
 
 PORTS = ["ssl", "api"]
@@ -97,7 +98,7 @@ async def test_nothing_of_an_enrolment_is_readable_on_the_wire(world: World) -> 
         enrolling = bytes(between.seen)
     pin = await world.running.pin(world.running.ssl)
     async with relay(world.running.ssl) as between, dial(between.address, pin, asker.identity()) as on:
-        await open_link(stubs(on))
+        await open_link(stubs(on), asker)
         linking = bytes(between.seen)
     secrets = (api_key, api_key.split("_")[2], "whispered-name", "acme.example", enrolment.server_id, "Test Primary", "enlist.v1")
     for wire in (enrolling, linking):

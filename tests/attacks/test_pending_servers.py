@@ -13,9 +13,10 @@ from enlist.reasons import Reason
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_primary.authority import keys
 from enlist_primary.authority.signer import Signer
-from tests.attacks.world import World, open_link
+from tests.attacks.world import World
 from tests.support.dialling import dial
 from tests.support.inprocess import ACCOUNT, Asker, refused_by, stubs
+from tests.support.links import open_link
 
 
 @pytest.fixture
@@ -39,13 +40,13 @@ async def test_without_a_certificate_the_ssl_port_does_not_let_it_in(world: Worl
     """Nor with one that it made out for itself, in the form that the authority's have."""
     pin, now = await world.running.pin(world.running.ssl), int(time.time())
     async with dial(world.running.ssl, pin) as on:
-        assert (await refused_by(open_link(stubs(on)))).reason is Reason.UNREACHABLE
+        assert (await refused_by(open_link(stubs(on), pending))).reason is Reason.UNREACHABLE
     made = Signer(pending.key, world.running.authority.certificate).issue_secondary(
         pending.key.public_key(), ACCOUNT, world.victim_id, 3600, now
     )
     identity = ClientIdentity(certificates.pem(certificates.load(made)), keys.private_pem(pending.key))
     async with dial(world.running.ssl, pin, identity) as on:
-        assert (await refused_by(open_link(stubs(on)))).reason is Reason.UNREACHABLE
+        assert (await refused_by(open_link(stubs(on), pending))).reason is Reason.UNREACHABLE
 
 
 async def test_at_the_api_port_there_is_no_link_and_nothing_to_read(world: World, pending: Asker) -> None:
@@ -66,12 +67,12 @@ async def test_at_the_api_port_there_is_no_link_and_nothing_to_read(world: World
 async def test_one_that_was_trusted_once_opens_nothing_with_its_old_certificate(world: World) -> None:
     asker, id = await world.trusted("was trusted")
     async with asker.at_ssl_port() as stub:
-        link = await open_link(stub)
+        link = await open_link(stub, asker)
         await world.decide("Remove", id)
         assert (await refused_by(link.read())).reason is Reason.SERVER_REMOVED
         async with world.running.stranger() as stranger:
             assert (await asker.register(stranger)).state == server_pb2.SERVER_STATE_PENDING
-        for call in (open_link(stub), stub.trust.RenewCertificate(trust_pb2.RenewCertificateRequest())):
+        for call in (open_link(stub, asker), stub.trust.RenewCertificate(await asker.renewal(stub))):
             assert (await refused_by(call)).reason is Reason.SERVER_PENDING
         claim, proof = await asker.claim(stub, "AwaitAuthorization")
         request = registration_pb2.AwaitAuthorizationRequest(claim=claim, proof=proof)

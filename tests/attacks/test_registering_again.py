@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 from enlist.reasons import Reason
-from enlist.v1 import account_pb2, registration_pb2, server_pb2, trust_pb2
-from tests.attacks.world import OTHER, World, open_link, server_name
+from enlist.v1 import account_pb2, registration_pb2, server_pb2
+from tests.attacks.world import OTHER, World, server_name
 from tests.support.inprocess import ACCOUNT, Asker, refused_by
+from tests.support.links import open_link
 
 PENDING, TRUSTED = server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_TRUSTED
 
@@ -79,7 +80,7 @@ async def test_a_certificate_of_one_account_opens_nothing_in_another(world: Worl
     assert enrolment.state == PENDING
     assert not enrolment.certificate
     async with elsewhere.at_ssl_port() as stub:
-        await open_link(stub)
+        await open_link(stub, elsewhere)
         assert not (await world.running.server(enrolment.server_id)).connected
 
 
@@ -98,7 +99,7 @@ async def test_a_name_that_is_taken_with_a_new_key_is_a_new_pending_row(world: W
     assert await world.running.server(world.victim_id) == before
     assert await world.head() == head
     async with world.victim.at_ssl_port() as stub:
-        assert (await stub.trust.RenewCertificate(trust_pb2.RenewCertificateRequest())).certificate
+        assert (await stub.trust.RenewCertificate(await world.victim.renewal(stub))).certificate
     await world.decide("Remove", id)
 
 
@@ -119,7 +120,7 @@ async def test_a_removed_server_s_name_brings_a_new_key_nothing(world: World) ->
     async with world.running.stranger() as stub:
         assert (await new.fetch(stub)).certificate == b""
     async with old.at_ssl_port() as stub:
-        assert (await refused_by(open_link(stub))).reason is Reason.SERVER_REMOVED
+        assert (await refused_by(open_link(stub, old))).reason is Reason.SERVER_REMOVED
 
 
 async def test_a_removed_server_that_asks_again_inherits_nothing_but_its_id(world: World) -> None:
@@ -134,7 +135,7 @@ async def test_a_removed_server_that_asks_again_inherits_nothing_but_its_id(worl
     assert (again.server_id, again.state, again.certificate) == (first.server_id, PENDING, b"")
     assert (row.state, row.group, row.asked_with, row.reason) == (PENDING, "/", "default", "")
     async with asker.at_ssl_port() as stub:  # with the certificate of its better days
-        assert (await refused_by(open_link(stub))).reason is Reason.SERVER_PENDING
+        assert (await refused_by(open_link(stub, asker))).reason is Reason.SERVER_PENDING
         assert server_name(first.server_id) == row.name
 
 
@@ -149,4 +150,4 @@ async def test_a_revoked_key_never_comes_back_with_whatever_api_key_or_account_n
         assert (await refused_by(asker.register(stub, api_key))).reason is Reason.SERVER_REVOKED
     assert await world.tables() == before
     async with asker.at_ssl_port() as stub:
-        assert (await refused_by(open_link(stub))).reason is Reason.SERVER_REVOKED
+        assert (await refused_by(open_link(stub, asker))).reason is Reason.SERVER_REVOKED

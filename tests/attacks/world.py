@@ -14,7 +14,6 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 
 from enlist import names
-from enlist.channel import PROTOCOL
 from enlist.v1 import account_pb2, hierarchy_pb2, journal_pb2, server_pb2, trust_pb2
 from enlist_primary.authority.keys import private_pem
 from enlist_primary.config import Limits
@@ -24,7 +23,8 @@ from enlist_primary.model.users import Role, User
 from enlist_primary.store import observations
 from enlist_primary.store import users as user_rows
 from enlist_primary.store.database import Row, Transaction
-from tests.support.inprocess import ACCOUNT, Asker, Running, Stubs, running_primary
+from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+from tests.support.links import LinkClient, open_link
 
 OTHER = "other.example"
 """The account of somebody who has no business in `acme.example`."""
@@ -84,7 +84,7 @@ class World:
     running: Running
     victim: Asker
     victim_id: str
-    link: Any
+    link: LinkClient | None
     records: Records
     secrets: list[str] = field(default_factory=list)
     mark: int = 0
@@ -177,7 +177,8 @@ class World:
         server = await self.running.server(self.victim_id)
         assert (server.state, server.revision, server.connected) == (server_pb2.SERVER_STATE_TRUSTED, 2, True)
         assert server.display_name == "victim"
-        assert not self.link.done()
+        assert self.link is not None
+        assert not self.link.stream.done()
         assert not self.running.primary.broken.is_set()
         for account in (PRIMARY, ACCOUNT, OTHER):
             await self.running.admin.journal.VerifyJournal(journal_pb2.VerifyJournalRequest(parent=f"accounts/{account}"))
@@ -208,15 +209,6 @@ def server_name(id: str, account: str = ACCOUNT) -> str:
     return names.resource("accounts", account, "servers", id)
 
 
-async def open_link(stub: Stubs) -> Any:
-    """A link that has been welcomed."""
-    link = stub.hierarchy.Connect()
-    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0")))
-    message: Any = await link.read()
-    assert message.HasField("welcome"), message
-    return link
-
-
 @asynccontextmanager
 async def populated(path: Path, **config: Any) -> AsyncIterator[World]:
     """A primary whose limits hinder no test, with the victim's link open."""
@@ -231,10 +223,10 @@ async def populated(path: Path, **config: Any) -> AsyncIterator[World]:
                 await running.authorize(world.victim_id)
                 await world.victim.register(stub)
             async with world.victim.at_ssl_port() as stub:
-                world.link = await open_link(stub)
+                world.link = link = await open_link(stub, world.victim)
                 yield world
-                world.link.cancel()
-                await asyncio.gather(world.link.code(), return_exceptions=True)
+                link.cancel()
+                await asyncio.gather(link.stream.code(), return_exceptions=True)
 
 
 def _pem(asker: Asker) -> bytes:

@@ -56,7 +56,7 @@ async def test_a_certificate_that_ran_out_is_refused_on_a_connection_that_was_op
         asker = Asker(running)
         await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
         async with asker.at_ssl_port() as trusted:
-            renew = trust_pb2.RenewCertificateRequest()
+            renew = await asker.renewal(trusted)
             assert (await trusted.trust.RenewCertificate(renew)).certificate
             moment[0] += 30 * 86400
             assert (await refused_by(trusted.trust.RenewCertificate(renew))).reason is Reason.CERTIFICATE_EXPIRED
@@ -69,11 +69,11 @@ async def test_a_server_revoked_a_moment_ago_renews_nothing(running: Running, mo
     async with running.stranger() as stub:
         id = (await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))).server_id
     async with asker.at_ssl_port() as trusted:
-        assert (await trusted.trust.RenewCertificate(trust_pb2.RenewCertificateRequest())).certificate
+        renew = await asker.renewal(trusted)
+        assert (await trusted.trust.RenewCertificate(renew)).certificate
         monkeypatch.setattr(Directory, "on_changes", lambda *_: None)  # the change does not reach it
         await running.admin.trust.RevokeServer(trust_pb2.RevokeServerRequest(name=f"accounts/acme.example/servers/{id}"))
-        call = trusted.trust.RenewCertificate(trust_pb2.RenewCertificateRequest())
-        assert (await refused_by(call)).reason is Reason.SERVER_REVOKED
+        assert (await refused_by(trusted.trust.RenewCertificate(renew))).reason is Reason.SERVER_REVOKED
 
 
 # --- What goes wrong -----------------------------------------------------------------------------------------------------------

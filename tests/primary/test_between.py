@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -14,11 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from enlist import certificates
 from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
+from enlist.runtime.controller import Backoff
 from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
 from enlist_primary.changes.publisher import Changes, PresenceChange
-from enlist_primary.federation import child_primary as lower
 from enlist_primary.federation import subtree
+from enlist_primary.federation.child_primary import Children
 from enlist_primary.federation.descendants import Descendants, Reception
 from enlist_primary.federation.subtree import SubtreeStream
 from enlist_primary.model.levels import Bequest
@@ -212,10 +212,7 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
     assert [kept.verified.version.number for kept in own.upper.sets] == [5]
 
 
-async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(
-    running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lower, "RETRY_SECONDS", 0.01)
+async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(running: Running, own: Context) -> None:
     middle = await middle_server(running, own)
     database: Any = Refusing(own.database, "certify", 3)
     signer = new_signer()
@@ -223,7 +220,9 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     consent = document_pb2.Consent(parent_primary_id=parent, epoch=1, number=1, state=present).SerializeToString()
     authority, signature = certificates.der(signer.authority.certificate), signer.sign_consent(consent)
     said = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
-    theirs = lower.Lower(replace(own, database=database), ACCOUNT, middle, lambda: None)
+    children = Children(own.signer, database, own.upper, own.below, own.clock, Backoff(0.01, 0.01))
+    deciding = asyncio.create_task(children.run())
+    theirs = children.child(ACCOUNT, middle, lambda: None)
     theirs.take(said)
     await eventually(lambda: theirs.certified)
     database.times = 3
@@ -233,6 +232,8 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     await eventually(lambda: theirs.answer is not None and theirs.answer.reason == Reason.NOT_ALLOWED, what="the refusal")
     assert not theirs.certified
     await theirs.close()
+    deciding.cancel()
+    await asyncio.wait([deciding])
 
 
 async def said(stream: SubtreeStream) -> dict[str, int]:

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
 from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
+from enlist.runtime.controller import Backoff
 from enlist_primary.changes.publisher import Changes
-from enlist_primary.links import publisher as desires
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
@@ -71,7 +69,7 @@ async def running(hub: Hub, *layouts: Layout | Refused) -> AsyncIterator[Desires
     """Desires at work that know the account as of 4, with what will be read of it."""
     database: Any = Read()
     database.layouts += layouts
-    mine = Desires(database, hub)
+    mine = Desires(database, hub, Backoff(0.01, 0.01))
     mine._of(ACME).keep(layout(4, 4))
     mine.bring(changed(4, 4))
     task = asyncio.create_task(mine.run())
@@ -93,8 +91,7 @@ async def test_what_the_account_wants_anew_is_read_once_and_told_to_all_links() 
         assert revisions(first) == revisions(second) == [(5,)]
 
 
-async def test_a_layout_that_the_storage_refused_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desires, "RETRY_SECONDS", 0.01)
+async def test_a_layout_that_the_storage_refused_is_read_again() -> None:
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub, Refused(Reason.OVERLOADED, "Try again."), layout(5, 5)) as mine:

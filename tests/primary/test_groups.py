@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
-from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
 from enlist.v1 import account_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.store import servers as server_rows
 from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by
+from tests.support.links import linked
 from tests.support.waiting import eventually
 
 PARENT = f"accounts/{ACCOUNT}"
@@ -110,11 +109,8 @@ async def test_a_server_is_moved_and_labelled_while_its_link_stays_open(running:
     await running.authorize(id)
     async with running.stranger() as stub:
         await asker.fetch(stub)
-    async with asker.at_ssl_port() as stub:
-        link: Any = stub.hierarchy.Connect()
-        hello = pb.Hello(protocol=PROTOCOL, kinds=["policy/chrony", "task/reboot"])
-        await link.write(pb.FromSecondary(hello=hello))
-        assert (await link.read()).welcome.group == "/"
+    async with linked(asker, kinds=["policy/chrony", "task/reboot"]) as link:
+        assert link.welcome.group == "/"
         moved = await running.admin.hierarchy.MoveServer(pb.MoveServerRequest(name=name, group="Sites/Paris"))
         assert (moved.group, moved.connected) == ("Sites/Paris", True)
         request = pb.LabelServerRequest(name=name, add=["printer", "laser"])
@@ -133,8 +129,7 @@ async def test_a_server_is_moved_and_labelled_while_its_link_stays_open(running:
         server = await running.server(id)
         assert (server.connected, server.group, list(server.labels)) == (True, "Sites/Paris", ["printer"])
         assert list(server.kinds) == ["policy/chrony", "task/reboot"]
-        assert not link.done()
-        link.cancel()
+        assert not link.stream.done()
 
 
 async def test_servers_land_where_the_account_says_and_are_told_so_before(running: Running) -> None:

@@ -16,9 +16,9 @@ from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
 from enlist_primary.config import Certificates
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.servers import State
-from enlist_primary.rpc import link as link_rpc
 from enlist_primary.store.servers import Standing
-from tests.support.inprocess import Asker, Running, Stubs, refused_by, running_primary
+from tests.support.inprocess import Asker, Running, refused_by, running_primary
+from tests.support.links import open_link
 from tests.support.waiting import eventually
 
 A, FAR = "acme.example", 2_000_000_000
@@ -129,14 +129,6 @@ async def enrolled(running: Running, name: str = "server") -> tuple[Asker, str]:
     return asker, enrolment.server_id
 
 
-async def opened(stub: Stubs) -> Any:
-    """A link that was welcomed."""
-    link: Any = stub.hierarchy.Connect()
-    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0")))
-    assert (await link.read()).HasField("welcome")
-    return link
-
-
 @pytest.mark.parametrize(
     ("decision", "reason"),
     [("Suspend", Reason.SERVER_SUSPENDED), ("Revoke", Reason.SERVER_REVOKED), ("Remove", Reason.SERVER_REMOVED)],
@@ -146,14 +138,14 @@ async def test_a_decision_closes_the_link_and_says_why(running: Running, decisio
     asker, id = await enrolled(running)
     request = getattr(trust_pb2, f"{decision}ServerRequest")(name=f"accounts/{A}/servers/{id}", reason="seen on the moon")
     async with asker.at_ssl_port() as stub:
-        link = await opened(stub)
+        link = await open_link(stub, asker)
         decided = await getattr(running.admin.trust, f"{decision}Server")(request)
         assert not decided.connected
         ended = await refused_by(link.read())
         assert ended.reason is reason
         assert '"seen on the moon"' in ended.message
-        assert (await refused_by(opened(stub))).reason is reason
-        assert (await refused_by(stub.trust.RenewCertificate(trust_pb2.RenewCertificateRequest()))).reason is reason
+        assert (await refused_by(open_link(stub, asker))).reason is reason
+        assert (await refused_by(stub.trust.RenewCertificate(await asker.renewal(stub)))).reason is reason
     server = await running.server(id)
     assert not server.connected
     assert server.connected_time.seconds > 0
@@ -162,41 +154,31 @@ async def test_a_decision_closes_the_link_and_says_why(running: Running, decisio
 async def test_a_server_that_leaves_has_its_link_closed(running: Running) -> None:
     asker, _ = await enrolled(running)
     async with asker.at_ssl_port() as stub, running.stranger() as stranger:
-        link = await opened(stub)
+        link = await open_link(stub, asker)
         claim, proof = await asker.claim(stranger, "Leave")
         await stranger.registration.Leave(registration_pb2.LeaveRequest(claim=claim, proof=proof))
         assert (await refused_by(link.read())).reason is Reason.SERVER_DEPARTED
 
 
-async def test_a_server_revoked_between_its_call_and_its_hello_gets_no_link(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_revoked_between_its_challenge_and_its_hello_gets_no_link(running: Running) -> None:
     """Attacks row 16: it is let in as trusted, holds its hello back until it was revoked, and would have had a link for ever."""
     asker, id = await enrolled(running)
-    admitted, hello_of = asyncio.Event(), link_rpc._hello
-
-    async def hello(stream: Any) -> hierarchy_pb2.Hello:
-        admitted.set()
-        found: hierarchy_pb2.Hello = await hello_of(stream)
-        return found
-
-    monkeypatch.setattr(link_rpc, "_hello", hello)
     async with asker.at_ssl_port() as stub:
-        link: Any = stub.hierarchy.Connect()
-        await eventually(admitted.is_set)
+        stream: Any = stub.hierarchy.Connect()
+        challenge = await stream.read()
         await running.admin.trust.RevokeServer(trust_pb2.RevokeServerRequest(name=f"accounts/{A}/servers/{id}"))
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
-        assert (await refused_by(link.read())).reason is Reason.SERVER_REVOKED
+        await stream.write(asker.link_end().on_challenge(challenge, hierarchy_pb2.Hello(protocol=PROTOCOL)))
+        assert (await refused_by(stream.read())).reason is Reason.SERVER_REVOKED
     assert not (await running.server(id)).connected
 
 
 async def test_a_newer_link_of_the_same_server_replaces_the_older(running: Running) -> None:
     asker, id = await enrolled(running)
     async with asker.at_ssl_port() as stub, asker.at_ssl_port() as again:
-        first = await opened(stub)
-        second = await opened(again)
+        first = await open_link(stub, asker)
+        second = await open_link(again, asker)
         assert (await refused_by(first.read())).reason is Reason.LINK_REPLACED
-        assert not second.done()
+        assert not second.stream.done()
         assert (await running.server(id)).connected
 
 
@@ -212,15 +194,15 @@ async def test_a_secondary_that_goes_away_is_not_connected(running: Running) -> 
 
     async with asker.at_ssl_port() as stub:
         for end in ("done", "cancel"):
-            link = await opened(stub)
+            link = await open_link(stub, asker)
             assert await connected()
             if end == "done":
-                await link.done_writing()
+                await link.stream.done_writing()
                 assert await link.read() is grpc.aio.EOF
             else:
                 link.cancel()
             await eventually(gone)
-        await opened(stub)
+        await open_link(stub, asker)
     await eventually(gone)
 
 
@@ -229,7 +211,7 @@ async def test_the_end_of_a_certificate_closes_its_link(tmp_path: Path) -> None:
     async with running_primary(tmp_path, certificates=Certificates(lifetime="2s")) as running:
         asker, id = await enrolled(running)
         async with asker.at_ssl_port() as stub:
-            link = await opened(stub)
+            link = await open_link(stub, asker)
             async with asyncio.timeout(20):
                 assert (await refused_by(link.read())).reason is Reason.CERTIFICATE_EXPIRED
         assert not (await running.server(id)).connected

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from enlist_primary.rpc.link import _Body, _close
+
 from enlist import certificates
 from enlist.documents import SetVersion
 from enlist.reasons import Reason
@@ -16,7 +18,6 @@ from enlist_primary.model.servers import State
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
-from enlist_primary.rpc.link import _Body, _close
 from enlist_primary.store.servers import Standing
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.support.inprocess import ACCOUNT, Asker, Running

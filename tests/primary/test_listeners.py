@@ -25,14 +25,15 @@ from enlist import certificates, joinline
 from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
-from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, trust_pb2
+from enlist.v1 import account_pb2, registration_pb2, trust_pb2
 from enlist_primary import app
 from enlist_primary.config import Certificates, Config
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.rpc import listeners
 from tests.support.dialling import dial, served
-from tests.support.inprocess import ACCOUNT, Asker, Running, Stubs, running_primary, serving
+from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary, serving
+from tests.support.links import open_link
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -93,14 +94,6 @@ async def refused_to_serve(folder: DataFolder, config: Config) -> Refused:
     return raised.value
 
 
-async def linked(running: Running, stub: Stubs) -> Any:
-    """A link that was welcomed."""
-    link: Any = stub.hierarchy.Connect()
-    await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
-    await link.read()
-    return link
-
-
 # --- Swapping ------------------------------------------------------------------------------------------------------------------
 
 
@@ -109,7 +102,7 @@ async def test_new_connections_get_the_new_certificate_and_open_links_stay(tmp_p
         asker = Asker(running)
         id = (await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))).server_id
         async with asker.at_ssl_port() as trusted:
-            link = await linked(running, trusted)
+            link = await open_link(trusted, asker)
             before = [await served(port) for port in (running.ssl, running.api)]
             running.primary.renew_certificates()
             after = [await served(port) for port in (running.ssl, running.api)]
@@ -117,12 +110,12 @@ async def test_new_connections_get_the_new_certificate_and_open_links_stay(tmp_p
             assert all(
                 certificates.is_server_leaf_of(certificates.load(leaf), running.authority, int(time.time())) for leaf in after
             )
-            assert not link.done()
+            assert not link.stream.done()
             assert (await running.server(id)).connected
             described = await stub.registration.DescribePrimary(registration_pb2.DescribePrimaryRequest(protocol=PROTOCOL))
             assert certificates.statement_covers(running.authority, after[1], described.leaf_statement)
         async with asker.at_ssl_port() as trusted:  # with a pin on the new leaf
-            await linked(running, trusted)
+            await open_link(trusted, asker)
 
 
 async def test_the_primary_s_own_certificates_are_renewed_at_half_life(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
-from enlist.v1 import account_pb2, hierarchy_pb2
+from enlist.v1 import account_pb2
 from enlist_primary.ingest.observations import STRANGERS, Observations
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.store import observations as rows
@@ -18,6 +17,7 @@ from enlist_primary.store.database import Database
 from enlist_primary.store.observations import Refusals, Seen
 from tests.primary.holding import Holding
 from tests.support.inprocess import ACCOUNT, Asker, Running, running_primary
+from tests.support.links import linked
 
 HERE = "192.0.2.1"
 
@@ -217,10 +217,8 @@ async def test_an_observation_is_no_decision(running: Running) -> None:
         await asker.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))
     request = account_pb2.GetAccountRequest(name=f"accounts/{ACCOUNT}")
     head = (await running.admin.accounts.GetAccount(request)).head
-    async with asker.at_ssl_port() as stub:
-        link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
-        await link.read()
+    async with linked(asker):
+        pass
     await running.primary.context.observations.flush()
     assert (await running.admin.accounts.GetAccount(request)).head == head
 

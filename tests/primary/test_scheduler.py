@@ -1,154 +1,212 @@
-"""The scheduler: when it looks, how long it sleeps, and what a storage that says no leads to: `controllers.tasks`."""
+"""Task schedules: when tasks and runs are looked at, and what follows when the storage refuses: `controllers.tasks`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.controllers import tasks as module
-from enlist_primary.controllers.tasks import LONGEST_SLEEP, RETRY_SECONDS, Scheduler
+from enlist_primary.changes.publisher import Changes
+from enlist_primary.controllers.tasks import LONGEST_SLEEP, RUNS, Scheduler
 from enlist_primary.model.fleet import EMPTY
 from enlist_primary.operations import tasks
 from enlist_primary.store import tasks as rows
-from enlist_primary.store.tasks import Agenda
-from tests.support.waiting import eventually
+from enlist_primary.store.changes import Coarse, Position
+from enlist_primary.store.tasks import Schedule
+from tests.support import virtual_time
 
 NOW = 1_800_000_000
 ACME, BETA = "acme.example", "beta.example"
 
 
 class Desk:
-    """A database that is only answers: what is due, and what was asked to be done about it."""
+    """A database that is only answers, and the scheduler that asks it."""
 
     def __init__(self) -> None:
-        self.now = float(NOW)
-        self.agenda = Agenda([], [], None)
-        self.looked: list[int] = []
+        self.planned: dict[tuple[str, str], int] = {}
+        self.runs: dict[tuple[str, str], int] = {}
         self.done: list[tuple[str, str, str]] = []
-        self.refuse: set[str] = set()
-        self.deaf = 0
-        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.looks: list[float] = []
+        self.reads: list[str] = []
+        self.refused: dict[str, Exception] = {}
+        self.refused_reads = 0
+        loop = asyncio.get_running_loop()
+        self.clock: Callable[[], float] = lambda: NOW + loop.time()
+        self.scheduler = Scheduler(self, lambda _: EMPTY, lambda: "a" * 10, lambda: self.clock())  # type: ignore[arg-type]  # of a database, it needs these
 
-    async def read(self, query: Callable[..., Any], now: int) -> Agenda:
-        """The agenda, or a no."""
-        assert query is rows.agenda
-        self.looked.append(now)
-        if self.deaf:
-            self.deaf -= 1
+    # --- The database -----------------------------------------------------------------------------------------------------------
+
+    async def read(self, query: Callable[..., Any], *arguments: Any) -> Any:
+        """What is planned, and what is under way."""
+        self.reads.append(query.__name__)
+        if query is rows.planning:
+            return sorted({account for account, _ in self.planned})
+        if query is rows.open_run_ids:
+            return {account: [id for at, id in self.runs if at == account] for account, _ in self.runs}
+        if self.refused_reads:
+            self.refused_reads -= 1
             raise Refused(Reason.OVERLOADED, "Try again.")
-        return self.agenda
+        if query is rows.schedules:
+            self.looks.append(asyncio.get_running_loop().time())
+            return {account: self._schedule(account, arguments[1]) for account in arguments[0]}
+        return query(self, *arguments)
 
-    async def write(self, account: str, operation: Callable[..., Any], *args: Any) -> None:
+    def _schedule(self, account: str, now: int) -> Schedule:
+        times = {id: time for (at, id), time in self.planned.items() if at == account}
+        later = [time for time in times.values() if time > now]
+        return Schedule(tuple(id for id, time in times.items() if time <= now), min(later, default=None))
+
+    async def write(self, account: str, operation: Callable[..., Any], *arguments: Any) -> None:
         """Notes what was to be done; of a refused one, nothing is done."""
-        words = {tasks.begin_due: "begin", tasks.end_run: "end"}
-        if args[1] in self.refuse:
-            raise Refused(Reason.OVERLOADED, "Try again.")
-        assert (account, args[-1]) == (args[0], int(self.now))
-        self.done.append((words[operation], account, args[1]))
+        if error := self.refused.get(arguments[1]):
+            raise error
+        assert (account, arguments[-1]) == (arguments[0], int(self.clock()))
+        begins = operation is tasks.begin_due
+        self.done.append(("begin" if begins else "end", account, arguments[1]))
+        (self.planned if begins else self.runs).pop((account, arguments[1]))
+        self.change(account)
 
-    def changed(self) -> Awaitable[None]:
-        """See `Database.changed`."""
-        return asyncio.shield(self._changed)
+    # --- What happens -----------------------------------------------------------------------------------------------------------
 
-    def commit(self) -> None:
-        """Somebody wrote something."""
-        self._changed.set_result(None)
-        self._changed = asyncio.get_running_loop().create_future()
+    def change(self, account: str, *subjects: str) -> None:
+        """The tail tells of a change: that of a task, if nothing else is said."""
+        self.scheduler.on_changes(Changes(account, 1, Position(1, 1, 1), subjects or ("tasks/one",)))
 
-
-def scheduler(desk: Desk) -> Scheduler:
-    """The scheduler of this desk."""
-    return Scheduler(desk, lambda account: EMPTY, lambda: "a" * 10, lambda: desk.now)  # type: ignore[arg-type]  # of a database, it needs these
-
-
-@asynccontextmanager
-async def keeping(desk: Desk) -> AsyncIterator[None]:
-    """It runs while the context lasts."""
-    running = asyncio.create_task(scheduler(desk).run())
-    try:
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[None]:
+        """The scheduler runs while the context lasts."""
+        await self.scheduler.load()
+        running = asyncio.create_task(self.scheduler.run())
+        await asyncio.sleep(0.01)
         yield
-    finally:
         running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        await asyncio.wait([running])
 
 
-@pytest.mark.parametrize(
-    ("following", "wait"),
-    [(None, LONGEST_SLEEP), (NOW + 7, 7.0), (NOW + 86400, LONGEST_SLEEP), (NOW, 0.0), (NOW - 5, 0.0)],
-)
-async def test_it_sleeps_until_something_may_be_due(following: int | None, wait: float) -> None:
-    desk = Desk()
-    desk.agenda = Agenda([], [], following)
-    assert await scheduler(desk).look() == wait
+def in_time(monkeypatch: pytest.MonkeyPatch, steps: Callable[[Desk], Awaitable[None]]) -> None:
+    """Runs a test in virtual time; when runs are due, its desk says."""
+
+    def due(desk: Desk, account: str, run_id: str, now: int) -> int | None:
+        if error := desk.refused.get(f"judge {run_id}"):
+            raise error
+        found = desk.runs.get((account, run_id))
+        return found if found is None else max(found, now)
+
+    async def main() -> None:
+        await steps(Desk())
+
+    monkeypatch.setattr(rows, "run_due", due)
+    virtual_time.run(main())
 
 
-async def test_it_does_all_that_is_due() -> None:
-    desk = Desk()
-    desk.agenda = Agenda([(ACME, "one"), (BETA, "two")], [(ACME, "run")], None)
-    await scheduler(desk).look()
-    assert desk.done == [("begin", ACME, "one"), ("begin", BETA, "two"), ("end", ACME, "run")]
+def test_all_that_is_due_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.planned = {(ACME, "one"): NOW, (BETA, "two"): NOW - 5}
+        desk.runs = {(ACME, "run"): NOW}
+        async with desk.going_on():
+            await asyncio.sleep(1)
+            assert sorted(desk.done) == [("begin", ACME, "one"), ("begin", BETA, "two"), ("end", ACME, "run")]
+
+    in_time(monkeypatch, steps)
 
 
-async def test_what_cannot_be_done_keeps_nothing_else_from_being_done_and_is_tried_again() -> None:
-    desk = Desk()
-    desk.agenda = Agenda([(ACME, "stuck"), (BETA, "two")], [(ACME, "run")], None)
-    desk.refuse = {"stuck"}
-    assert await scheduler(desk).look() == RETRY_SECONDS
-    assert desk.done == [("begin", BETA, "two"), ("end", ACME, "run")]
-    desk.refuse = set()
-    assert await scheduler(desk).look() == LONGEST_SLEEP
+def test_time_alone_brings_a_task_and_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.planned, desk.runs = {(ACME, "one"): NOW + 7}, {(ACME, "run"): NOW + 500}
+        async with desk.going_on():
+            await asyncio.sleep(6.5)
+            assert desk.done == []
+            await asyncio.sleep(1)
+            assert desk.done == [("begin", ACME, "one")]
+            await asyncio.sleep(491)
+            assert len(desk.done) == 1
+            await asyncio.sleep(2)
+            assert desk.done[1:] == [("end", ACME, "run")]
+
+    in_time(monkeypatch, steps)
 
 
-async def test_a_storage_that_cannot_be_read_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
-    desk = Desk()
-    desk.deaf = 3
-    desk.agenda = Agenda([(ACME, "one")], [], None)
-    async with keeping(desk):
-        await eventually(lambda: desk.done)
-    assert len(desk.looked) == 4
+def test_planned_task_is_looked_at_in_between_for_a_clock_that_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.planned = {(ACME, "one"): NOW + 86400}
+        async with desk.going_on():
+            await asyncio.sleep(1)
+            desk.clock = lambda: NOW + 86400.0
+            await asyncio.sleep(LONGEST_SLEEP)
+            assert desk.done == [("begin", ACME, "one")]
+
+    in_time(monkeypatch, steps)
 
 
-async def test_it_looks_after_each_commit_and_not_in_between() -> None:
-    desk = Desk()
-    async with keeping(desk):
-        await eventually(lambda: len(desk.looked) == 1)
-        desk.agenda = Agenda([(ACME, "one")], [], None)
-        desk.commit()
-        await eventually(lambda: desk.done == [("begin", ACME, "one")])
-        desk.agenda = Agenda([], [], None)
-        desk.commit()
-        await eventually(lambda: len(desk.looked) >= 3)
-    assert len(desk.looked) == 3
+@pytest.mark.parametrize("error", [Refused(Reason.OVERLOADED, "Try again."), ValueError("a defect")])
+def test_what_cannot_be_done_holds_up_nothing_and_is_tried_again(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.planned = {(ACME, "stuck"): NOW, (ACME, "one"): NOW, (BETA, "two"): NOW}
+        desk.runs = {(ACME, "run"): NOW, (ACME, "hung"): NOW, (ACME, "odd"): NOW}
+        desk.refused = {"stuck": error, "hung": error, "judge odd": error}
+        async with desk.going_on():
+            await asyncio.sleep(0.5)
+            assert sorted(desk.done) == [("begin", ACME, "one"), ("begin", BETA, "two"), ("end", ACME, "run")]
+            desk.refused = {}
+            await asyncio.sleep(10)
+            assert sorted(desk.done[3:]) == [("begin", ACME, "stuck"), ("end", ACME, "hung"), ("end", ACME, "odd")]
+
+    in_time(monkeypatch, steps)
 
 
-async def test_a_commit_made_while_it_looks_is_not_missed() -> None:
-    desk = Desk()
+def test_storage_that_cannot_be_read_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.planned, desk.runs = {(ACME, "one"): NOW}, {(ACME, "run"): NOW}
+        desk.refused_reads = 6
+        async with desk.going_on():
+            await asyncio.sleep(30)
+            assert sorted(desk.done) == [("begin", ACME, "one"), ("end", ACME, "run")]
 
-    class Late(Desk):
-        async def read(self, query: Callable[..., Any], now: int) -> Agenda:
-            agenda = await super().read(query, now)
-            if len(self.looked) == 1:
-                self.agenda = Agenda([(ACME, "one")], [], None)
-                self.commit()
-            return agenda
-
-    desk = Late()
-    async with keeping(desk):
-        await eventually(lambda: desk.done)
+    in_time(monkeypatch, steps)
 
 
-async def test_the_time_of_the_next_task_wakes_it_by_itself() -> None:
-    desk = Desk()
-    desk.agenda = Agenda([], [], NOW + 1)
-    desk.now = NOW + 0.9
-    async with keeping(desk):
-        await eventually(lambda: len(desk.looked) == 1)
-        desk.now, desk.agenda = float(NOW + 1), Agenda([(ACME, "one")], [], None)
-        await eventually(lambda: desk.done)
+def test_tasks_are_looked_at_after_decisions_about_them_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        async with desk.going_on():
+            desk.change(ACME, Coarse.REPORTS, "servers/aaaaaaaaaa", "policies/web@group")
+            await asyncio.sleep(100)
+            assert desk.reads == ["planning", "open_run_ids"]
+            desk.planned = {(ACME, "one"): NOW}
+            desk.change(ACME)
+            await asyncio.sleep(1)
+            assert desk.done == [("begin", ACME, "one")]
+
+    in_time(monkeypatch, steps)
+
+
+def test_reports_about_many_runs_are_weighed_in_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        desk.runs = {(ACME, f"run{number}"): NOW + 500 for number in range(RUNS)}
+        async with desk.going_on():
+            await asyncio.sleep(1)
+            reads = len(desk.reads)
+            for _ in range(4):
+                desk.change(ACME, Coarse.REPORTS)
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(1)
+            assert desk.done == []
+            assert len(desk.reads) == reads + 2  # the first at once, the others together
+            desk.runs[ACME, "run7"] = NOW
+            desk.change(ACME, Coarse.REPORTS)
+            await asyncio.sleep(1)
+            assert desk.done == [("end", ACME, "run7")]
+
+    in_time(monkeypatch, steps)
+
+
+def test_scheduler_with_nothing_planned_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(desk: Desk) -> None:
+        await desk.scheduler.load()
+        await desk.scheduler.run()
+
+    with pytest.raises(RuntimeError, match="no timer brings"):
+        in_time(monkeypatch, steps)

@@ -11,22 +11,22 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from enlist import certificates
-from enlist.channel import PROTOCOL
 from enlist.names import Address
 from enlist.reasons import Reason
-from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2
+from enlist.v1 import account_pb2, registration_pb2, server_pb2
 from enlist_primary import app
 from enlist_primary.config import Config
+from enlist_primary.controllers import housekeeping
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.founding import found
 from enlist_primary.rpc.health import Health
 from tests.support.dialling import dial, served
 from tests.support.inprocess import ACCOUNT, Asker, refused_by, running_primary, serving, stubs
+from tests.support.links import open_link
 from tests.support.ports import free_port
 from tests.support.processes import Daemon, PrimaryProcess, command, primary_process, run
 from tests.support.waiting import eventually, wait_for
@@ -53,9 +53,7 @@ async def test_whoever_is_connected_or_waits_is_told_that_the_primary_stops(foun
         id = (await trusted.register(stub, await running.api_key(kind=account_pb2.API_KEY_KIND_FULL))).server_id
         await waiting.register(stub)
         at_ssl_port = dial(running.ssl, await running.pin(running.ssl), trusted.identity())
-        link: Any = stubs(at_ssl_port).hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL)))
-        await link.read()
+        link = await open_link(stubs(at_ssl_port), trusted)
         claim, proof = await waiting.claim(stub, "AwaitAuthorization")
         request = registration_pb2.AwaitAuthorizationRequest(claim=claim, proof=proof)
         wait = aiter(stub.registration.AwaitAuthorization(request))
@@ -88,10 +86,10 @@ async def test_a_task_that_fails_is_logged_and_ends_the_primary(
 ) -> None:
     """A primary that no longer sweeps, or follows its journals, would go on and be wrong."""
 
-    async def fail(self: app.Primary) -> None:
-        raise RuntimeError("the sweep broke")
+    async def fail(self: housekeeping.Housekeeping) -> None:
+        raise RuntimeError("the housekeeping broke")
 
-    monkeypatch.setattr(app.Primary, "_sweep", fail)
+    monkeypatch.setattr(housekeeping.Housekeeping, "run", fail)
     async with serving(*founded) as running:
         await eventually(running.primary.broken.is_set)
     assert "a task of the primary failed" in caplog.text
@@ -99,7 +97,7 @@ async def test_a_task_that_fails_is_logged_and_ends_the_primary(
 
 async def test_requests_and_invitations_past_their_time_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [time.time()]
-    monkeypatch.setattr(app, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(housekeeping, "SWEEP_SECONDS", 0.05)
     async with running_primary(tmp_path, clock=lambda: moment[0]) as running, running.stranger() as stub:
         asker = Asker(running)
         await asker.register(stub)

@@ -11,6 +11,7 @@ import pytest
 
 from enlist import certificates
 from enlist.reasons import Reason, Refused
+from enlist.runtime.controller import Backoff
 from enlist.v1 import account_pb2, hierarchy_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_primary.changes import tail as module
 from enlist_primary.changes.directory import Directory
@@ -26,7 +27,10 @@ from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.servers import Standing
 from tests.primary.flaky import Flaky
 from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by, running_primary
+from tests.support.links import linked
 from tests.support.waiting import eventually
+
+SOON = Backoff(0.05, 0.05)
 
 
 @pytest.fixture
@@ -37,11 +41,11 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
 
 
 @asynccontextmanager
-async def following(database: Any) -> AsyncIterator[tuple[Directory, list[Changes]]]:
+async def following(database: Any, backoff: Backoff = SOON) -> AsyncIterator[tuple[Directory, list[Changes]]]:
     """A tail of the test's own beside the primary's, with its directory, and what it published."""
     published: list[Changes] = []
     directory = Directory(database)
-    tail = Tail(database, directory, published.append)
+    tail = Tail(database, directory, published.append, backoff)
     await tail.start()
     await directory.load()
     tasks = [asyncio.create_task(work) for work in (tail.run(), directory.run())]
@@ -89,9 +93,8 @@ async def test_changes_are_published_once_and_the_directory_knows_them_by_then(r
         assert await directory.find(ACCOUNT, id, "another key") is None
 
 
-async def test_a_change_that_could_not_be_read_is_published_later(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_that_could_not_be_read_is_published_later(running: Running) -> None:
     """Else a moment of overload would leave a revoked server with its link for ever (attacks row 16)."""
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
     flaky = Flaky(running.primary.context.database)
     async with following(flaky) as (directory, published):
         asker, id = await enrolled(running)
@@ -105,7 +108,6 @@ async def test_a_change_that_could_not_be_read_is_published_later(running: Runni
 
 
 async def test_the_link_of_a_server_revoked_during_an_overload_is_closed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
     failures = [Refused(Reason.OVERLOADED, "Try again.") for _ in range(3)]
     next_pages = module.next_pages
 
@@ -115,10 +117,7 @@ async def test_the_link_of_a_server_revoked_during_an_overload_is_closed(running
         return next_pages(*arguments)
 
     asker, id = await enrolled(running)
-    async with asker.at_ssl_port() as stub:
-        link = stub.hierarchy.Connect()
-        await link.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=1)))
-        await link.read()
+    async with linked(asker) as link:
         monkeypatch.setattr(module, "next_pages", overloaded)
         await revoke(running, id)
         async with asyncio.timeout(10):
@@ -132,10 +131,9 @@ async def test_while_the_tail_is_behind_the_directory_asks_the_database(
 ) -> None:
     """Or a server revoked in that time would be trusted for as long as the tail's read is refused, or waits for a reader."""
     monkeypatch.setattr(module, "READ_TIMEOUT", 0.5)
-    monkeypatch.setattr(module, "RETRY_SECONDS", 60)
     flaky = Flaky(running.primary.context.database)
     asker, id = await enrolled(running)
-    async with following(flaky) as (directory, _):
+    async with following(flaky, Backoff(60, 60)) as (directory, _):
         assert (await found(directory, id, asker)).state is State.TRUSTED
         setattr(flaky, trouble, 1)
         await revoke(running, id)
@@ -189,9 +187,8 @@ async def test_what_strangers_do_is_published_though_no_journal_has_it(running: 
         assert await directory.find(ACCOUNT, id, "not its key") is None
 
 
-async def test_a_cursor_before_the_oldest_row_reloads_the_account(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cursor_before_the_oldest_row_reloads_the_account(running: Running) -> None:
     """Else a decision that was trimmed while the tail was behind would never be known."""
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
     database = running.primary.context.database
     flaky = Flaky(database)
     asker, id = await enrolled(running)

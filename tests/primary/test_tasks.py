@@ -8,19 +8,18 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 import pytest
 
-from enlist.channel import PROTOCOL
 from enlist.reasons import Reason
-from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, journal_pb2, task_pb2, task_pb2_grpc
+from enlist.v1 import account_pb2, document_pb2, journal_pb2, task_pb2, task_pb2_grpc
 from enlist.v1.document_pb2 import TaskState
-from enlist.v1.hierarchy_pb2 import FromSecondary
 from enlist_primary.rpc import tasks as rpc
 from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by, running_primary, serving
+from tests.support.links import LinkClient, linked
 from tests.support.waiting import eventually
 
 KINDS = ("task/restart", "task/ping")
@@ -33,30 +32,24 @@ class Worker:
 
     id: str
     asker: Asker
-    stream: Any
-    runs: dict[str, Any] = field(default_factory=dict)
-    wanted: set[str] = field(default_factory=set)
+    link: LinkClient
 
-    async def listen(self) -> None:
-        """Takes what comes, until the link ends."""
-        bodies: dict[bytes, Any] = {}
-        while (message := await self.stream.read()) is not grpc.aio.EOF:
-            bodies |= {body: json.loads(body) for body in message.bodies}
-            self.runs |= {body["run"]: body for body in bodies.values() if "run" in body}
-            if message.HasField("desired"):
-                items = document_pb2.DesiredSet.FromString(message.desired.desired_set).items
-                self.wanted = {item.name for item in items if item.kind.startswith("task/")}
+    @property
+    def wanted(self) -> set[str]:
+        """The runs in its newest set."""
+        return {item.name for item in self.link.items if item.kind.startswith("task/")}
 
     async def gets(self, run: str) -> Any:
         """Waits until it has a run's document."""
-        await eventually(lambda: run in self.wanted and run in self.runs, what="the run's document")
-        return self.runs[run]
+        await eventually(lambda: run in self.wanted, what="the run's document")
+        (item,) = (item for item in self.link.items if item.name == run)
+        return json.loads(self.link.bodies[item.digest])
 
     async def say(self, run: str, state: str, kind: str = "task/restart", **fields: Any) -> None:
         """Reports how a run fares."""
         number = TaskState.Value(f"TASK_STATE_{state.upper()}")
         report = document_pb2.Report(kind=kind, name=run, task_state=number, **{"exit_code": -1, **fields})
-        await self.stream.write(FromSecondary(reports=hierarchy_pb2.Reports(reports=[report])))
+        await self.link.report(report)
 
 
 @dataclass
@@ -77,15 +70,8 @@ class Yard:
 
     async def connect(self, asker: Asker, id: str) -> Worker:
         """The same server's link, opened again."""
-        stubs = await self.stack.enter_async_context(asker.at_ssl_port())
-        stream = stubs.hierarchy.Connect()
-        self.stack.callback(stream.cancel)
-        await stream.write(FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0", kinds=KINDS)))
-        await stream.read()
-        worker = Worker(id, asker, stream)
-        listening = asyncio.create_task(worker.listen())
-        self.stack.callback(listening.cancel)
-        return worker
+        link = await self.stack.enter_async_context(linked(asker, listening=True, kinds=KINDS))
+        return Worker(id, asker, link)
 
     async def run(self, **fields: Any) -> task_pb2.Task:
         """Makes a task: `restart`, for the root group, now."""
@@ -200,7 +186,7 @@ async def test_a_cancelled_task_is_taken_back_and_its_watch_ends(yard: Yard) -> 
 
 async def test_a_server_that_is_away_gets_it_when_it_comes_back_in_time(yard: Yard) -> None:
     one = await yard.worker("one")
-    one.stream.cancel()
+    one.link.cancel()
     await eventually(lambda: not yard.running.primary.context.hub.connected(ACCOUNT, one.id))
     task = await yard.run()
     assert await yard.states(task) == {"one": "queued"}
@@ -312,7 +298,7 @@ async def test_in_stages_the_second_server_gets_it_only_once_the_first_succeeded
     last = (await asyncio.wait_for(watching, 20))[-1]
     assert {STATE[each.state]: each.count for each in last.run.counts} == ends
     assert bool(last.run.message) is (word == "failed")
-    assert bool(second.runs) is (word == "succeeded")
+    assert bool(second.link.bodies) is (word == "succeeded")
 
 
 async def _counts(yard: Yard, task: task_pb2.Task, counts: dict[str, int]) -> bool:

@@ -13,6 +13,7 @@ import grpc.aio
 
 from enlist import certificates, names, proofs
 from enlist.channel import PROTOCOL, ClientIdentity, Pin, refusal
+from enlist.link.ends import SecondaryEnd
 from enlist.names import Address
 from enlist.reasons import Refused
 from enlist.runtime import sockets
@@ -169,6 +170,14 @@ class Asker:
         """A signed claim for `AwaitAuthorization` or `Leave`."""
         claim = registration_pb2.Claim(account_domain=self.account, public_key=self.public_key).SerializeToString()
         return claim, await self.proof(stub, rpc, claim)
+
+    async def renewal(self, stub: Stubs) -> trust_pb2.RenewCertificateRequest:
+        """The request for another certificate, with a proof over a fresh challenge."""
+        return trust_pb2.RenewCertificateRequest(proof=await self.proof(stub, "RenewCertificate", b""))
+
+    def link_end(self) -> SecondaryEnd:
+        """This server's end of a link that is about to open."""
+        return SecondaryEnd(self.key, self.running.authority.public_key)
 
     def identity(self) -> ClientIdentity:
         """For mutual TLS, with the certificate last received."""

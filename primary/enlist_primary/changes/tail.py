@@ -1,15 +1,14 @@
 """The tail of the change log: reads every account's changes onward from the number it knows, and publishes them.
 
-One task for the whole primary; an idle server costs it nothing.
+One key of a controller for the whole primary; an idle server costs it nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from enlist.reasons import Reason, Refused
-from enlist.runtime.logs import Log
+from enlist.runtime.controller import Backoff, Controller, Outcome
 from enlist_primary.changes.directory import Directory
 from enlist_primary.changes.publisher import Changes, server_ids
 from enlist_primary.store import changes, servers
@@ -17,43 +16,49 @@ from enlist_primary.store.changes import Position
 from enlist_primary.store.database import Database, Transaction
 
 PAGE = 1000
-RETRY_SECONDS = 0.5
+BACKOFF = Backoff(first=0.25, longest=0.5)
+"""Pauses after a read that failed: revocation waits for the next one."""
+DEADLINE = 10.0
+"""Seconds after which the tail begins anew with the page that it has not read."""
 READ_TIMEOUT = 1.0
 """Seconds after which a page that has not been read counts as a failure: the directory then answers from the database."""
 GATHER_SECONDS = 0.025
 """Seconds from one read to the next: a lone change is published at once, and of many in a row all but the first together."""
 
-log = Log("changes")
+_TAIL = "tail"
 
 
 class Tail:
     """Follows the change logs of all accounts. The directory knows each page before `publish` is called with it."""
 
-    def __init__(self, database: Database, directory: Directory, publish: Callable[[Changes], None]) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, publish: Callable[[Changes], None], backoff: Backoff = BACKOFF
+    ) -> None:
         self._database = database
         self._directory = directory
         self._publish = publish
         self._cursors: dict[str, int] = {}
+        self._controller = Controller[str]("change log", self._read_on, pace=GATHER_SECONDS, backoff=backoff, deadline=DEADLINE)
 
     async def start(self) -> None:
         """Takes note of where the logs are now. What is kept in memory is loaded after this."""
         self._cursors = {account: each.change for account, each in (await self._database.read(changes.positions)).items()}
 
     async def run(self) -> None:
-        """Reads on after every commit until cancelled. A read that failed is tried again soon: revocation waits for it."""
-        loop = asyncio.get_running_loop()
+        """Reads on after every commit until cancelled. A read that failed is tried again soon."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._controller.run())
+            group.create_task(self._watch_commits())
+
+    async def _watch_commits(self) -> None:
         while True:
             changed = self._database.changed()  # before reading, so that no commit is missed
-            earliest = loop.time() + GATHER_SECONDS
-            try:
-                await self.read_once()
-            except (Refused, TimeoutError) as error:
-                reason = error.reason if isinstance(error, Refused) else Reason.TIMED_OUT
-                log.warning("the change log was not read", reason=reason)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
+            self._controller.mark(_TAIL)
             await changed
-            await asyncio.sleep(earliest - loop.time())
+
+    async def _read_on(self, _: Sequence[str]) -> Mapping[str, Outcome]:
+        await self.read_once()
+        return {}
 
     async def read_once(self) -> None:
         """Reads and publishes all changes there are.

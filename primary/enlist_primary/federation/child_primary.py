@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from enlist import ancestry, certificates
 from enlist.reasons import TABLE, Reason, Refused
+from enlist.runtime.controller import Again, Backoff, Controller, each
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -20,7 +20,10 @@ from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database
 
-RETRY_SECONDS = 1.0
+BACKOFF = Backoff(first=1.0, longest=30.0)
+DEADLINE = 60.0
+"""Seconds after which a decision that has not come back counts as failed."""
+AT_ONCE = 8
 
 log = Log("link")
 
@@ -32,58 +35,133 @@ _LEFT = {
 }
 
 
-@dataclass(frozen=True)
 class Children:
-    """What it takes to decide about the primaries on secondaries' hosts. `clock` is Unix seconds."""
+    """Decides about the primaries on secondaries' hosts, each alone: when it asks, and after decisions about its server."""
 
-    signer: Signer
-    database: Database
-    ancestors: Upper
-    descendants: Descendants
-    clock: Callable[[], float]
+    def __init__(
+        self,
+        signer: Signer,
+        database: Database,
+        ancestors: Upper,
+        descendants: Descendants,
+        clock: Callable[[], float],
+        backoff: Backoff = BACKOFF,
+    ) -> None:
+        """`clock` is Unix seconds."""
+        self._signer = signer
+        self._database = database
+        self._ancestors = ancestors
+        self._descendants = descendants
+        self._clock = clock
+        self._controller = Controller[Lower](
+            "primaries below", each(self._decide), at_once=AT_ONCE, backoff=backoff, deadline=DEADLINE
+        )
 
     def child(self, account: str, id: str, answered: Callable[[], None]) -> Lower:
         """What one link says of the primary on its host; `answered` is called when there is an `answer` to send."""
-        return Lower(self, account, id, answered)
+        return Lower(account, id, answered, self._controller.mark, self._controller.forget)
 
-    def now(self) -> int:
-        """Unix seconds, whole."""
-        return int(self.clock())
+    async def run(self) -> None:
+        """Decides, until cancelled."""
+        await self._controller.run()
+
+    async def _decide(self, child: Lower) -> Again:
+        """What cannot be written down now is decided later; whatever else is refused is the answer."""
+        question = child.question
+        if question is None:
+            return None
+        try:
+            answer = pb.LowerAnswer(cross_certificate=await self._certify(child, question.said))
+        except Refused as refused:
+            if TABLE[refused.reason].retry:
+                raise
+            if child.question is None:
+                return None
+            answer = await self._refuse(child, refused)
+        child.decided(question, answer)
+        return None
+
+    async def _certify(self, child: Lower, said: pb.LowerPrimary) -> bytes:
+        authority = certificates.read_authority(said.authority_certificate)
+        consent = ancestry.consented(authority, said.consent, said.consent_signature)
+        own_id, present = self._signer.authority.primary_id, document_pb2.ANCESTOR_STATE_PRESENT
+        if consent.parent_primary_id != own_id or consent.state != present:
+            raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
+        account, id = child.account, child.id
+        make = partial(self._signer.cross_certificate, authority, account, id)
+        above, now = self._ancestors.primary_ids, int(self._clock())
+        return await self._database.write(account, levels.certify, account, id, authority, above, make, now)
+
+    async def _refuse(self, child: Lower, refused: Refused) -> pb.LowerAnswer:
+        account, id = child.account, child.id
+        log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
+        child.certified = False
+        self._descendants.forget(account, id)
+        left = await self._database.read(rows.bequest, account, id)
+        return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
+
+
+class Question(NamedTuple):
+    """What a primary below asks. `number` grows with everything that may change the answer."""
+
+    said: pb.LowerPrimary
+    number: int
 
 
 class Lower:
     """What one link says of the primary on its host. `certified` while that may stand below: only then what it says counts."""
 
-    def __init__(self, own: Children, account: str, id: str, answered: Callable[[], None]) -> None:
-        """See `Children.child`."""
-        self._own = own
-        self._account = account
-        self._id = id
-        self._answered = answered
-        self._said: pb.LowerPrimary | None = None
-        self._last: pb.LowerAnswer | None = None
-        self._undecided = False
-        self._deciding: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        account: str,
+        id: str,
+        answered: Callable[[], None],
+        mark: Callable[[Lower], None],
+        forget: Callable[[Lower], None],
+    ) -> None:
+        """See `Children.child`. `mark` has the question decided, `forget` no longer."""
+        self.account = account
+        self.id = id
+        self.question: Question | None = None
         self.certified = False
         self.answer: pb.LowerAnswer | None = None
+        self._answered = answered
+        self._mark = mark
+        self._forget = forget
+        self._decided = 0
+        """The number of the question that was answered last."""
+        self._last: pb.LowerAnswer | None = None
 
     def take(self, said: pb.LowerPrimary) -> None:
         """It asks. What was answered to the same a moment ago still holds."""
-        if said != self._said:
-            self._said, self._last = said, None
-            self.reconsider()
+        if self.question is None or said != self.question.said:
+            self._last = None
+            self._ask(said)
 
     def reconsider(self) -> None:
         """Something was decided about the server: what was refused may be allowed now, or the other way round."""
-        if self._said is not None:
-            self._undecided = True
-            if self._deciding is None:
-                self._deciding = asyncio.create_task(self._decide())
+        if self.question is not None:
+            self._ask(self.question.said)
 
     def look_up(self) -> None:
         """Something above this primary changed: one that was refused because it stands there may do so no more."""
-        if self._deciding is not None or (self._last is not None and self._last.reason == Reason.WOULD_LOOP):
+        undecided = self.question is not None and self.question.number != self._decided
+        if undecided or (self._last is not None and self._last.reason == Reason.WOULD_LOOP):
             self.reconsider()
+
+    def _ask(self, said: pb.LowerPrimary) -> None:
+        self.question = Question(said, 1 if self.question is None else self.question.number + 1)
+        self._mark(self)
+
+    def decided(self, question: Question, answer: pb.LowerAnswer) -> None:
+        """That is the answer to this question; it is sent unless it is what was answered before."""
+        if self.question is None or question.said != self.question.said:
+            return
+        self._decided = question.number
+        self.certified = not answer.reason
+        if answer != self._last:
+            self._last = self.answer = answer
+            self._answered()
 
     def answered(self, answer: pb.LowerAnswer) -> None:
         """That answer has been sent."""
@@ -91,49 +169,6 @@ class Lower:
             self.answer = None
 
     async def close(self) -> None:
-        """The link has ended."""
-        if self._deciding is not None:
-            self._deciding.cancel()
-            await asyncio.wait([self._deciding])
-
-    async def _decide(self) -> None:
-        try:
-            while self._undecided and self._said is not None:
-                self._undecided = False
-                try:
-                    answer = await self._certify(self._said)
-                except Refused as refused:  # not about the request: it is decided when that can be written down again
-                    log.warning(
-                        "a primary below is not answered yet", account=self._account, server=self._id, reason=refused.reason
-                    )
-                    self._undecided = True
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                if answer != self._last:
-                    self._last = self.answer = answer
-                    self._answered()
-        except Exception as error:
-            log.fault("a primary below was not answered", error, account=self._account, server=self._id)
-        finally:
-            self._deciding = None
-
-    async def _certify(self, said: pb.LowerPrimary) -> pb.LowerAnswer:
-        own, account, id = self._own, self._account, self._id
-        try:
-            authority = certificates.read_authority(said.authority_certificate)
-            consent = ancestry.consented(authority, said.consent, said.consent_signature)
-            if consent.parent_primary_id != own.signer.authority.primary_id or consent.state != document_pb2.ANCESTOR_STATE_PRESENT:
-                raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
-            make = partial(own.signer.cross_certificate, authority, account, id)
-            above = own.ancestors.primary_ids
-            made = await own.database.write(account, levels.certify, account, id, authority, above, make, own.now())
-        except Refused as refused:
-            if TABLE[refused.reason].retry:
-                raise
-            log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
-            self.certified = False
-            own.descendants.forget(account, id)
-            left = await own.database.read(rows.bequest, account, id)
-            return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
-        self.certified = True
-        return pb.LowerAnswer(cross_certificate=made)
+        """The link has ended: nothing is answered."""
+        self.question = None
+        self._forget(self)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from enlist.runtime.logs import Log
+
 LATER_SECONDS = 0.25
 AT_ONCE = 16
 """Begun in one round of the event loop: a few milliseconds of work, after which everybody else is heard."""
+
+log = Log("links")
 
 
 class Turns:
@@ -37,6 +41,14 @@ class Turns:
     def _next(self) -> None:
         for begin in list(self._line)[:AT_ONCE]:
             del self._line[begin]
-            begin()
+            _run(begin)
         if self._line:
             asyncio.get_running_loop().call_soon(self._next)
+
+
+def _run(begin: Callable[[], None]) -> None:
+    """An error is one entry's own: the queue goes on."""
+    try:
+        begin()
+    except Exception as error:
+        log.fault("an entry of the fair queue failed", error)

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
-from enlist.reasons import Refused
-from enlist.runtime.logs import Log
+from enlist.runtime.controller import Again, Backoff, Controller, each
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes
 from enlist_primary.links.fair_queue import Turns
@@ -29,9 +28,11 @@ from enlist_primary.store.servers import Standing
 
 CACHE_BYTES = 32 * 1024 * 1024
 """Bytes of bodies kept in memory, at most."""
-RETRY_SECONDS = 0.5
-
-log = Log("desires")
+BACKOFF = Backoff(first=0.5, longest=5.0)
+DEADLINE = 60.0
+"""Seconds after which reading an account's layout counts as failed."""
+AT_ONCE = 4
+"""Accounts whose layouts are read side by side."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,13 @@ class Piece(NamedTuple):
 class Desires:
     """The layouts of accounts that have links, and the bodies that were sent lately."""
 
-    def __init__(self, database: Database, hub: Hub) -> None:
+    def __init__(self, database: Database, hub: Hub, backoff: Backoff = BACKOFF) -> None:
         self.turns = Turns()
         self._database = database
         self._hub = hub
         self._accounts: dict[str, _Account] = {}
-        self._behind: dict[str, None] = {}
+        self._behind = Controller[str]("layouts", each(self._catch_up), at_once=AT_ONCE, backoff=backoff, deadline=DEADLINE)
         """Accounts whose layout is to be read."""
-        self._news = asyncio.Event()
         self._bodies: OrderedDict[bytes, _Prepared] = OrderedDict()
         self._size = 0
         self._loading: dict[tuple[str, bytes], asyncio.Task[_Prepared | None]] = {}
@@ -124,6 +124,7 @@ class Desires:
         """The tail's changes: once it has caught up with an account, links whose servers need something else are told."""
         if not self._hub.populated(changes.account):
             self._accounts.pop(changes.account, None)
+            self._behind.forget(changes.account)
             return
         known = self._of(changes.account)
         known.moved.update({record.id: record.group_id for record in changes.records})
@@ -140,8 +141,7 @@ class Desires:
         if layout is None or layout.number > known.head:
             return
         if layout.number < known.desired:
-            self._behind[account] = None
-            self._news.set()
+            self._behind.mark(account)
             return
         moved, known.moved = known.moved, {}
         self._tell(known, layout, moved)
@@ -168,24 +168,14 @@ class Desires:
 
     async def run(self) -> None:
         """Reads the layouts that the feed found behind, until cancelled: what takes long here holds up no news of trust."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            try:
-                await self._catch_up()
-            except Refused as refused:
-                log.warning("what servers shall get was not read", reason=refused.reason)
-                self._news.set()
-                await asyncio.sleep(RETRY_SECONDS)
+        await self._behind.run()
 
-    async def _catch_up(self) -> None:
-        while self._behind:
-            account = next(iter(self._behind))
-            layout = await self._database.read(rows.layout, account, self._layout(account))
-            self._behind.pop(account)
-            if (known := self._accounts.get(account)) is not None:
-                known.keep(layout)
-                self._settle(account, known)
+    async def _catch_up(self, account: str) -> Again:
+        layout = await self._database.read(rows.layout, account, self._layout(account))
+        if (known := self._accounts.get(account)) is not None:
+            known.keep(layout)
+            self._settle(account, known)
+        return None
 
     # --- What travels -------------------------------------------------------------------------------------------------------------
 

@@ -47,23 +47,17 @@ class Subject:
     patience: int | None = None
 
 
-def look(tx: Transaction, views: Mapping[str, FleetView], now: int) -> tuple[list[Rollout], int | None]:
-    """The rollouts about which there is something to decide, and when to look again if nothing else happens.
+def due(tx: Transaction, account: str, revision: int, view: FleetView, now: int) -> int | None:
+    """When there is something to decide about a rollout, Unix seconds: `now` if there is already.
 
-    `views` are by account. A rollout of an account without one has begun a moment ago, and its commit calls for the next look.
+    None while only a change brings that, and for a rollout that is not under way.
     """
-    ready, dues = [], []
-    for rollout in rollouts.running(tx):
-        view = views.get(rollout.account)
-        subject = _subject(tx, rollout) if view is not None else None
-        if view is None or subject is None:
-            continue
-        after, tally = _judged(rollout, subject, view, now)
-        if after is not None:
-            ready.append(rollout)
-        elif tally.due is not None:
-            dues.append(tally.due)
-    return ready, min(dues, default=None)
+    rollout = rollouts.find(tx, account, revision)
+    subject = _subject(tx, rollout) if rollout is not None and rollout.state is RolloutState.RUNNING else None
+    if rollout is None or subject is None:
+        return None
+    after, tally = _judged(rollout, subject, view, now)
+    return tally.due if after is None else now
 
 
 def advance(tx: Transaction, account: str, revision: int, view: FleetView, now: int) -> Rollout | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from enlist_primary.model.rollouts import Rollout, RolloutState, Stages
 from enlist_primary.store.database import Row, Transaction
 
@@ -59,15 +61,14 @@ def find(tx: Transaction, account: str, revision: int) -> Rollout | None:
     return None if row is None else _rollout(row)
 
 
-def running(tx: Transaction) -> list[Rollout]:
-    """The rollouts of all accounts that are still to be judged."""
-    # The state stands in the text, or the index of running rollouts could not be used: this is asked after every commit.
-    return [_rollout(row) for row in tx.rows("SELECT * FROM rollout WHERE state = 'running' ORDER BY account, revision")]
-
-
-def accounts_running(tx: Transaction) -> list[str]:
-    """The accounts that have rollouts to be judged."""
-    return [row["account"] for row in tx.rows("SELECT DISTINCT account FROM rollout WHERE state = 'running' ORDER BY account")]
+def running(tx: Transaction, accounts: Collection[str] | None = None) -> dict[str, list[int]]:
+    """The revisions whose rollouts are still to be judged, by account: of these accounts, or of all."""
+    # The state stands in the text, or the index of running rollouts could not be used.
+    found: dict[str, list[int]] = {}
+    for row in tx.rows("SELECT account, revision FROM rollout WHERE state = 'running' ORDER BY account, revision"):
+        if accounts is None or row["account"] in accounts:
+            found.setdefault(row["account"], []).append(row["revision"])
+    return found
 
 
 def unfinished(tx: Transaction, account: str) -> list[Rollout]:

@@ -257,7 +257,7 @@ CREATE TABLE task (
     revision bigint NOT NULL,
     PRIMARY KEY (account, id)
 );
-CREATE INDEX task_due ON task (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX task_due ON task (account, next_at) WHERE next_at IS NOT NULL;
 
 CREATE TABLE task_run (
     account text NOT NULL,
@@ -273,7 +273,7 @@ CREATE TABLE task_run (
     FOREIGN KEY (account, task_id) REFERENCES task (account, id)
 );
 CREATE INDEX task_run_newest ON task_run (account, task_id, revision);
-CREATE INDEX task_run_open ON task_run (deadline_at) WHERE ended_at IS NULL;
+CREATE INDEX task_run_open ON task_run (account, revision) WHERE ended_at IS NULL;
 
 -- Whom a run is for, and what came of it: the last word of each server, named as in policy_report.
 CREATE TABLE task_result (

@@ -36,8 +36,6 @@ def _name_of(table: str) -> str:
 
 
 _SELECT = f"SELECT task.*, {path_of('task')} AS group_path, {_name_of('task')} AS server FROM task WHERE task.account = $1"
-_AT_ONCE = 1000
-"""Tasks and runs that the scheduler takes up in one look, at most."""
 
 
 def _words(states: Iterable[TaskState]) -> str:
@@ -164,11 +162,9 @@ def open_run(tx: Transaction, account: str, run_id: str) -> Run | None:
     return None if row is None else _run(row)
 
 
-def open_runs(tx: Transaction, account: str | None = None) -> list[Run]:
-    """The runs under way, of one account or of all."""
-    sql = "SELECT * FROM task_run WHERE ended_at IS NULL"
-    rows = tx.rows(f"{sql} ORDER BY account, revision") if account is None else tx.rows(f"{sql} AND account = $1", account)
-    return [_run(row) for row in rows]
+def open_runs(tx: Transaction, account: str) -> list[Run]:
+    """The account's runs under way."""
+    return [_run(row) for row in tx.rows("SELECT * FROM task_run WHERE ended_at IS NULL AND account = $1", account)]
 
 
 def open_load(tx: Transaction, account: str) -> tuple[int, int]:
@@ -311,25 +307,45 @@ def _result(row: Row) -> Result:
 
 
 @dataclass(frozen=True)
-class Agenda:
-    """What is to be done now: tasks to begin and runs to end, as (account, id); and when time alone brings more, Unix seconds."""
+class Schedule:
+    """An account's planned tasks: the ids of those whose time has come, and when the next of the others is due, Unix seconds."""
 
-    begin: list[tuple[str, str]]
-    end: list[tuple[str, str]]
-    following: int | None
+    due: tuple[str, ...] = ()
+    following: int | None = None
 
 
-def agenda(tx: Transaction, now: int) -> Agenda:
-    """What is due in all accounts."""
-    due = "SELECT account, id FROM task WHERE next_at IS NOT NULL AND next_at <= $1 ORDER BY next_at LIMIT $2"
-    begin = [(row["account"], row["id"]) for row in tx.rows(due, now, _AT_ONCE)]
-    runs = open_runs(tx)
-    end = [(run.account, run.id) for run in runs if over(tx, run, now)]
-    upcoming = tx.row("SELECT min(next_at) AS at FROM task WHERE next_at IS NOT NULL AND next_at > $1", now)
-    times = [time for run in runs for time in (run.deadline_at, run.deadline_at + GRACE) if time > now]
-    if upcoming is not None and upcoming["at"] is not None:
-        times.append(upcoming["at"])
-    return Agenda(begin, end[:_AT_ONCE], min(times, default=None))
+def planning(tx: Transaction) -> list[str]:
+    """The accounts that have planned tasks."""
+    return [row["account"] for row in tx.rows("SELECT DISTINCT account FROM task WHERE next_at IS NOT NULL ORDER BY account")]
+
+
+def schedule(tx: Transaction, account: str, now: int) -> Schedule:
+    """What is due of an account's planned tasks."""
+    due = "SELECT id FROM task WHERE account = $1 AND next_at <= $2 ORDER BY next_at, id"
+    upcoming = tx.row("SELECT min(next_at) AS at FROM task WHERE account = $1 AND next_at > $2", account, now)
+    return Schedule(tuple(row["id"] for row in tx.rows(due, account, now)), upcoming["at"] if upcoming else None)
+
+
+def schedules(tx: Transaction, accounts: Iterable[str], now: int) -> dict[str, Schedule]:
+    """The same of several accounts."""
+    return {account: schedule(tx, account, now) for account in accounts}
+
+
+def open_run_ids(tx: Transaction, accounts: Collection[str] | None = None) -> dict[str, list[str]]:
+    """The runs under way, by account: of these accounts, or of all."""
+    found: dict[str, list[str]] = {}
+    for row in tx.rows("SELECT account, id FROM task_run WHERE ended_at IS NULL ORDER BY account, revision"):
+        if accounts is None or row["account"] in accounts:
+            found.setdefault(row["account"], []).append(row["id"])
+    return found
+
+
+def run_due(tx: Transaction, account: str, run_id: str, now: int) -> int | None:
+    """When a run is to be ended, Unix seconds, unless a server reports before: `now` if it is over; None if it was ended."""
+    run = open_run(tx, account, run_id)
+    if run is None:
+        return None
+    return now if over(tx, run, now) else next(time for time in (run.deadline_at, run.deadline_at + GRACE) if time > now)
 
 
 def over(tx: Transaction, run: Run, now: int) -> bool:

@@ -163,6 +163,15 @@ class Sender:
         """The origins of which something is wanted, held or on its way."""
         return frozenset(self._origins)
 
+    def restate(self, held: Iterable[tuple[str, Held]]) -> None:
+        """The receiver says anew what it holds: of the others it holds nothing, and what it refused before it may take now."""
+        there = dict(held)
+        for origin in {*self._origins, *there}:
+            known = self._origins.setdefault(origin, _Origin())
+            known.held = there.get(origin)
+            known.refusal = None
+        self._drop_transfers()
+
     def assume(self, origin: str, held: Held) -> None:
         """The receiver said nothing of this origin, and what it then holds is known."""
         self._origins[origin] = _Origin(held=held)

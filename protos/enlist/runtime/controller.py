@@ -12,7 +12,7 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from enlist.reasons import Refused
 from enlist.runtime.logs import Log
@@ -102,6 +102,7 @@ class Controller(Generic[K]):
         batch: int = 1,
         at_once: int = 1,
         pace: float = 0.0,
+        rest_after: Callable[[float], float] = lambda _: 0.0,
         backoff: Backoff | None = None,
         deadline: float | None = None,
         on_failure: Callable[[K, Exception], None] | None = None,
@@ -109,15 +110,17 @@ class Controller(Generic[K]):
     ) -> None:
         """`reconcile` gets at most `batch` keys at a time and runs at most `at_once` times side by side.
 
-        `pace` is the least number of seconds from one begin to the next of the same key. A call that takes longer than `deadline`
-        seconds has failed; None is only for what lives as long as a link. `on_failure` hears of each failure; without it a refusal
-        is one line in the log, and anything else a fault.
+        `pace` is the least number of seconds from one begin to the next of the same key; `rest_after` says for how many seconds a
+        key rests after a call that took so many. A call that takes longer than `deadline` seconds has failed; None is only for what
+        lives as long as a link. `on_failure` hears of each failure; without it a refusal is one line in the log, and anything else
+        a fault.
         """
         self._name = name
         self._reconcile = reconcile
         self._batch = batch
         self._at_once = at_once
         self._pace = pace
+        self._rest_after = rest_after
         self._backoff = backoff or Backoff()
         self._deadline = deadline
         self._on_failure = on_failure or self._log_failure
@@ -199,12 +202,12 @@ class Controller(Generic[K]):
         """When the key is due again, after this outcome and what was marked meanwhile."""
         marked = self._running.pop(key)
         now = asyncio.get_running_loop().time()
-        earliest = began + self._pace
+        earliest = max(began + self._pace, now + self._rest_after(now - began))
         if isinstance(outcome, Exception):
             self._failures[key] = failures = self._failures.get(key, 0) + 1
             earliest = max(earliest, now + self._backoff.pause(failures, self._chance()))
             marked = earliest
-            self._on_failure(key, outcome)
+            self._report(key, outcome)
         else:
             self._failures.pop(key, None)
             if outcome is not None:
@@ -219,6 +222,12 @@ class Controller(Generic[K]):
         if len(self._not_before) > self._sweep_at:  # keys that have rested may never be marked again
             self._not_before = {each: until for each, until in self._not_before.items() if until > now}
             self._sweep_at = 2 * len(self._not_before) + 64
+
+    def _report(self, key: K, error: Exception) -> None:
+        try:
+            self._on_failure(key, error)
+        except Exception as fault:  # or the other keys of this call would never be reconciled again
+            log.fault("a failure was not reported", fault, controller=self._name, key=key)
 
     def _log_failure(self, key: K, error: Exception) -> None:
         if isinstance(error, Refused):
@@ -245,7 +254,7 @@ async def _outcome(reconcile: Reconcile[K], key: K) -> Outcome:
         return error
 
 
-async def run_all(controllers: Iterable[Controller[K]]) -> None:
+async def run_all(controllers: Iterable[Controller[Any]]) -> None:
     """Runs these until cancelled."""
     async with asyncio.TaskGroup() as group:
         for controller in controllers:

@@ -26,9 +26,12 @@ class HandingDown:
         self._acks: dict[int, None] = {}
 
     def begin(self, held: Iterable[document_pb2.Held]) -> None:
-        """The local primary says what it holds; later it says so as it acknowledges."""
+        """The local primary says what it holds: at first, and again with each consent to be below."""
+        said = [(each.origin, _held(each)) for each in held]
         if self._sender is None:
-            self._sender = Sender([(each.origin, _held(each)) for each in held])
+            self._sender = Sender(said)
+        else:
+            self._sender.restate(said)
 
     def acknowledge(self, sequence: int) -> None:
         """A message on what is below was taken; 0 if it is acknowledged together with a later one."""

@@ -200,7 +200,8 @@ class Upstream:
                 told.CopyFrom(self._upper)
                 await call.write(upstream_pb2.FromDaemon(upper=told))
             await self._tell_acks(call, handing)
-            if self._cross_certificate and self.local.child is not None:
+            # A consent may follow what was told: who is above is told once that is known.
+            if self._cross_certificate and self.local.child is not None and self._last_heard == told:
                 counting = await self._held.complete()  # first the sets, then who stands above: who signed one is told before it
                 ancestry = self._ancestry(self.local.child)
                 if ancestry.SerializeToString() != given:

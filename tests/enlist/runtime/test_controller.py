@@ -155,6 +155,45 @@ def test_pace_gathers_what_is_marked_in_a_row() -> None:
     assert virtual_time.run(main()) == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
+def test_key_rests_after_a_call_that_took_long() -> None:
+    async def main() -> list[float]:
+        record = Record()
+
+        async def work(key: str) -> Again:
+            record.note(key)
+            await asyncio.sleep(2)
+            return 0.0
+
+        controller = Controller[str]("test", each(work), rest_after=lambda took: 3 * took)
+        controller.mark("a")
+        await running(controller, 20)
+        return record.times("a")
+
+    assert virtual_time.run(main()) == [0.0, 8.0, 16.0]
+
+
+def test_failure_that_cannot_be_reported_leaves_every_key_reconciled() -> None:
+    async def main() -> Record:
+        record = Record()
+
+        async def work(key: str) -> Again:
+            record.note(key)
+            raise ValueError
+
+        def fail(key: str, error: Exception) -> None:
+            raise RuntimeError
+
+        backoff = Backoff(1.0, 1.0)
+        controller = Controller[str]("test", each(work), batch=2, backoff=backoff, on_failure=fail, chance=lambda: 1.0)
+        controller.mark("a")
+        controller.mark("b")
+        await running(controller, 2.5)
+        return record
+
+    record = virtual_time.run(main())
+    assert record.times("a") == record.times("b") == [0.0, 1.0, 2.0]
+
+
 def test_key_never_runs_beside_itself() -> None:
     async def main() -> int:
         most = running_now = 0

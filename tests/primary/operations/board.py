@@ -74,12 +74,18 @@ class Board:
 
     def turn(self) -> int:
         """What the scheduler does: all that is due now. How much that was."""
-        agenda = rows.agenda(self.tx, self.desk.now)
-        for account, id in agenda.begin:
-            self.desk.do(tasks.begin_due, account, id, self.view, self.desk.new_id, self.desk.now)
-        for account, id in agenda.end:
-            self.desk.do(tasks.end_run, account, id, self.desk.now)
-        return len(agenda.begin) + len(agenda.end)
+        now = self.desk.now
+        begin = [(account, id) for account in rows.planning(self.tx) for id in rows.schedule(self.tx, account, now).due]
+        end = [run for run in self.open_runs() if rows.run_due(self.tx, *run, now) == now]
+        for account, id in begin:
+            self.desk.do(tasks.begin_due, account, id, self.view, self.desk.new_id, now)
+        for account, id in end:
+            self.desk.do(tasks.end_run, account, id, now)
+        return len(begin) + len(end)
+
+    def open_runs(self) -> list[tuple[str, str]]:
+        """The runs under way, of all accounts."""
+        return [(account, id) for account, ids in rows.open_run_ids(self.tx).items() for id in ids]
 
     def stages(self, run: Run, **changes: Any) -> None:
         """Brings the stages of a run on, as whoever watches rollouts does."""

@@ -92,8 +92,11 @@ class Fleet:
 
     def look(self) -> tuple[list[int], int | None]:
         """The revisions of rollouts about which there is something to decide, and when time alone may call for that."""
-        ready, due = rollouts.look(self.tx, {ACME: self.view, BETA: self.view}, self.desk.now)
-        return [each.revision for each in ready], due
+        views, now = {ACME: self.view, BETA: self.view}, self.desk.now
+        running = [(account, revision) for account, found in rollout_rows.running(self.tx).items() for revision in found]
+        dues = {revision: rollouts.due(self.tx, account, revision, views[account], now) for account, revision in running}
+        later = [due for due in dues.values() if due is not None and due > now]
+        return [revision for revision, due in dues.items() if due is not None and due <= now], min(later, default=None)
 
     # --- What there is ------------------------------------------------------------------------------------------------------
 

@@ -222,7 +222,7 @@ def test_a_removed_group_takes_its_policies_with_it(fleet: Fleet) -> None:
     fleet.set("Labs", NTP, stages=STAGES)
     fleet.desk.remove_group("Labs")
     assert rows.listed(fleet.tx, ACME) == []
-    assert rollout_rows.running(fleet.tx) == []
+    assert rollout_rows.running(fleet.tx) == {}
     fleet.desk.add_group("Labs")
     assert rows.find(fleet.tx, ACME, groups.find(fleet.tx, ACME, "Labs").id, KIND) is None
 
@@ -354,7 +354,7 @@ def test_a_new_set_replaces_a_rollout_and_everybody_else_has_what_everybody_had_
         RolloutState.STOPPED,
         f"replaced by revision {third.revision}",
     )
-    assert [each.revision for each in rollout_rows.running(fleet.tx)] == [third.revision]
+    assert rollout_rows.running(fleet.tx) == {ACME: [third.revision]}
     assert [each.revision for each in rollout_rows.unfinished(fleet.tx, ACME)] == [third.revision]
     assert fleet.has(second, *servers) == []
     assert len(fleet.has(first, *servers)) == 3

@@ -290,15 +290,28 @@ def test_where_nobody_is_left_nothing_begins(desk: Desk, board: Board, when: dic
     assert board.turn() == 0
 
 
-def test_the_agenda_says_when_time_alone_brings_more(desk: Desk, board: Board) -> None:
-    assert rows.agenda(board.tx, desk.now) == rows.Agenda([], [], None)
-    board.run(deadline_seconds=100)
-    assert rows.agenda(board.tx, desk.now).following == START + 100
-    task = board.run(time=START + 60)
-    assert rows.agenda(board.tx, desk.now).following == START + 60
-    assert rows.agenda(board.tx, START + 60).begin == [(ACME, task.id)]
-    assert rows.agenda(board.tx, START + 60).following == START + 100
-    assert rows.agenda(board.tx, START + 100).following == START + 100 + GRACE
+def test_a_schedule_says_when_time_alone_brings_a_task(desk: Desk, board: Board) -> None:
+    assert rows.schedule(board.tx, ACME, desk.now) == rows.Schedule((), None)
+    first = board.run(time=START + 60)
+    second = board.run(time=START + 90)
+    assert rows.schedule(board.tx, ACME, desk.now) == rows.Schedule((), START + 60)
+    assert rows.schedule(board.tx, ACME, START + 60) == rows.Schedule((first.id,), START + 90)
+    assert rows.schedule(board.tx, ACME, START + 90) == rows.Schedule((first.id, second.id), None)
+    assert rows.schedules(board.tx, [ACME, BETA], START)[BETA] == rows.Schedule()
+    assert rows.planning(board.tx) == [ACME]
+
+
+def test_a_run_is_due_at_its_deadline_and_once_its_grace_is_over(desk: Desk, board: Board) -> None:
+    run = board.newest(board.run(deadline_seconds=100))
+    assert rows.open_run_ids(board.tx) == rows.open_run_ids(board.tx, [ACME]) == {ACME: [run.id]}
+    assert rows.open_run_ids(board.tx, [BETA]) == {}
+    assert rows.run_due(board.tx, ACME, run.id, desk.now) == START + 100
+    board.say(board.paris, run, "running")
+    assert rows.run_due(board.tx, ACME, run.id, START + 100) == START + 100 + GRACE
+    assert rows.run_due(board.tx, ACME, run.id, START + 100 + GRACE) == START + 100 + GRACE
+    desk.later(100 + GRACE)
+    board.end(run)
+    assert rows.run_due(board.tx, ACME, run.id, desk.now) is None
 
 
 # --- Ended ------------------------------------------------------------------------------------------------------------------
@@ -463,7 +476,7 @@ def test_a_run_that_is_over_leaves_no_rollout_to_be_judged(board: Board) -> None
     other, _ = staged(board)
     board.cancel(board.task(rows.load(board.tx, ACME, other.task_id)))
     assert board.rollout_state(other) is RolloutState.STOPPED
-    assert rollouts.running(board.tx) == []
+    assert rollouts.running(board.tx) == {}
 
 
 def test_the_tally_says_at_which_servers_a_run_fares_how(board: Board) -> None:

@@ -64,7 +64,7 @@ class Tasks(RuleBasedStateMachine):
     @rule()
     def turn(self) -> None:
         """The scheduler comes by; asked again at once, it finds nothing more to do."""
-        due = {(id, self._task(id).next_at or 0) for _, id in rows.agenda(self.board.tx, self.board.desk.now).begin}
+        due = {(id, self._task(id).next_at or 0) for id in rows.schedule(self.board.tx, ACME, self.board.desk.now).due}
         assert not due & self.fired
         self.fired |= due
         self.board.turn()
@@ -147,7 +147,8 @@ class Tasks(RuleBasedStateMachine):
                 attempt(self.board.cancel, task)
             self.board.desk.later(90 + GRACE)
             self.board.turn()
-            assert rows.agenda(self.board.tx, self.board.desk.now) == rows.Agenda([], [], None)
+            assert rows.planning(self.board.tx) == []
+            assert self.board.open_runs() == []
             self.board.desk.check_rows()
         finally:
             self.engine.rollback()

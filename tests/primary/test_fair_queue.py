@@ -1,0 +1,41 @@
+"""The fair queue of links: what is put in line begins in its order, and an error at one entry stops no other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from enlist_primary.links.fair_queue import AT_ONCE, Turns
+
+
+async def rounds(count: int) -> None:
+    """Lets the event loop turn so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_entries_begin_in_their_order_a_few_in_each_round() -> None:
+    turns, begun = Turns(), list[int]()
+    for number in range(2 * AT_ONCE):
+        turns.enter(lambda number=number: begun.append(number))  # type: ignore[misc]  # bound for each
+    await rounds(1)
+    assert begun == list(range(AT_ONCE))
+    await rounds(3)
+    assert begun == list(range(2 * AT_ONCE))
+
+
+async def test_error_at_one_entry_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    turns, begun = Turns(), list[int]()
+
+    def fail() -> None:
+        raise ValueError("a defect")
+
+    turns.enter(fail)
+    for number in range(2 * AT_ONCE):
+        turns.enter(lambda number=number: begun.append(number))  # type: ignore[misc]  # bound for each
+    await rounds(5)
+    turns.enter(lambda: begun.append(-1))
+    await rounds(2)
+    assert begun == [*range(2 * AT_ONCE), -1]
+    assert "an entry of the fair queue failed" in caplog.text
