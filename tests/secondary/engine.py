@@ -12,11 +12,11 @@ from typing import Any
 from enlist import documents
 from enlist.reasons import Refused
 from enlist.v1 import document_pb2 as pb
-from enlist_secondary.backoff import rest
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
+from enlist_secondary.resting import rest
 from enlist_secondary.tasks import Tasks
 from tests.secondary.origins import Line, Primary, Times, Wish, bodies, said
 from tests.support import waiting
