@@ -23,7 +23,6 @@ ALLOWED = {
     "enlist_primary.cli.client._running": "a command that waits for another process, with a limit",
     "enlist_secondary.connection.link._write_on": "writes a stream to its end, and gathers what is said together",
     "enlist_secondary.keeper.Keeper._attempt": "one pause, before a primary that contradicts itself is asked again",
-    "enlist_secondary.daemon._watching": "looks at the configuration files while its work goes on",
     "enlist_secondary.handlers.process._Child._gone": "waits for processes that nobody tells about, with a limit",
     "enlist_installer.waiting._told": "a command that waits for another process",
     "enlist_installer.waiting.connected": "a command that waits for another process",
