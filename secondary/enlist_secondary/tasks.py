@@ -22,13 +22,14 @@ from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Document, Documents, origin_items
 from enlist_secondary.handlers.interface import NO_EXIT_CODE, TaskHandler, TaskOutcome, sentence
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
+from enlist_secondary.resting import Rest, rest
 
 AT_ONCE = 4
 """Runs that go on at the same time, at most."""
@@ -101,14 +102,25 @@ class Tasks:
     """All runs of one enrolment. `run` works until cancelled; `look` tells it that other sets may hold."""
 
     def __init__(
-        self, folder: Path, held: Documents, handlers: Mapping[str, TaskHandler], outbox: Outbox, now: Clock, at_once: int = AT_ONCE
+        self,
+        folder: Path,
+        held: Documents,
+        handlers: Mapping[str, TaskHandler],
+        outbox: Outbox,
+        now: Clock,
+        at_once: int = AT_ONCE,
+        rest: Rest = rest,
     ) -> None:
-        """`now` is this server's clock; `ahead` is set to how far it is before the primary's."""
+        """`now` is this server's clock; `ahead` is set to how far it is before the primary's.
+
+        `rest` waits for the next thing to do.
+        """
         self._folder = folder
         self._held = held
         self._handlers = handlers
         self._outbox = outbox
         self._now = now
+        self._rest = rest
         self._places = asyncio.Semaphore(at_once)
         self.ahead = 0.0
         self._runs: dict[str, Run] = {}
@@ -156,6 +168,11 @@ class Tasks:
         """What is known of every run, the newest last."""
         return sorted(self._runs.values(), key=lambda run: (run.at, run.id))
 
+    @property
+    def going(self) -> frozenset[str]:
+        """The runs that go on or wait for a place."""
+        return frozenset(self._going)
+
     # --- What is wanted -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -164,9 +181,7 @@ class Tasks:
             while True:
                 self._wake.clear()
                 again = await self._look()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN_SECONDS if again else None):
-                        await self._wake.wait()
+                await self._rest(self._wake, AGAIN_SECONDS if again else None)
         finally:
             going = [task for _, task in self._going.values()]
             for task in going:

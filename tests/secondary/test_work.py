@@ -15,12 +15,12 @@ import pytest
 from enlist.certificates import Authority
 from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import policies
 from enlist_secondary import work as works
 from enlist_secondary.ancestors import Ascent
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.outbox import Outlet
 from enlist_secondary.work import Work
