@@ -13,19 +13,22 @@ from cryptography import x509
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime import memory
+from enlist.runtime.controller import Backoff, Pauses
 from enlist.runtime.logs import Log
 from enlist.transport.dialer import Dialer
 from enlist.v1.registration_pb2 import Enrolment
 from enlist_secondary import api_key, dialling, state
-from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.connection.link import Link
-from enlist_secondary.enrol import FINAL, resume
+from enlist_secondary.enrol import resume, until_final
 from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import prepare
 from enlist_secondary.work import Work
+
+BACKOFF = Backoff(first=0.5, longest=60.0)
+"""Pauses between attempts: servers that lost one primary do not all return at once."""
 
 STOOD = 30.0
 """Seconds after which a link counts as one that stood: the next attempt comes soon again."""
@@ -74,7 +77,7 @@ class Keeper:
         self._dialer = dialer
         self._now = now
         self._chance = chance
-        self._backoff = Backoff(chance)
+        self._pauses = Pauses(BACKOFF, chance)
         self._work: Work | None = None
         self._works_for = ""
         self._working: asyncio.Task[None] | None = None
@@ -82,7 +85,7 @@ class Keeper:
     async def keep(self) -> None:
         """Asks, waits, links, renews, and comes back from every interruption. Ends only by a refusal of `enrol.FINAL`."""
         try:
-            await persevere(self._attempt, self._heed, FINAL, self._backoff)
+            await until_final(self._attempt, self._heed, self._pauses)
         except Refused:
             await self._say_farewell()
             raise
@@ -91,7 +94,7 @@ class Keeper:
 
     async def authorized(self) -> None:
         """Asks and waits until this server holds a certificate, and opens no link. Raises as `keep` does."""
-        await persevere(self._certified, self._heed, FINAL, self._backoff)
+        await until_final(self._certified, self._heed, self._pauses)
 
     async def _heed(self, refused: Refused) -> None:
         _LOG.warning("attempt failed", primary=self._config.primary, reason=refused.reason, problem=refused.message)
@@ -120,7 +123,7 @@ class Keeper:
             asked = time.monotonic()
             mine = await resume(self._dialer, self._config, mine, self._now, _settle)
             if time.monotonic() - asked < CONTRADICTION:
-                await asyncio.sleep(self._backoff.next())
+                await asyncio.sleep(self._pauses.next())
 
     async def _say_farewell(self) -> None:
         """The primary on this host, if there is one, stands under the one above no more."""
@@ -169,12 +172,12 @@ class Keeper:
         finally:
             work.unlinked()
             if time.monotonic() - opened > STOOD:
-                self._backoff.reset()
+                self._pauses.reset()
             await link.close()
 
     async def _successor(self, link: Link, mine: Identity, work: Work) -> Link:
         """The link over the renewed certificate. Until it is open `link` stays, however often that fails; raises why that ended."""
-        backoff = Backoff(self._chance)
+        pauses = Pauses(BACKOFF, self._chance)
         while True:
             try:
                 return await dialling.connect(self._dialer, self._config, mine, self._now, work)
@@ -182,7 +185,7 @@ class Keeper:
                 await self._heed(refused)
             except Exception as error:
                 _LOG.fault("unforeseen", error)
-            ended = await link.ended(within=backoff.next())
+            ended = await link.ended(within=pauses.next())
             if ended is not None:
                 raise ended
 

@@ -7,9 +7,10 @@ that runs twice; and a run past its deadline is refused, so that one whose recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from enlist import documents, names
 from enlist.documents import Item, ItemVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
+from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.backoff import Rest, rest
@@ -309,16 +311,12 @@ class Tasks:
 
     async def _in_turn(self, run: Run, handler: TaskHandler, args: dict[str, Any]) -> TaskOutcome:
         """Waits for a place, and for the disk."""
-        told = False
-        while True:
+
+        async def attempt() -> TaskOutcome:
             async with self._places:
-                try:
-                    return await self._do(run, handler, args)
-                except Refused as refused:
-                    if not told:
-                        _LOG.warning("a task is not begun yet", run=run.id, reason=refused.reason, problem=refused.message)
-                    told = True
-            await asyncio.sleep(AGAIN_SECONDS)
+                return await self._do(run, handler, args)
+
+        return await retry(attempt, _told_once("a task is not begun yet", run), _pauses())
 
     async def _do(self, run: Run, handler: TaskHandler, args: dict[str, Any]) -> TaskOutcome:
         """Does it, if there is time left. Refused if it could not be written down that it begins: then it was not begun."""
@@ -355,16 +353,8 @@ class Tasks:
         ended = _ended(self._runs.get(run.id, run), outcome, int(self._now()))
         _LOG.info("task ended", run=ended.id, kind=ended.kind, state=ended.state, exit_code=ended.exit_code)
         self._note(ended)
-        told = False
-        while True:
-            try:
-                await to_the_end(self._write, ended)
-                return
-            except Refused as refused:
-                if not told:
-                    _LOG.warning("a task's outcome was not kept", run=run.id, reason=refused.reason, problem=refused.message)
-                told = True
-            await asyncio.sleep(AGAIN_SECONDS)
+        write = partial(to_the_end, self._write, ended)
+        await retry(write, _told_once("a task's outcome was not kept", run), _pauses())
 
     def _note(self, run: Run) -> None:
         self._runs[run.id] = run
@@ -375,6 +365,25 @@ class Tasks:
 
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}.json"
+
+
+def _told_once(event: str, run: Run) -> Callable[[Exception], Awaitable[None]]:
+    """Logs the first refusal of a series. What is no refusal ends it: nobody knows then whether a run has begun."""
+    told = False
+
+    async def on_failure(error: Exception) -> None:
+        nonlocal told
+        if not isinstance(error, Refused):
+            raise error
+        if not told:
+            _LOG.warning(event, run=run.id, reason=error.reason, problem=error.message)
+        told = True
+
+    return on_failure
+
+
+def _pauses() -> Pauses:
+    return Pauses(Backoff(AGAIN_SECONDS, AGAIN_SECONDS))
 
 
 def _failure(message: str) -> TaskOutcome:

@@ -19,9 +19,10 @@ from enlist_secondary.link import Link
 from enlist import certificates, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.controller import Backoff
 from enlist.v1 import account_pb2, document_pb2, policy_pb2, server_pb2, trust_pb2, upstream_pb2, upstream_pb2_grpc
 from enlist_primary import config as primary_config
-from enlist_secondary import api_key, backoff, dialling, keeper, state, upstream
+from enlist_secondary import api_key, dialling, keeper, state, upstream
 from enlist_secondary.config import LocalPrimary
 from tests.support.inprocess import ACCOUNT, Running, running_primary, serving
 from tests.support.ports import free_port
@@ -32,8 +33,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST", 0.02)
-    monkeypatch.setattr(backoff, "LONGEST", 0.2)
+    monkeypatch.setattr(keeper, "BACKOFF", Backoff(0.02, 0.2))
 
 
 @dataclass
@@ -201,7 +201,7 @@ async def test_a_primary_that_contradicts_itself_is_not_dialled_in_a_hurry(pair:
         raise Refused(Reason.CERTIFICATE_INVALID, "No.")
 
     monkeypatch.setattr(dialling, "connect", refuse)
-    monkeypatch.setattr(backoff, "FIRST", 30.0)
+    monkeypatch.setattr(keeper, "BACKOFF", Backoff(30.0, 60.0))
     async with kept(pair.secondary):
         await eventually(lambda: dialled == 1)
         await eventually(lambda: pair.secondary.state.told_at is not None)

@@ -24,6 +24,8 @@ from enlist.v1 import hierarchy_pb2 as pb
 
 CONNECT = "Connect"
 """The RPC that the proof in a hello names."""
+NAME_LIMIT = 64
+"""Characters of a primary id or of a server's id in a hello, at most."""
 
 
 class End:
@@ -70,9 +72,9 @@ class PrimaryEnd(End):
             hello = pb.Hello.FromString(said.hello)
         except DecodeError:
             raise violation("a hello cannot be read") from None
-        held = [(each.origin, _held(each)) for each in hello.held[: LEVELS + 1]]
+        held = [(each.origin, _held(each)) for each in hello.held[: LEVELS + 1] if len(each.origin) <= NAME_LIMIT]
         parts = [(each.digest, each.received) for each in hello.bodies[: documents.ITEM_LIMIT]]
-        self.sender = Sender(held, [(digest, received) for digest, received in parts if received > 0])
+        self.sender = Sender(held, [(digest, received) for digest, received in parts if received > 0 and _is_digest(digest)])
         return hello
 
     def welcome(self, welcome: pb.Welcome) -> pb.FromPrimary:
@@ -150,5 +152,10 @@ class SecondaryEnd(End):
 
 
 def _held(said: document_pb2.Held) -> Held:
-    digests = frozenset(said.digests[: documents.ITEM_LIMIT])
-    return Held(SetVersion(said.epoch, said.number), said.content, digests, said.target)
+    """What counts of it: a server that says more keeps nothing more in the primary's memory."""
+    digests = frozenset(filter(_is_digest, said.digests[: documents.ITEM_LIMIT]))
+    return Held(SetVersion(said.epoch, said.number), said.content[: documents.DIGEST_BYTES], digests, said.target[:NAME_LIMIT])
+
+
+def _is_digest(said: bytes) -> bool:
+    return len(said) == documents.DIGEST_BYTES

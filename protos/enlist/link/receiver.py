@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -18,17 +19,36 @@ from enlist.v1 import hierarchy_pb2 as pb
 
 MESSAGE_LIMIT = 1000
 """Characters of a refusal's sentence."""
+WAITING = 16 * 1024
+"""Answers that wait to be told, at most: a sender that reads none of them cannot have so much on its way."""
+OUTSTANDING = 1024
+"""Sets that came over a link and are not answered, at most; the oldest ones were replaced long ago."""
 LARGE_SET_LIMIT = documents.SET_LIMIT + 1024
 """Bytes of a serialised signed set that travels in pieces, at most."""
 
 
-@dataclass
-class Replies:
+class Replies(NamedTuple):
     """What is to be told to the sender."""
+
+    set_acks: list[pb.SetAck]
+    set_refusals: list[pb.SetRefused]
+    body_acks: list[pb.BodyAck]
+
+
+@dataclass
+class _Waiting:
+    """What waits to be told; of each body, one answer to each message."""
 
     set_acks: list[pb.SetAck] = field(default_factory=list)
     set_refusals: list[pb.SetRefused] = field(default_factory=list)
-    body_acks: list[pb.BodyAck] = field(default_factory=list)
+    body_acks: dict[tuple[int, bytes], pb.BodyAck] = field(default_factory=dict)
+
+
+class _Large(NamedTuple):
+    """A set that is coming in pieces: of which origin, and the number of the message that announced it."""
+
+    origin: str
+    sequence: int
 
 
 @dataclass
@@ -59,12 +79,12 @@ class Receiver:
         self._expected: set[bytes] = set()
         self._parts: dict[bytes, bytearray] = {}
         self._size = 0
-        self._large: dict[bytes, str] = {}
+        self._large: dict[bytes, _Large] = {}
         self._stale: set[bytes] = set()
-        self._replies = Replies()
+        self._replies = _Waiting()
         self._sequence = 0
-        self._came: set[tuple[str, SetVersion]] = set()
-        """The sets that came over this link and are not answered."""
+        self._came: dict[tuple[str, SetVersion], int] = {}
+        """The sets that came over this link and are not answered, with the numbers of their messages."""
 
     # --- What the host says ---------------------------------------------------------------------------------------------------
 
@@ -84,7 +104,7 @@ class Receiver:
 
     def linked(self) -> None:
         """Another link is open: its messages count from here on, and those of the link before do not."""
-        self._replies = Replies()
+        self._replies = _Waiting()
         self._sequence = 0
         self._came.clear()
         self._large.clear()
@@ -93,15 +113,20 @@ class Receiver:
 
     def held(self, verified: DesiredSet) -> None:
         """A set is complete and on the disk. One that came over an earlier link is told by the hello, or comes again."""
-        version = verified.version
-        if (verified.origin, version) not in self._came:
+        origin, version = verified.origin, verified.version
+        sequence = self._came.get((origin, version))
+        if sequence is None:
             return
-        self._came = {each for each in self._came if each[0] != verified.origin or each[1] > version}
-        self._replies.set_acks.append(pb.SetAck(origin=verified.origin, epoch=version.epoch, number=version.number))
+        self._came = {each: number for each, number in self._came.items() if each[0] != origin or each[1] > version}
+        ack = pb.SetAck(origin=origin, epoch=version.epoch, number=version.number, sequence=sequence)
+        self._replies.set_acks.append(ack)
 
     def refuse(self, signed: document_pb2.SignedSet, refused: Refused) -> None:
         """A set that was accepted turns out not to be good."""
-        self._replies.set_refusals.append(refusal(signed, refused))
+        sequence = self._came.pop(_key(signed), None)
+        if sequence is not None:
+            self._replies.set_refusals.append(_refusal(signed, refused, sequence))
+            self._bound_replies()
 
     # --- What comes -----------------------------------------------------------------------------------------------------------
 
@@ -115,30 +140,38 @@ class Receiver:
     def on_set(self, signed: document_pb2.SignedSet) -> Refused | None:
         """Takes a set. One that is refused is answered, and is as if it had not come; why, for the log."""
         self._forget_large(signed.origin)
-        said = _said(signed)
-        key = signed.origin, SetVersion(said.epoch, said.number)
-        self._came.add(key)
+        return self._on_set(signed, self._sequence)
+
+    def _on_set(self, signed: document_pb2.SignedSet, sequence: int) -> Refused | None:
+        key = _key(signed)
+        self._came.pop(key, None)  # it is the newest one again
+        self._came[key] = sequence
+        if len(self._came) > OUTSTANDING:
+            del self._came[next(iter(self._came))]
         try:
             self._accept(signed)
         except Refused as refused:
-            self._came.discard(key)
-            self._replies.set_refusals.append(refusal(signed, refused))
+            self.refuse(signed, refused)
             return refused
         return None
 
     def on_large_set(self, large: pb.LargeSet) -> None:
         """A signed set comes in pieces."""
-        self._forget_large(large.origin)
-        self._large[large.digest] = large.origin
+        self._forget_large(large.origin, but=large.digest)
+        self._large[large.digest] = _Large(large.origin, self._sequence)
         if len(self._large) > LEVELS + 1:
             raise violation("sets of too many origins were announced")
 
-    def _forget_large(self, origin: str) -> None:
-        """A newer set of this origin has come, or is announced."""
-        self._large = {digest: each for digest, each in self._large.items() if each != origin}
+    def _forget_large(self, origin: str, but: bytes = b"") -> None:
+        """A newer set of this origin has come, or is announced: what came of the one before is of no use."""
+        for digest in [digest for digest, each in self._large.items() if each.origin == origin and digest != but]:
+            del self._large[digest]
+            if digest not in self._expected:
+                self._size -= len(self._parts.pop(digest, b""))
+                self._stale.discard(digest)
 
     def on_pieces(self, pieces: Iterable[pb.BodyPiece]) -> Taken:
-        """Takes pieces. Refused with LINK_VIOLATION where one is too long, or a body is not what its digest names."""
+        """Takes pieces. Refused with LINK_VIOLATION: one is too long or empty, or a body is not what its digest names."""
         taken = Taken()
         for piece in pieces:
             if piece.digest not in self._expected and piece.digest not in self._large:
@@ -160,6 +193,8 @@ class Receiver:
         part = self._parts.setdefault(piece.digest, bytearray())
         if len(piece.data) > PIECE or piece.size > limit or piece.offset + len(piece.data) > piece.size:
             raise violation("a piece of a body is too long")
+        if piece.size and not piece.data:
+            raise violation("a piece of a body is empty")
         if not 0 <= piece.offset <= len(part):
             taken.problem = "the pieces of a body came out of order"
             self._answer(piece.digest, len(part), again=True)
@@ -171,9 +206,13 @@ class Receiver:
         return self._finish(piece.digest) if whole else None
 
     def _answer(self, digest: bytes, received: int = 0, whole: bool = False, again: bool = False) -> None:
-        self._replies.body_acks.append(
-            pb.BodyAck(sequence=self._sequence, digest=digest, received=received, whole=whole, again=again)
-        )
+        ack = pb.BodyAck(sequence=self._sequence, digest=digest, received=received, whole=whole, again=again)
+        self._replies.body_acks[ack.sequence, digest] = ack
+        self._bound_replies()
+
+    def _bound_replies(self) -> None:
+        if len(self._replies.body_acks) + len(self._replies.set_refusals) > WAITING:
+            raise violation("the answers are not read")
 
     def _append(self, part: bytearray, data: bytes) -> None:
         if self._size + len(data) > documents.BODIES_LIMIT:
@@ -191,15 +230,14 @@ class Receiver:
         return whole
 
     def _on_whole(self, digest: bytes, whole: bytes, taken: Taken) -> None:
-        origin = self._large.get(digest)
-        if origin is None:
+        large = self._large.pop(digest, None)
+        if large is None:
             taken.bodies[digest] = whole
             return
-        try:
-            signed = document_pb2.SignedSet.FromString(whole)
-        except DecodeError:
-            signed = document_pb2.SignedSet(origin=origin)
-        taken.refused = self.on_set(signed) or taken.refused
+        signed = _read(whole)
+        if signed.origin != large.origin:  # also one that cannot be read
+            signed = document_pb2.SignedSet(origin=large.origin)
+        taken.refused = self._on_set(signed, large.sequence) or taken.refused
 
     # --- What is told ---------------------------------------------------------------------------------------------------------
 
@@ -210,17 +248,29 @@ class Receiver:
 
     def replies(self) -> Replies:
         """What is to be told now. What a link that breaks does not carry, the next hello tells."""
-        told, self._replies = self._replies, Replies()
-        last = {(ack.sequence, ack.digest): ack for ack in told.body_acks}
-        told.body_acks = list(last.values())
-        return told
+        told, self._replies = self._replies, _Waiting()
+        return Replies(told.set_acks, told.set_refusals, list(told.body_acks.values()))
 
 
-def refusal(signed: document_pb2.SignedSet, refused: Refused) -> pb.SetRefused:
+def _refusal(signed: document_pb2.SignedSet, refused: Refused, sequence: int) -> pb.SetRefused:
     """The answer to a set that is not taken; its version as it is written there, verified or not."""
+    origin, version = _key(signed)
+    answer = pb.SetRefused(origin=origin, epoch=version.epoch, number=version.number, reason=refused.reason, sequence=sequence)
+    answer.message = refused.message[:MESSAGE_LIMIT]
+    return answer
+
+
+def _key(signed: document_pb2.SignedSet) -> tuple[str, SetVersion]:
     said = _said(signed)
-    message = refused.message[:MESSAGE_LIMIT]
-    return pb.SetRefused(origin=signed.origin, epoch=said.epoch, number=said.number, reason=refused.reason, message=message)
+    return signed.origin, SetVersion(said.epoch, said.number)
+
+
+def _read(whole: bytes) -> document_pb2.SignedSet:
+    """A signed set that came in pieces; one of nobody if it cannot be read."""
+    try:
+        return document_pb2.SignedSet.FromString(whole)
+    except DecodeError:
+        return document_pb2.SignedSet()
 
 
 def _said(signed: document_pb2.SignedSet) -> document_pb2.DesiredSet:

@@ -266,21 +266,25 @@ class SetAck(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """The primary id of its origin."""
     epoch: _builtins.int
     """Its version."""
     number: _builtins.int
+    sequence: _builtins.int
+    """The number of the message that brought or announced it: what was withdrawn meanwhile and sent anew is answered by itself."""
     def __init__(
         self,
         *,
         origin: _builtins.str = ...,
         epoch: _builtins.int = ...,
         number: _builtins.int = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "origin", b"origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "origin", b"origin", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,6 +302,7 @@ class SetRefused(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     BELOW_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """The primary id of its origin."""
     epoch: _builtins.int
@@ -309,6 +314,8 @@ class SetRefused(_message.Message):
     """For people; at most 1,000 characters."""
     below: _builtins.bool
     """Whether the primary on the sender's host refuses it: then no server below that primary gets it."""
+    sequence: _builtins.int
+    """As in `SetAck`; 0 where `below` is true, and in what is said of servers below."""
     def __init__(
         self,
         *,
@@ -318,10 +325,11 @@ class SetRefused(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         below: _builtins.bool = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "epoch", b"epoch", "message", b"message", "number", b"number", "origin", b"origin", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "epoch", b"epoch", "message", b"message", "number", b"number", "origin", b"origin", "reason", b"reason", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

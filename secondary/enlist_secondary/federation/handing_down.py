@@ -8,7 +8,8 @@ from functools import partial
 
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
-from enlist.link.sender import Held, Offer, Out, PieceOut, Sender
+from enlist.link.sender import Held, Offer, Out, Sender
+from enlist.link.transfers import PieceOut
 from enlist.v1 import document_pb2, upstream_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary.documents import Documents, Kept

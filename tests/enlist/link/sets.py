@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from enlist import certificates, documents
 from enlist.documents import DesiredSet, Item, Origin, SetVersion
+from enlist.link.sender import Offer
 from enlist.v1 import document_pb2
 
 # Always the same ones, so that a seed names one run.
@@ -24,25 +25,30 @@ PARENT_ORIGIN = certificates.fingerprint(PARENT_KEY)
 Sign = Callable[[], document_pb2.SignedSet]
 
 
-def _signed(origin: str, version: SetVersion, items: tuple[Item, ...]) -> document_pb2.SignedSet:
-    key, who = (_AUTHORITY_KEY, OWN) if origin == ORIGIN else (_PARENT_KEY, PARENT)
+def _who(origin: str, target: str = "") -> Origin:
+    who = OWN if origin == ORIGIN else PARENT
+    return who._replace(target=target or who.target)
+
+
+def _signed(origin: str, version: SetVersion, items: tuple[Item, ...], target: str) -> document_pb2.SignedSet:
+    key, who = _AUTHORITY_KEY if origin == ORIGIN else _PARENT_KEY, _who(origin, target)
     encoded = documents.encode(who.account, who.target, version, documents.encode_items(items))
     return document_pb2.SignedSet(desired_set=encoded, signature=documents.sign(key, encoded), origin=origin)
 
 
-def signing(origin: str, version: SetVersion, items: tuple[Item, ...]) -> Sign:
-    return partial(_signed, origin, version, items)
+def signing(origin: str, version: SetVersion, items: tuple[Item, ...], target: str = "") -> Sign:
+    """What signs a set, made out for `target` or else for the server that the origin usually names."""
+    return partial(_signed, origin, version, items, target)
 
 
-ORIGINS: dict[str, Callable[[SetVersion, tuple[Item, ...]], Sign]] = {
-    each: partial(signing, each) for each in (ORIGIN, PARENT_ORIGIN)
-}
+def offer(origin: str, version: SetVersion, items: tuple[Item, ...], target: str = "") -> Offer:
+    """The set as a sender offers it: those of the parent are exact, as they are handed down."""
+    order = tuple(dict.fromkeys(item.digest for item in items))
+    sign = signing(origin, version, items, target)
+    who = _who(origin, target).target
+    return Offer(version, documents.content(items), frozenset(order), sign, origin != ORIGIN, who, order)
 
 
-def verified(signed: document_pb2.SignedSet) -> DesiredSet:
-    return documents.verify(signed, OWN if signed.origin == ORIGIN else PARENT)
-
-
-def target(origin: str) -> str:
-    """For whom the sets of an origin are made out."""
-    return (OWN if origin == ORIGIN else PARENT).target
+def verified(signed: document_pb2.SignedSet, target: str = "") -> DesiredSet:
+    """The set, if its origin made it out for `target`."""
+    return documents.verify(signed, _who(signed.origin, target))

@@ -1,4 +1,5 @@
-"""Both ends of a link against each other, without a socket: messages that are late, repeated or lost, links that break, restarts.
+"""Both ends of a link against each other, without a socket: messages that are late, repeated or lost, links that break, restarts,
+an origin that goes and comes back for the same server or another one, a disk that takes only some of what is written.
 
 Whatever happens, once it is quiet the secondary holds what the primary wants, the primary knows that it does, and nothing older
 ever replaced anything newer. A failure prints its seed; `ENLIST_SEED` runs that one again.
@@ -10,6 +11,7 @@ import hashlib
 import os
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,11 +21,14 @@ from enlist.documents import DesiredSet, Item, SetVersion
 from enlist.link.ends import PrimaryEnd, SecondaryEnd
 from enlist.link.pace import PIECE
 from enlist.link.receiver import Receiver
-from enlist.link.sender import Offer, Out
+from enlist.link.sender import Out
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from tests.enlist.link.sets import AUTHORITY, KEY, ORIGIN, ORIGINS, SERVER, target, verified
+from tests.enlist.link.sets import AUTHORITY, KEY, ORIGIN, OWN, PARENT, PARENT_ORIGIN, SERVER, offer, verified
+
+OTHER_TARGET = "mnopqrstuv"
+"""Another server at the parent."""
 
 STEPS = 250
 RUNS = int(os.environ.get("ENLIST_RUNS", "12"))
@@ -38,24 +43,48 @@ class Disk:
     held: dict[str, DesiredSet] = field(default_factory=dict)
     coming: dict[str, DesiredSet] = field(default_factory=dict)
     bodies: dict[bytes, bytes] = field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=lambda: {ORIGIN: OWN.target})
+    """For whom the sets of the origins above are made out."""
+    room: Callable[[], bool] = lambda: True
+    """Whether the next write succeeds."""
+
+
+@dataclass
+class Above:
+    """A message that says which origins are above from now on."""
+
+    targets: dict[str, str]
+
+
+@dataclass
+class Refusing:
+    """Versions that the secondary refuses: when they come, or once they are complete."""
+
+    at_once: set[SetVersion] = field(default_factory=set)
+    later: set[SetVersion] = field(default_factory=set)
 
 
 class Secondary:
     """A secondary with its disk. `unsaved` are bodies that came and are not on the disk yet: a restart loses them."""
 
-    def __init__(self, disk: Disk, refuses: set[SetVersion]) -> None:
+    def __init__(self, disk: Disk, refusing: Refusing) -> None:
         self.disk = disk
-        self.refuses = refuses
+        self.refusing = refusing
         self.receiver = Receiver(self._accept, self._has)
         self.unsaved: dict[bytes, bytes] = {}
+        self.signed: dict[str, document_pb2.SignedSet] = {}
 
     def _accept(self, signed: document_pb2.SignedSet) -> None:
-        new = verified(signed)
-        if new.version in self.refuses:
+        target = self.disk.targets.get(signed.origin)
+        if target is None:
+            raise Refused(Reason.SET_INVALID, "This set comes from a primary that is not above.")
+        new = verified(signed, target)
+        if new.version in self.refusing.at_once:
             raise Refused(Reason.SET_INVALID, "This set is not taken.")
         newest = self.disk.coming.get(new.origin) or self.disk.held.get(new.origin)
         if documents.supersedes(new, newest):
             self.disk.coming[new.origin] = new
+            self.signed[new.origin] = signed
         elif new.origin not in self.disk.coming:
             self.receiver.held(new)
         self._expect()
@@ -67,6 +96,15 @@ class Secondary:
     def _expect(self) -> None:
         there = self.disk.bodies.keys() | self.unsaved.keys()
         self.receiver.expect(digest for each in self.disk.coming.values() for digest in digests(each) if digest not in there)
+
+    def stand(self, targets: dict[str, str]) -> None:
+        """What others signed, or for another server, is forgotten."""
+        self.disk.targets = dict(targets)
+        for kept in (self.disk.held, self.disk.coming):
+            for origin in [origin for origin, each in kept.items() if each.target != targets.get(origin)]:
+                del kept[origin]
+        self._forget_bodies()
+        self._expect()
 
     def on_message(self, message: pb.FromPrimary) -> None:
         if not self.receiver.is_new(message.sequence):
@@ -80,17 +118,31 @@ class Secondary:
             self.unsaved[digest] = whole
 
     def save(self) -> None:
-        self.disk.bodies.update(self.unsaved)
-        self.unsaved.clear()
+        """Writes what there is room for; the rest waits."""
+        for digest, body in list(self.unsaved.items()):
+            if self.disk.room():
+                self.disk.bodies[digest] = body
+                del self.unsaved[digest]
         for origin, coming in list(self.disk.coming.items()):
-            if digests(coming) <= self.disk.bodies.keys():
-                before = self.disk.held.get(origin)
-                assert before is None or before.version < coming.version, "an older set replaced a newer one"
-                self.disk.held[origin] = self.disk.coming.pop(origin)
-                self.receiver.held(coming)
+            if digests(coming) <= self.disk.bodies.keys() and self.disk.room():
+                self._complete(origin, coming)
         self._expect()
-        needed = {each for kept in (*self.disk.held.values(), *self.disk.coming.values()) for each in digests(kept)} | self.promised
-        self.disk.bodies = {digest: body for digest, body in self.disk.bodies.items() if digest in needed}
+        self._forget_bodies()
+
+    def _complete(self, origin: str, coming: DesiredSet) -> None:
+        if coming.version in self.refusing.later and origin in self.signed:
+            del self.disk.coming[origin]
+            self.receiver.refuse(self.signed[origin], Refused(Reason.SET_INVALID, "This set is not taken."))
+            return
+        before = self.disk.held.get(origin)
+        assert before is None or before.version < coming.version, "an older set replaced a newer one"
+        self.disk.held[origin] = self.disk.coming.pop(origin)
+        self.receiver.held(coming)
+
+    def _forget_bodies(self) -> None:
+        named = {each for kept in (*self.disk.held.values(), *self.disk.coming.values()) for each in digests(kept)}
+        self.disk.bodies = {digest: body for digest, body in self.disk.bodies.items() if digest in named | self.promised}
+        self.unsaved = {digest: body for digest, body in self.unsaved.items() if digest in named}
 
     promised: frozenset[bytes] = frozenset()
 
@@ -118,31 +170,57 @@ class World:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.bodies: dict[bytes, bytes] = {}
-        self.wanted: dict[str, Offer] = {}
-        self.numbers = dict.fromkeys(ORIGINS, 0)
-        self.refused: set[SetVersion] = set()
+        self.targets = {ORIGIN: OWN.target}
+        self.wanted: dict[str, tuple[SetVersion, tuple[Item, ...]]] = {}
+        self.lists: list[tuple[Item, ...]] = [()]
+        self.numbers = dict.fromkeys((ORIGIN, PARENT_ORIGIN), 0)
+        self.refusing = Refusing()
         self.disk = Disk()
-        self.secondary = Secondary(self.disk, self.refused)
-        self.down: deque[pb.FromPrimary] = deque()
+        self.secondary = Secondary(self.disk, self.refusing)
+        self.down: deque[pb.FromPrimary | Above] = deque()
         self.up: deque[pb.FromSecondary] = deque()
+        self.said: list[pb.FromSecondary] = []
         self.ends: tuple[PrimaryEnd, SecondaryEnd] | None = None
         self.now = 0.0
 
     # --- What may happen ------------------------------------------------------------------------------------------------------
 
     def decide(self) -> None:
-        origin = self.chance.choice(list(ORIGINS))
+        """Another set is wanted: something new, or what was wanted once before. It is never of an older version."""
+        origin = self.chance.choice(list(self.numbers))
         self.numbers[origin] += 1
         version = SetVersion(1, self.numbers[origin])
-        if self.chance.random() < 0.1:
-            self.refused.add(version)
+        if self.chance.random() < 0.2:
+            self.chance.choice([self.refusing.at_once, self.refusing.later]).add(version)
         items = tuple(self._item(number) for number in range(self.chance.choice([0, 1, 2, 5, 150])))
-        found = frozenset(item.digest for item in items)
-        sign = ORIGINS[origin](version, items)
-        order = tuple(dict.fromkeys(item.digest for item in items))
-        self.wanted[origin] = Offer(version, documents.content(items), found, sign, origin != ORIGIN, target(origin), order)
-        if self.ends is not None:
-            self.ends[0].sender.offer(origin, self.wanted[origin])
+        if self.chance.random() < 0.3:
+            items = self.chance.choice(self.lists[-4:])
+        self.lists.append(items)
+        self.wanted[origin] = version, items
+        self._offer(origin)
+
+    def _offer(self, origin: str) -> None:
+        target = self.targets.get(origin)
+        if self.ends is not None and target is not None and origin in self.wanted:
+            self.ends[0].sender.offer(origin, offer(origin, *self.wanted[origin], target))
+
+    def move_parent(self) -> None:
+        """The parent goes, comes back, or wants its sets at another server: with the versions that it had."""
+        self.targets = {ORIGIN: OWN.target}
+        if (target := self.chance.choice(["", PARENT.target, OTHER_TARGET])) != "":
+            self.targets[PARENT_ORIGIN] = target
+        self._tell_above()
+
+    def _tell_above(self) -> None:
+        if self.ends is None:
+            return
+        self.down.append(Above(self.targets))
+        sender = self.ends[0].sender
+        for origin in sender.origins:
+            if sender.target(origin) != self.targets.get(origin) or self.chance.random() < 0.1:
+                sender.withdraw(origin)
+        for origin in self.targets:
+            self._offer(origin)
 
     def _item(self, number: int) -> Item:
         size = self.chance.choice([1, 100, PIECE, PIECE + 1, 5 * PIECE]) if number < 5 else 50
@@ -161,18 +239,29 @@ class World:
         primary.on_hello(greeting)
         secondary.on_welcome(primary.welcome(pb.Welcome()))
         self.ends = primary, secondary
-        for origin, offer in self.wanted.items():
-            primary.sender.offer(origin, offer)
+        self._tell_above()
 
     def break_link(self) -> None:
         """What is on its way is lost."""
         self.ends = None
         self.down.clear()
         self.up.clear()
+        self.said.clear()
 
     def restart_secondary(self) -> None:
         self.break_link()
-        self.secondary = Secondary(self.disk, self.refused)
+        self.secondary = Secondary(self.disk, self.refusing)
+
+    def restart_primary(self) -> None:
+        """It decided, and wrote that down, before it was back."""
+        self.break_link()
+        self.decide()
+        self.connect()
+
+    def fill_disk(self) -> None:
+        """From now on some writes fail, or none."""
+        share = self.chance.choice([0.0, 0.2, 1.0])
+        self.disk.room = lambda: self.chance.random() >= share
 
     def primary_sends(self) -> None:
         if self.ends is None or (out := self.ends[0].sender.next()) is None:
@@ -201,6 +290,9 @@ class World:
     def secondary_hears(self) -> None:
         if self.ends is not None and self.down:
             message = self.down.popleft()
+            if isinstance(message, Above):
+                self.secondary.stand(message.targets)
+                return
             self.ends[1].on_message(message)
             self.secondary.on_message(message)
 
@@ -212,8 +304,9 @@ class World:
             told = self.secondary.receiver.replies()
             message = pb.FromSecondary(set_acks=told.set_acks, set_refusals=told.set_refusals, body_acks=told.body_acks)
             self.up.append(message)
+            self.said.append(message)
             if self.chance.random() < 0.1:
-                self.up.append(message)
+                self.up.append(self.chance.choice(self.said))
 
     def primary_hears(self) -> None:
         self.now += self.chance.choice([0.001, 0.5, 3.0])
@@ -224,6 +317,7 @@ class World:
 
     def settle(self) -> None:
         """Until nothing is to be said any more."""
+        self.disk.room = lambda: True
         self.connect()
         for _ in range(5000):
             for step in (
@@ -241,14 +335,17 @@ class World:
 
     def check(self) -> None:
         assert self.ends is not None
-        for origin, offer in self.wanted.items():
+        assert self.disk.targets == self.targets
+        assert self.disk.held.keys() <= self.targets.keys()
+        for origin, (version, items) in self.wanted.items():
             held, known = self.disk.held.get(origin), self.ends[0].sender.held(origin)
-            if offer.version in self.refused:
+            if version in self.refusing.at_once | self.refusing.later or origin not in self.targets:
                 continue
             assert held is not None
-            assert held.content == offer.content, "the secondary does not hold what is wanted"
+            assert held.content == documents.content(items), "the secondary does not hold what is wanted"
+            assert held.target == self.targets[origin]
             assert known is not None
-            assert known.content == offer.content, "the primary does not know it"
+            assert known.content == held.content, "the primary does not know it"
             assert not self.ends[0].sender.behind(origin)
             assert all(self.disk.bodies[digest] == self.bodies[digest] for digest in digests(held))
 
@@ -262,6 +359,9 @@ def test_ends_agree_after_any_interleaving(seed: int) -> None:
         (world.connect, 8),
         (world.break_link, 2),
         (world.restart_secondary, 1),
+        (world.restart_primary, 1),
+        (world.move_parent, 3),
+        (world.fill_disk, 2),
         (world.primary_sends, 30),
         (world.secondary_hears, 30),
         (world.secondary_saves, 15),
