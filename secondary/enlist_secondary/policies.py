@@ -17,11 +17,11 @@ from typing import Any
 from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime import schedules
+from enlist.runtime.controller import Rest, rest
 from enlist.runtime.logs import Log
 from enlist.runtime.schedules import Window
 from enlist.runtime.terminal import moment
 from enlist_secondary import policy_records as records
-from enlist_secondary.backoff import Rest, rest
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Documents

@@ -20,10 +20,9 @@ from enlist import documents, names
 from enlist.documents import Item, ItemVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
-from enlist.runtime.controller import Backoff, Pauses, retry
+from enlist.runtime.controller import Backoff, Pauses, Rest, rest, retry
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2 as pb
-from enlist_secondary.backoff import Rest, rest
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Document, Documents, origin_items

@@ -11,8 +11,8 @@ from typing import Any
 
 from enlist import documents
 from enlist.reasons import Refused
+from enlist.runtime.controller import rest
 from enlist.v1 import document_pb2 as pb
-from enlist_secondary.backoff import rest
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
 from enlist_secondary.outbox import Outbox
