@@ -16,12 +16,12 @@ from typing import Any
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, readiness
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist_secondary import api_key, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.keeper import Keeper
 from enlist_secondary.known_primaries import KnownPrimaries
 

@@ -26,9 +26,9 @@ from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
 from enlist.v1 import hierarchy_pb2
-from enlist_secondary.handlers.workers import to_the_end
 
 NOTHING_REMEMBERED = Memory()
 

@@ -18,13 +18,13 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
 from enlist.runtime.controller import Pauses, retry
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc, server_pb2
 from enlist_secondary import api_key, checks, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import meet
 

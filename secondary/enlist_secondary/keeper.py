@@ -15,6 +15,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime import memory
 from enlist.runtime.controller import Backoff, Pauses
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist.v1.registration_pb2 import Enrolment
 from enlist_secondary import api_key, dialling, state
@@ -22,7 +23,6 @@ from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.connection.link import Link
 from enlist_secondary.enrol import resume, until_final
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import prepare
 from enlist_secondary.work import Work

@@ -21,15 +21,16 @@ from enlist.runtime.controller import Rest, rest
 from enlist.runtime.logs import Log
 from enlist.runtime.schedules import Window
 from enlist.runtime.terminal import moment
+from enlist.runtime.threads import to_the_end
 from enlist_secondary import policy_records as records
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, sentence
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Record, Step, Wanted
 from enlist_secondary.policy_store import PolicyStore
+from enlist_secondary.resting import Rest, rest
 
 DRIFT_SECONDS = 10.0
 """Seconds between two looks whether somebody changed locally what a policy governs."""

@@ -22,13 +22,14 @@ from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.controller import Backoff, Pauses, Rest, rest, retry
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Document, Documents, origin_items
 from enlist_secondary.handlers.interface import NO_EXIT_CODE, TaskHandler, TaskOutcome, sentence
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
+from enlist_secondary.resting import Rest, rest
 
 AT_ONCE = 4
 """Runs that go on at the same time, at most."""

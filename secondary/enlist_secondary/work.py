@@ -11,6 +11,7 @@ from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Again, Backoff, Controller, each, run_all
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import ancestors, state
@@ -20,7 +21,6 @@ from enlist_secondary.connection.session import Session
 from enlist_secondary.documents import Documents, origin_items, versions
 from enlist_secondary.federation.upstream import Upstream
 from enlist_secondary.handlers.configured import build_policies, build_tasks
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies

@@ -17,6 +17,7 @@ from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
+from enlist_secondary.resting import rest
 from enlist_secondary.tasks import Tasks
 from tests.secondary.origins import Line, Primary, Times, Wish, bodies, said
 from tests.support import waiting

@@ -18,6 +18,7 @@ from enlist.documents import SetVersion
 from enlist.link.ends import SecondaryEnd
 from enlist.link.pace import PIECE
 from enlist.reasons import Reason, Refused
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer, new_authority
@@ -26,7 +27,6 @@ from enlist_secondary import work as works
 from enlist_secondary.ancestors import Ancestors, Ascent
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.connection import session
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.policies import Policies
 from enlist_secondary.tasks import Tasks
