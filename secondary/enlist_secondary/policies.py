@@ -17,7 +17,6 @@ from typing import Any
 from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime import schedules
-from enlist.runtime.controller import Rest, rest
 from enlist.runtime.logs import Log
 from enlist.runtime.schedules import Window
 from enlist.runtime.terminal import moment

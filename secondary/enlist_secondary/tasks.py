@@ -20,7 +20,7 @@ from enlist import documents, names
 from enlist.documents import Item, ItemVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
-from enlist.runtime.controller import Backoff, Pauses, Rest, rest, retry
+from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
 from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb

@@ -11,7 +11,6 @@ from typing import Any
 
 from enlist import documents
 from enlist.reasons import Refused
-from enlist.runtime.controller import rest
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome

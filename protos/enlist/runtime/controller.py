@@ -11,7 +11,6 @@ import heapq
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,8 +25,6 @@ Again = float | None
 
 Outcome = Again | Exception
 Reconcile = Callable[[K], Awaitable[Again]]
-Rest = Callable[[asyncio.Event, float | None], Awaitable[None]]
-"""How a loop waits until there is something to do: see `rest`."""
 ReconcileBatch = Callable[[Sequence[K]], Awaitable[Mapping[K, Outcome]]]
 
 log = Log("controller")
@@ -275,13 +272,6 @@ async def _outcome(reconcile: Reconcile[K], key: K) -> Outcome:
         return await reconcile(key)
     except Exception as error:
         return error
-
-
-async def rest(woken: asyncio.Event, seconds: float | None) -> None:
-    """Until the event is set, and at most so many seconds; without a limit for None."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await woken.wait()
 
 
 async def retry(attempt: Callable[[], Awaitable[T]], on_failure: Callable[[Exception], Awaitable[None]], pauses: Pauses) -> T:
