@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from cryptography import x509
-
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime import memory
@@ -22,6 +20,7 @@ from enlist_secondary import api_key, dialling, state
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.connection.link import Link
+from enlist_secondary.connection.staying import Staying
 from enlist_secondary.enrol import resume, until_final
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import prepare
@@ -33,14 +32,8 @@ BACKOFF = Backoff(first=0.5, longest=60.0)
 STOOD = 30.0
 """Seconds after which a link counts as one that stood: the next attempt comes soon again."""
 
-LONGEST_SLEEP = 3600.0
-"""Seconds between two looks at the clock, which may have been set meanwhile."""
-
 CONTRADICTION = 1.0
 """Seconds: a primary that has refused the link, and within this time says "trusted" when asked, is not dialled again at once."""
-
-RETRY_RENEWAL = 10.0
-"""Seconds, at the least, between two attempts to renew."""
 
 _ABOUT_US = frozenset({Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_INVALID, Reason.NOT_LOGGED_ON, Reason.NOT_ALLOWED})
 _LOG = Log("enlist.secondary")
@@ -54,12 +47,6 @@ def _about_us(refused: Refused) -> bool:
 def _settle(_: Enrolment) -> None:
     """The primary has said where this server stands, and now there is nothing to do but wait."""
     memory.give_back()
-
-
-def renewal_due(certificate: x509.Certificate, chance: float) -> float:
-    """When to renew a certificate, Unix seconds: at half its life, up to a twentieth of it earlier or later. `chance` is 0 to 1."""
-    issued = certificates.begins_at(certificate) + certificates.CLOCK_TOLERANCE
-    return issued + (certificates.ends_at(certificate) - issued) * (0.45 + 0.1 * chance)
 
 
 class Keeper:
@@ -164,49 +151,18 @@ class Keeper:
         """Stays at the link, and at those over the renewed certificates that follow it; raises why the last one ended."""
         memory.give_back()
         opened = time.monotonic()
+
+        async def connect(renewed: Identity) -> Link:
+            return await dialling.connect(self._dialer, self._config, renewed, self._now, work)
+
         try:
-            while True:
-                mine = await self._until_renewed(link, mine)
-                before, link = link, await self._successor(link, mine, work)
-                await before.close()
+            raise await Staying(link, mine, self._renew, connect, self._heed, self._now, self._chance, BACKOFF).until_ended()
         finally:
             work.unlinked()
             if time.monotonic() - opened > STOOD:
                 self._pauses.reset()
-            await link.close()
 
-    async def _successor(self, link: Link, mine: Identity, work: Work) -> Link:
-        """The link over the renewed certificate. Until it is open `link` stays, however often that fails; raises why that ended."""
-        pauses = Pauses(BACKOFF, self._chance)
-        while True:
-            try:
-                return await dialling.connect(self._dialer, self._config, mine, self._now, work)
-            except Refused as refused:
-                await self._heed(refused)
-            except Exception as error:
-                _LOG.fault("unforeseen", error)
-            ended = await link.ended(within=pauses.next())
-            if ended is not None:
-                raise ended
-
-    async def _until_renewed(self, link: Link, mine: Identity) -> Identity:
-        """Stays at the link until the certificate has been renewed; raises why the link ended before that."""
-        if mine.certificate is None:
-            raise AssertionError("a link needs a certificate")
-        due = renewal_due(mine.certificate, self._chance())
-        ends = certificates.ends_at(mine.certificate)
-        while True:
-            wait = min(max(due - self._now(), 1.0), LONGEST_SLEEP)
-            ended = await link.ended(within=wait)
-            if ended is not None:
-                raise ended
-            if self._now() >= due:
-                try:
-                    return await self._renewed(mine, await link.renew(mine))
-                except Refused as refused:
-                    await self._heed(refused)
-                    due = self._now() + max((ends - self._now()) / 10, RETRY_RENEWAL)
-
-    async def _renewed(self, mine: Identity, certificate: bytes) -> Identity:
+    async def _renew(self, link: Link, mine: Identity) -> Identity:
+        certificate = await link.renew(mine)
         _LOG.info("certificate renewed", primary=self._config.primary)
         return await to_the_end(mine.keep, certificates.load(certificate), self._config.account)

@@ -53,13 +53,13 @@ class Link:
         if session is not None:
             self._tasks.add(asyncio.create_task(_write_on(call, session)))
 
-    async def ended(self, within: float) -> Refused | None:
-        """Why the link ended, or None if it still stands after `within` seconds.
+    async def ended(self) -> Refused | None:
+        """Waits until the link has ended, and says why; None if it was closed here.
 
         Nothing is sent to find out: HTTP/2's keepalive ends the link within 30 s of the peer's death.
         """
-        await asyncio.wait({self._reader}, timeout=within)
-        return self._reader.result() if self._reader.done() else None
+        await asyncio.wait({self._reader})
+        return None if self._reader.cancelled() else self._reader.result()
 
     async def renew(self, identity: Identity) -> bytes:
         """A new certificate (DER) for this server's key. The old one stays good."""
