@@ -46,7 +46,7 @@ class Link:
         self.welcome = welcome
         self._channel = dialled
         self._end = end
-        session = host.linked(welcome, end) if host is not None else None
+        self._session = session = host.linked(welcome, end) if host is not None else None
         # Cancelling a read would cancel the whole call, so the one reader lives exactly as long as the link.
         self._reader = asyncio.create_task(self._read_on(call, host, session))
         self._tasks: set[asyncio.Task[Any]] = {self._reader}
@@ -68,6 +68,8 @@ class Link:
     async def close(self) -> None:
         """Ends the link, if it has not ended."""
         self._end.close()
+        if self._session is not None:
+            self._session.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
