@@ -181,7 +181,7 @@ class Way:
 
 
 MANY = 100
-messages = st.sampled_from([MANY] * 5 + [0, 1, 2, 3])
+messages = st.sampled_from([MANY] * 3 + [0, 1, 1, 2, 3])
 deaths = st.one_of(st.none(), st.none(), st.integers(0, 10))
 ways = st.builds(Way, messages, st.sampled_from([False] * 3 + [True]), deaths, st.booleans(), st.sampled_from([0, 0, 11, 30, 61]))
 
@@ -246,7 +246,7 @@ class Tree(RuleBasedStateMachine):
         top=st.booleans(),
         what=st.sampled_from(["set"] * 6 + ["confirm"] * 3 + ["end", "end", "move", "window", "restore"]),
         where=st.tuples(st.sampled_from([GROUPS[0], *GROUPS]), st.sampled_from(KINDS)),
-        text=st.sampled_from(["a", "b", BAD, LONG]),
+        text=st.sampled_from(["a", "b", BAD, LONG, LONG]),
         confirm=st.sampled_from([0, CONFIRM]),
         put_back=st.booleans(),
         way=ways,
@@ -542,7 +542,7 @@ class Tree(RuleBasedStateMachine):
 
 def _settings(layer: Layer, key: str) -> dict[str, str]:
     found = {"text": layer.text, key: layer.text}
-    return {**found, "more": "x" * 4 * PIECE} if layer.text == LONG else found
+    return {**found, "more": f"{layer.revision} " * PIECE} if layer.text == LONG else found
 
 
 def _of(items: Sequence[Item], subject: Subject) -> list[Item]:
