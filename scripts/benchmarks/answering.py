@@ -122,9 +122,7 @@ async def _answer(link: Link, shows: bool) -> None:
 def _answer_to(message: hierarchy_pb2.FromPrimary, number: int) -> hierarchy_pb2.FromSecondary:
     signed = message.desired
     desired = document_pb2.DesiredSet.FromString(signed.desired_set)
-    held = hierarchy_pb2.SetAck(
-        origin=signed.origin, epoch=desired.epoch, number=desired.number, sequence=message.sequence
-    )
+    held = hierarchy_pb2.SetAck(origin=signed.origin, epoch=desired.epoch, number=desired.number, sequence=message.sequence)
     bodies = [
         hierarchy_pb2.BodyAck(sequence=message.sequence, digest=piece.digest, received=piece.size, whole=True)
         for piece in message.pieces

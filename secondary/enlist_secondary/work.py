@@ -53,7 +53,8 @@ class Work:
         self._kinds = sorted(kinds)
         self.upstream = self._upstream(config, identity)
         self._strange: set[str] = set()
-        self._saving = Controller[str]("documents", each(self._save), backoff=Backoff(AGAIN_SECONDS, AGAIN_SECONDS))
+        again = Backoff(AGAIN_SECONDS, AGAIN_SECONDS)
+        self._saving = Controller[str](_CAME, each(self._save), backoff=again, on_failure=_log_fault)
         self._ascended = False  # others stand above than the file says
 
     def _upstream(self, config: SecondaryConfig, identity: Identity) -> Upstream | None:
@@ -180,7 +181,8 @@ class Work:
             return AGAIN_SECONDS
 
         again = Backoff(AGAIN_SECONDS, AGAIN_SECONDS)
-        running = Controller[str]("work", each(run), at_once=len(parts), backoff=again)  # no deadline: they run until cancelled
+        # No deadline: they run until cancelled.
+        running = Controller[str]("work", each(run), at_once=len(parts), backoff=again, on_failure=_log_fault)
         for part in parts:
             running.mark(part)
         self._saving.mark(_CAME)
@@ -226,3 +228,7 @@ class Work:
             state = document_pb2.DOCUMENT_STATE_UNSUPPORTED
             self.outbox.put(document_pb2.Report(kind=kind, state=state, observed_items=origin_items(observed)))
         self._strange = kinds
+
+
+def _log_fault(part: str, error: Exception) -> None:
+    _LOG.fault("documents are not worked on", error, part=part)

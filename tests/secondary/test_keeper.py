@@ -331,7 +331,8 @@ def test_renewal_is_due_around_half_the_life() -> None:
     signer, now, day = new_signer(), 1_795_000_000, 86400
     der = signer.issue_secondary(certificates.new_key().public_key(), ACCOUNT, "abcdefghij", 30 * day, now)
     certificate = certificates.load(der)
-    due = [staying.renewal_due(certificate, chance) - now for chance in (0.0, 0.5, 1.0)]
+    begins, ends = certificates.begins_at(certificate), certificates.ends_at(certificate)
+    due = [staying.renewal_due(begins, ends, chance) - now for chance in (0.0, 0.5, 1.0)]
     assert due == pytest.approx([13.5 * day, 15 * day, 16.5 * day])
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from cryptography import x509
-
 from enlist import certificates
 from enlist.reasons import Refused
 from enlist.runtime.controller import Again, Backoff, Controller, each
@@ -26,10 +24,13 @@ _CERTIFICATE = "certificate"
 _LOG = Log("enlist.secondary")
 
 
-def renewal_due(certificate: x509.Certificate, chance: float) -> float:
-    """When to renew a certificate, Unix seconds: at half its life, up to a twentieth of it earlier or later. `chance` is 0 to 1."""
-    issued = certificates.begins_at(certificate) + certificates.CLOCK_TOLERANCE
-    return issued + (certificates.ends_at(certificate) - issued) * (0.45 + 0.1 * chance)
+def renewal_due(begins: int, ends: int, chance: float) -> float:
+    """When to renew a certificate that is good from `begins` to `ends`, all of it Unix seconds; `chance` is 0 to 1.
+
+    That is at half its life, up to a twentieth of it earlier or later.
+    """
+    issued = begins + certificates.CLOCK_TOLERANCE
+    return issued + (ends - issued) * (0.45 + 0.1 * chance)
 
 
 class Staying:
@@ -84,8 +85,9 @@ class Staying:
                     return ended
 
     def _half_life(self) -> float:
-        assert self._identity.certificate is not None, "a link needs a certificate"
-        return renewal_due(self._identity.certificate, self._chance())
+        certificate = self._identity.certificate
+        assert certificate is not None, "a link needs a certificate"
+        return renewal_due(certificates.begins_at(certificate), certificates.ends_at(certificate), self._chance())
 
     async def _reconcile(self, _: str) -> Again:
         if self._due is not None and self._now() < self._due:
