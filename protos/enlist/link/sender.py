@@ -235,7 +235,7 @@ class Sender:
             out.large_set = self._begin_large(origin, sent, signed)
         else:
             out.desired = signed
-            self._begin_missing(origin)
+            self._begin_missing(origin, out.sequence)
 
     def _remember(self, origin: str, sent: _Sent) -> None:
         self._sets[sent.sequence] = origin, sent.offer.version
@@ -247,11 +247,11 @@ class Sender:
         whole = signed.SerializeToString()
         digest = documents.digest(whole)
         self._large[digest] = _Large(sent.sequence, whole)
-        self._transfers.begin(digest, origin)
+        self._transfers.begin(digest, origin, sent.sequence)
         return pb.LargeSet(origin=origin, digest=digest)
 
-    def _begin_missing(self, origin: str) -> None:
-        """Begins the bodies of the newest set that the receiver lacks."""
+    def _begin_missing(self, origin: str, since: int) -> None:
+        """Begins the bodies of the newest set that the receiver lacks; it has that set when this message comes."""
         known = self._origins.get(origin, _Origin())
         travelling = known.travelling
         if travelling is None or any(large.sequence == travelling.sequence for large in self._large.values()):
@@ -259,7 +259,7 @@ class Sender:
         there = known.there()
         for digest in travelling.offer.order or tuple(travelling.offer.digests):
             if digest not in there and (origin, digest) not in self._complete:
-                self._transfers.begin(digest, origin)
+                self._transfers.begin(digest, origin, since)
 
     def _drop_transfers(self) -> None:
         """Forgets the bodies that no set on its way names."""
@@ -296,7 +296,7 @@ class Sender:
             self._complete.update((origin, whole.digest) for origin in whole.origins)
             return
         for origin in whole.origins:
-            self._begin_missing(origin)
+            self._begin_missing(origin, self._sequence + 1)
 
     def on_set_ack(self, ack: pb.SetAck) -> None:
         """The receiver holds a set. Refused with LINK_VIOLATION: of a set that was never sent."""
@@ -326,8 +326,9 @@ class Sender:
     def _send_anew(self, forgotten: frozenset[bytes]) -> None:
         """The receiver forgot the bodies of a set that it refused; sets that came since may name them."""
         self._complete = {each for each in self._complete if each[1] not in forgotten}
+        self._transfers.doubt(forgotten, self._sequence + 1)
         for origin in self._origins:
-            self._begin_missing(origin)
+            self._begin_missing(origin, self._sequence + 1)
 
     def _answered(self, sequence: int, origin: str) -> tuple[str, SetVersion]:
         """The set that is answered. It may have been replaced, or withdrawn, meanwhile."""

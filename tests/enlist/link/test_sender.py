@@ -225,6 +225,22 @@ def test_bodies_of_a_refused_set_are_sent_again_for_newer_ones() -> None:
     assert [each.digest for each in pieces] == [digest(b"shared")]
 
 
+def test_body_that_came_for_another_set_is_confirmed_for_a_later_one() -> None:
+    """Between the two the receiver may have refused, or forgotten, the set that the body came for."""
+    primary, body = Primary(), bytes(PIECE + 1)
+    primary.want(1, body)
+    first, _ = sent(primary)
+    second, _ = sent(primary)
+    primary.want(1, body, origin=PARENT_ORIGIN)
+    assert sent(primary)[1] == []
+    primary.takes(first, digest(body), PIECE)
+    primary.takes(second, digest(body), PIECE + 1, whole=True)
+    third, (last,) = sent(primary)
+    assert last.offset == PIECE
+    primary.takes(third, digest(body), PIECE + 1, whole=True)
+    assert primary.send() is None
+
+
 # --- Bodies ---------------------------------------------------------------------------------------------------------------------
 
 
