@@ -366,6 +366,21 @@ def test_large_set_travels_in_pieces_and_its_bodies_after_it() -> None:
     assert seen == {large.digest, *map(digest, bodies)}
 
 
+def test_bodies_of_a_large_set_wait_though_an_earlier_set_named_them() -> None:
+    """That one may be refused: then nothing asks for them, and they would take the large set's place in the window for ever."""
+    primary = Primary()
+    bodies = [bytes([n % 256, n // 256]) for n in range(300)]
+    primary.want(1, *bodies[:2])
+    first, pieces = sent(primary)
+    primary.want(2, *bodies)
+    second, _ = sent(primary)
+    for piece in pieces:
+        primary.takes(first, piece.digest, 0, again=True)
+    primary.refuses(first, 1)
+    assert second.large_set is not None
+    assert {each.digest for _, found in primary.send_all() for each in found} == {second.large_set.digest}
+
+
 def test_body_of_two_sets_travels_once() -> None:
     primary = Primary()
     primary.want(1, bytes(2 * PIECE))
