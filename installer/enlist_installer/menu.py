@@ -9,6 +9,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.threads import to_the_end
 from enlist_installer import questions, removing, service, setup, waiting, words
 from enlist_installer.answers import Answers
 from enlist_installer.interview import Interview
@@ -18,7 +19,6 @@ from enlist_installer.wizard import Wizard
 from enlist_secondary import config as configs
 from enlist_secondary import doctor, enrol, identity, meeting, state
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.threads import to_the_end
 from enlist_secondary.cli import FINAL_NO
-from enlist_secondary.handlers.workers import to_the_end
 
 UNIT = "enlist-secondary.service"
 FOLDER = Path("/etc/systemd/system")

@@ -17,6 +17,7 @@ import msgspec
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import server_pb2
@@ -26,7 +27,6 @@ from enlist_secondary import api_key, checks, enrol, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock, Primary, Way
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.known_primaries import KnownPrimaries
 from enlist_secondary.state import State

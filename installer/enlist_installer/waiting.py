@@ -10,10 +10,10 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.controller import Pauses
 from enlist.transport.dialer import Dialer
 from enlist_secondary import config as configs
 from enlist_secondary import dialling, enrol, identity, report, state
-from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 
@@ -66,7 +66,7 @@ async def _asked(config: SecondaryConfig, dialer: Dialer, now: Clock, heed: Heed
     async def tell(refused: Refused) -> None:
         heed(refused)
 
-    asking = asyncio.create_task(persevere(lambda: enrol.resume(dialer, config, mine, now), tell, enrol.FINAL, Backoff()))
+    asking = asyncio.create_task(enrol.until_final(lambda: enrol.resume(dialer, config, mine, now), tell, Pauses()))
     try:
         while not asking.done() and not files.locked(config.lock):
             await asyncio.wait({asking}, timeout=SHARE)

@@ -223,6 +223,8 @@ def _ascii(name: str) -> str:
         raise _no_host() from None
     if not unchanged:
         raise _refuse('The name holds letters that the DNS would change. Give it in the form that begins with "xn--".')
+    if not name.isprintable():  # of a newer Unicode than IDNA 2003 knows, such as marks that turn the direction of text
+        raise _no_host()
     return encoded.decode("ascii")
 
 

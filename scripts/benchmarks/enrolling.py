@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from enlist import certificates, channel, names, proofs
 from enlist.channel import ClientIdentity
+from enlist.link.ends import SecondaryEnd
 from enlist.names import Address
 from enlist.transport.dialer import Dialer
 from enlist.v1 import (
@@ -68,10 +69,10 @@ class Applicant:
         self.validate = registration_pb2.ValidateRequest(account_domain=ACCOUNT, api_key=api_key)
         self.claim = registration_pb2.Claim(account_domain=ACCOUNT, public_key=spki).SerializeToString()
 
-    def prove(self, rpc: str, challenge: bytes, signed: bytes) -> registration_pb2.Proof:
+    def prove(self, rpc: str, challenge: bytes, signed: bytes) -> server_pb2.Proof:
         """A proof over `signed`."""
         signature = proofs.sign(self.key, rpc, challenge, self._authority_key, signed)
-        return registration_pb2.Proof(challenge=challenge, signature=signature)
+        return server_pb2.Proof(challenge=challenge, signature=signature)
 
     def register(self, challenge: bytes) -> registration_pb2.RegisterRequest:
         """The request for `Register`."""
@@ -90,6 +91,7 @@ class Link:
 
     channel: grpc.aio.Channel
     call: _Call
+    end: SecondaryEnd
     said: Said = field(default_factory=Said)
 
     async def close(self) -> None:
@@ -106,7 +108,7 @@ async def enrol(at: Server, applicant: Applicant, issued: bool = True) -> Link:
     said = Said()
     await _ask(at, applicant, said)
     certificate = said.awaited[-1].certificate if issued else applicant.brought
-    return await connect(at, applicant.identity(certificate), said)
+    return await connect(at, applicant, certificate, said)
 
 
 async def _ask(at: Server, applicant: Applicant, said: Said) -> None:
@@ -132,16 +134,23 @@ async def authorize(at: Server, id: str) -> server_pb2.Server:
         return await trust_pb2_grpc.TrustServiceStub(admin).AuthorizeServer(request)
 
 
-async def connect(at: Server, identity: ClientIdentity, said: Said | None = None) -> Link:
-    """At the SSL port: look, open the link, say hello, be welcomed."""
-    dialled = await _dial(at.ssl, identity)
+async def connect(at: Server, applicant: Applicant, certificate: bytes, said: Said | None = None) -> Link:
+    """At the SSL port: look, open the link, answer the challenge with a hello, be welcomed."""
+    dialled = await _dial(at.ssl, applicant.identity(certificate))
     call: _Call = hierarchy_pb2_grpc.HierarchyServiceStub(dialled).Connect()
-    await call.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=channel.PROTOCOL, version="0.1.0")))
-    link = Link(dialled, call, said or Said())
-    first = await call.read()
-    assert isinstance(first, hierarchy_pb2.FromPrimary), "a link begins with welcome"
-    link.said.welcome = first.welcome
+    link = Link(dialled, call, SecondaryEnd(applicant.key, at.signer.authority.public_key), said or Said())
+    link.said.challenge = await _message(call)
+    hello = hierarchy_pb2.Hello(protocol=channel.PROTOCOL, version="0.1.0")
+    await call.write(link.end.on_challenge(link.said.challenge, hello))
+    link.said.welcome = await _message(call)
+    link.end.on_welcome(link.said.welcome)
     return link
+
+
+async def _message(call: _Call) -> hierarchy_pb2.FromPrimary:
+    message = await call.read()
+    assert isinstance(message, hierarchy_pb2.FromPrimary), "the link was closed before the welcome"
+    return message
 
 
 async def _dial(address: Address, identity: ClientIdentity | None = None) -> grpc.aio.Channel:

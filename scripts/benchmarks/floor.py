@@ -75,7 +75,7 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
     """Holds links, and says one thing to all of them."""
 
     def __init__(self, said: Said) -> None:
-        self._welcome = hierarchy_pb2.FromPrimary(welcome=said.welcome)
+        self._said = said
         self._streams: set[_Stream] = set()
         self._awaited = 0
         self._answered = asyncio.Event()
@@ -83,8 +83,9 @@ class Hierarchy(hierarchy_pb2_grpc.HierarchyServiceServicer):
     async def Connect(  # type: ignore[override]  # the stubs know generators only; a primary reads and writes, and so does this
         self, requests: Any, context: _Stream
     ) -> None:
+        await context.write(self._said.challenge)
         await context.read()
-        await context.write(self._welcome)
+        await context.write(self._said.welcome)
         self._streams.add(context)
         try:
             while await context.read() is not grpc.aio.EOF:

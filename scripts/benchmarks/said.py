@@ -7,6 +7,8 @@ from pathlib import Path
 
 from enlist.v1 import hierarchy_pb2, registration_pb2, server_pb2
 
+_ONCE = ("described", "validated", "registered", "authorized", "challenge", "welcome")
+
 
 @dataclass
 class Said:
@@ -17,11 +19,12 @@ class Said:
     registered: registration_pb2.Enrolment = field(default_factory=registration_pb2.Enrolment)
     awaited: list[registration_pb2.Enrolment] = field(default_factory=list)
     authorized: server_pb2.Server = field(default_factory=server_pb2.Server)
-    welcome: hierarchy_pb2.Welcome = field(default_factory=hierarchy_pb2.Welcome)
+    challenge: hierarchy_pb2.FromPrimary = field(default_factory=hierarchy_pb2.FromPrimary)
+    welcome: hierarchy_pb2.FromPrimary = field(default_factory=hierarchy_pb2.FromPrimary)
 
     def save(self, folder: Path) -> None:
         """Writes each answer, serialised, to a file of its own."""
-        for name in ("described", "validated", "registered", "authorized", "welcome"):
+        for name in _ONCE:
             (folder / name).write_bytes(getattr(self, name).SerializeToString())
         for number, awaited in enumerate(self.awaited):
             (folder / f"awaited-{number}").write_bytes(awaited.SerializeToString())
@@ -30,7 +33,7 @@ class Said:
     def load(cls, folder: Path) -> Said:
         """What `save` wrote."""
         said = cls()
-        for name in ("described", "validated", "registered", "authorized", "welcome"):
+        for name in _ONCE:
             getattr(said, name).ParseFromString((folder / name).read_bytes())
         said.awaited = [registration_pb2.Enrolment.FromString(file.read_bytes()) for file in sorted(folder.glob("awaited-*"))]
         return said

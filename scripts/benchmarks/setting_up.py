@@ -14,7 +14,6 @@ from pathlib import Path
 from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from enlist_secondary.link import Link
 
 from enlist import certificates
 from enlist.transport.dialer import Dialer
@@ -22,6 +21,7 @@ from enlist_installer.answers import Answers
 from enlist_installer.unattended import Request, Unattended
 from enlist_secondary import config as configs
 from enlist_secondary import dialling, enrol, identity
+from enlist_secondary.connection.link import Link
 from scripts.benchmarks.enrolling import ACCOUNT, Server, authorize
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files, readiness
+from enlist.runtime.controller import Again, Backoff, Controller, each
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist_secondary import api_key, identity, state
 from enlist_secondary import config as configs
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.keeper import Keeper
 from enlist_secondary.known_primaries import KnownPrimaries
 
@@ -130,20 +131,50 @@ class Daemon:
             raise self._over
 
 
+class _Watch:
+    """Looks at a file now and then; `news` is set when it was written, came or went and `changed` agrees."""
+
+    def __init__(self, path: Path, changed: Callable[[], bool]) -> None:
+        self._changed = changed
+        self._seen: tuple[int, int, int] | None = None
+        self._controller = Controller[Path]("configuration", each(self._look), backoff=Backoff(POLL, POLL))
+        self._controller.mark(path)
+        self.news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._controller.run()
+
+    async def _look(self, path: Path) -> Again:
+        stamp = _stamp(path)
+        if stamp != self._seen and self._changed():
+            self.news.set()
+        self._seen = stamp
+        return POLL
+
+
 async def _watching(path: Path, changed: Callable[[], bool], work: Callable[[], Coroutine[None, None, None]]) -> None:
     """Runs `work`, and anew when the file was written, came or went and `changed` agrees. Ends only by what `work` raises."""
-    seen = None
-    while True:
-        working = asyncio.create_task(work())
-        try:
-            while (stamp := _stamp(path)) == seen or not changed():
-                seen = stamp
-                await asyncio.sleep(POLL) if working.done() else await asyncio.wait({working}, timeout=POLL)
-                if working.done():
-                    working.result()
-            seen = stamp
-        finally:
-            await _end(working)
+    watch = _Watch(path, changed)
+    looking = asyncio.create_task(watch.run())
+    try:
+        while True:
+            await _until(watch.news, work)
+            watch.news.clear()
+    finally:
+        await _end(looking)
+
+
+async def _until(news: asyncio.Event, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Runs `work` until there are news, also if it is done before; raises what it raises."""
+    working, told = asyncio.create_task(work()), asyncio.create_task(news.wait())
+    try:
+        await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        await told
+    finally:
+        await _end(working, told)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

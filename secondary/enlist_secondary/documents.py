@@ -1,9 +1,9 @@
 """The desired sets that this server holds, of its primary and of those above it: verified, and on the disk.
 
 Of an origin there is the set that is complete and, while its bodies are on their way, a newer one. The newer one counts already for
-the kinds whose bodies are here: a small policy takes force while a large one is still travelling. For the other kinds the complete
-set counts on. Bodies are written before a set that names them becomes complete, and each set in one step: a crash leaves what was
-there before, and bodies that the next sweep removes.
+the kinds whose bodies are here: a small policy takes force while a large one is still travelling. For the other kinds what counted
+before counts on: the complete set, or one that came between the two. Bodies are written before a set that names them counts, and
+each set in one step: a crash leaves what was there before, and bodies that the next sweep removes.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from enlist import documents
 from enlist.documents import DesiredSet, Item, ItemVersion, Origin, Place, SetVersion
-from enlist.link.receiver import Receiver
+from enlist.link.phases import violation
+from enlist.link.receiver import LARGE_SET_LIMIT, Receiver
 from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
 from enlist.v1 import hierarchy_pb2
-from enlist_secondary.handlers.workers import to_the_end
 
 NOTHING_REMEMBERED = Memory()
 
@@ -54,14 +56,17 @@ class Kept:
     signed: pb.SignedSet
 
 
+BETWEEN = 8
+"""Sets of an origin, at most, that are newer than its complete one and count."""
+_COMING_LIMIT = BETWEEN * LARGE_SET_LIMIT
+
+
 @dataclass(frozen=True)
 class _Coming:
     """A set that was accepted and is not complete."""
 
     verified: DesiredSet
     signed: bytes
-    written: bool = False
-    """Whether it is on the disk."""
 
     @cached_property
     def digests(self) -> frozenset[bytes]:
@@ -78,9 +83,11 @@ class Documents:
         self._sets: dict[str, DesiredSet] = {}
         self._damaged: dict[str, DesiredSet | None] = {}
         self._coming: dict[str, _Coming] = {}
+        self._counting: dict[str, tuple[_Coming, ...]] = {}  # newer than the complete one, on the disk, the newest first
         self._fresh: dict[bytes, bytes] = {}  # bodies that came and are not on the disk yet
         self._there: set[bytes] = set()  # digests of bodies on the disk
-        self._promised: frozenset[bytes] = frozenset()  # bodies that the primary believes to be here, for the hello said so
+        self._promised: frozenset[bytes] = frozenset()  # bodies that the primary believes to be here, for a hello said so
+        self._introduced: frozenset[bytes] = frozenset()  # those of the last hello
         self._strangers: set[str] = set()  # origins whose files, if there are any, do not count
         self._memory = NOTHING_REMEMBERED
         self.receiver = Receiver(self._accept, self._keeps)
@@ -113,6 +120,7 @@ class Documents:
             self._sets.pop(name, None)
             self._damaged.pop(name, None)
             self._coming.pop(name, None)
+            self._counting.pop(name, None)
         self._strangers |= gone
         self._expect()
 
@@ -160,33 +168,37 @@ class Documents:
 
     def _load_coming(self, origin: Origin, on_disk: Set[bytes]) -> None:
         """A newer set that was not complete. One that cannot be read is as if it had not come: it comes again."""
+        name = origin.primary_id
+        complete = self._sets.get(name) or self._damaged.get(name)
         try:
-            signed = files.read(self._path_coming(origin.primary_id))
-            coming = _Coming(documents.verify(pb.SignedSet.FromString(signed), origin), signed, written=True)
-            for digest in coming.digests & on_disk:
-                self._read_body(digest)
-            if documents.supersedes(coming.verified, self._sets.get(origin.primary_id)):
-                self._coming[origin.primary_id] = coming
-                self._there |= coming.digests & on_disk
-        except (Refused, DecodeError) as error:
+            kept = msgspec.msgpack.decode(files.read(self._path_coming(name), limit=_COMING_LIMIT), type=list[bytes])
+            found = [_Coming(documents.verify(pb.SignedSet.FromString(signed), origin), signed) for signed in kept]
+            newer = tuple(each for each in found if complete is None or each.verified.version > complete.version)
+            if newer:  # else a crash left them behind
+                self._coming[name], self._counting[name] = newer[0], newer
+                named = frozenset[bytes]().union(*(each.digests for each in newer))
+                self._there.update(filter(self._is_whole, named & on_disk - self._there))
+        except (Refused, DecodeError, msgspec.DecodeError) as error:
             _LOG.warning("a desired set that was on its way cannot be read", origin=origin.primary_id, problem=str(error))
 
     def introduce(self, hello: hierarchy_pb2.Hello) -> None:
-        """Adds to a hello which sets and bodies are here. Until the next link is open, no body named in one is removed."""
+        """Adds to a hello which sets and bodies are here.
+
+        No body that it names is removed while its link, or the one before it, is open: the primary does not send it again.
+        """
         hello.held.extend(self._hello_sets())
         named = frozenset[bytes]().union(*map(_digests, self._sets.values()))
         coming = {digest for each in self._coming.values() for digest in each.digests} - named
         sizes = {digest: size for digest in coming if (size := self._size(digest)) is not None}
-        self._promised |= named.union(sizes)
+        self._introduced = named.union(sizes)
+        self._promised |= self._introduced
         hello.bodies.extend(self.receiver.parts())
         hello.bodies.extend(hierarchy_pb2.BodyAck(digest=digest, received=size) for digest, size in sizes.items())
 
     def linked(self) -> None:
         """The link of the last hello is open: what it says counts, and the promises of the hellos before do not."""
         self.receiver.linked()
-        self._promised = frozenset[bytes]().union(
-            *map(_digests, self._sets.values()), *(each.digests for each in self._coming.values())
-        )
+        self._promised = self._introduced
         self._expect()
 
     def _hello_sets(self) -> list[pb.Held]:
@@ -220,8 +232,8 @@ class Documents:
 
     def _items(self) -> Iterator[tuple[str, Item]]:
         for origin in self._origins:
-            kept, coming = self._sets.get(origin.primary_id), self._coming.get(origin.primary_id)
-            for item in counting(kept, coming.verified if coming else None, self._there):
+            newer = [each.verified for each in self._counting.get(origin.primary_id, ())]
+            for item in counting(newer, self._sets.get(origin.primary_id), self._there):
                 yield origin.primary_id, item
 
     async def all(self, prefix: str | tuple[str, ...], which: Callable[[Item], bool] = lambda _: True) -> list[Document]:
@@ -244,6 +256,13 @@ class Documents:
             if documents.digest(body) == digest:
                 return body
         raise Refused(Reason.FILE_FAILED, f"{path} is gone or damaged; it is asked for again after a restart.")
+
+    def _is_whole(self, digest: bytes) -> bool:
+        try:
+            self._read_body(digest)
+        except Refused:
+            return False
+        return True
 
     async def complete(self) -> list[Kept]:
         """The sets that count, to be handed down, the top-most origin's first."""
@@ -278,6 +297,8 @@ class Documents:
             self.receiver.on_large_set(message.large_set)
         taken = self.receiver.on_pieces(message.pieces)
         self._fresh.update(taken.bodies)
+        if sum(map(len, self._fresh.values())) > documents.BODIES_LIMIT:
+            raise violation("the bodies that wait for the disk are too much together")
         return refused or taken.refused, taken.problem
 
     def _accept(self, signed: pb.SignedSet) -> None:
@@ -302,7 +323,7 @@ class Documents:
     def _expect(self) -> None:
         """Tells the receiver which bodies are missing, and forgets those that nothing needs."""
         needed = frozenset[bytes]().union(*(each.digests for each in self._coming.values()))
-        self._fresh = {digest: body for digest, body in self._fresh.items() if digest in needed}
+        self._fresh = {digest: body for digest, body in self._fresh.items() if digest in needed | self._promised}
         self.receiver.expect(needed - self._there - self._fresh.keys())
 
     async def save(self) -> bool:
@@ -350,16 +371,32 @@ class Documents:
             return False
         if coming.digests <= self._there:
             return await self._complete(origin, coming)
-        if coming.written:
+        before = self._counting.get(origin, ())
+        if coming in before:
             return False
-        await to_the_end(files.write, self._path_coming(origin), coming.signed)
-        if self._coming.get(origin) is coming:
-            self._coming[origin] = replace(coming, written=True)
+        newer = self._that_count(coming, before)
+        content = msgspec.msgpack.encode([each.signed for each in newer])
+        await to_the_end(files.write, self._path_coming(origin), content)
+        if coming.verified.place in {each.place for each in self._origins}:
+            self._counting[origin] = newer
         return True
+
+    def _that_count(self, coming: _Coming, before: Sequence[_Coming]) -> tuple[_Coming, ...]:
+        """The newer set, and of those before it the ones that count for what still travels of it."""
+        complete = self._sets.get(coming.verified.origin)
+        sets = [each.verified for each in (coming, *before)]
+        left = waiting(coming.verified, self._there, _subjects([*sets, complete] if complete is not None else sets))
+        found = [coming]
+        for each in before:
+            waits = waiting(each.verified, self._there, left)
+            if waits != left:
+                found.append(each)
+            left = waits
+        return tuple(found[:BETWEEN])
 
     async def _complete(self, origin: str, coming: _Coming) -> bool:
         """The newer set becomes the complete one. An even newer one may have come while it was written."""
-        await to_the_end(self._write_complete, origin, coming)
+        await to_the_end(files.write, self._path(origin), coming.signed)
         if coming.verified.place not in {each.place for each in self._origins}:
             self._strangers.add(origin)
             return False
@@ -368,24 +405,23 @@ class Documents:
         present = self._coming.get(origin)
         if present is not None and present.verified.version <= coming.verified.version:
             del self._coming[origin]
+        self._counting.pop(origin, None)
         self.receiver.held(coming.verified)
         self._expect()
         return True
 
-    def _write_complete(self, origin: str, coming: _Coming) -> None:
-        files.write(self._path(origin), coming.signed)
-        files.remove(self._path_coming(origin))
-
     async def _sweep(self) -> None:
-        """Removes the bodies that no set names and that none will be believed to find here."""
-        coming = (each.digests for each in self._coming.values())
-        self._there &= self._promised.union(*map(_digests, self._sets.values()), *coming)
+        """Removes sets that were on their way, and the bodies that no set names and that none will be believed to find here."""
+        coming = [each for newer in self._counting.values() for each in newer] + list(self._coming.values())
+        self._there &= self._promised.union(*map(_digests, self._sets.values()), *(each.digests for each in coming))
         try:
-            await to_the_end(self._remove_others, {digest.hex() for digest in self._there})
+            await to_the_end(self._remove_others, self._sets.keys() - self._counting.keys(), {each.hex() for each in self._there})
         except Refused as refused:
-            _LOG.warning("bodies that are not needed were not removed", reason=refused.reason, problem=refused.message)
+            _LOG.warning("files that are not needed were not removed", reason=refused.reason, problem=refused.message)
 
-    def _remove_others(self, there: set[str]) -> None:
+    def _remove_others(self, complete: Set[str], there: Set[str]) -> None:
+        for origin in complete:
+            files.remove(self._path_coming(origin))
         for path in files.entries(self._bodies):
             if path.name not in there:
                 files.remove(path)
@@ -400,17 +436,37 @@ class Documents:
         return self._bodies / digest.hex()
 
 
-def counting(kept: DesiredSet | None, coming: DesiredSet | None, there: Set[bytes]) -> list[Item]:
-    """The items of one origin that count: of the newer set those of the kinds whose bodies are all there, else of the complete set.
+Subject = tuple[str, str]
+"""What an item is about; see `documents.about`. A kind of policies counts as a whole, a run of a task by itself."""
 
-    A run of a task is for itself: it counts as soon as its own body is there.
+
+def waiting(wanted: DesiredSet, there: Set[bytes], subjects: Iterable[Subject]) -> frozenset[Subject]:
+    """Of these subjects those for which a set does not count yet, since a body is missing. `there` are the bodies on the disk.
+
+    No policy begins, changes or ends before its maintenance window is here.
     """
-    complete = list(kept.items) if kept is not None else []
-    if coming is None:
-        return complete
-    waits = {item.kind for item in coming.items if item.digest not in there and not item.kind.startswith(documents.TASK)}
-    newer = [item for item in coming.items if item.kind not in waits and item.digest in there]
-    return [*newer, *(item for item in complete if item.kind in waits)]
+    found = {documents.about(item) for item in wanted.items if item.digest not in there}
+    windows = any(kind == documents.WINDOW for kind, _ in found)
+    return frozenset(each for each in subjects if each in found or (windows and each[0].startswith(documents.POLICY)))
+
+
+def counting(newer: Sequence[DesiredSet], complete: DesiredSet | None, there: Set[bytes]) -> list[Item]:
+    """The items of one origin that count: for each subject those of the newest set that has all bodies for it.
+
+    `newer` are the sets after the complete one, the newest first.
+    """
+    sets = [*newer, complete] if complete is not None else newer
+    left = _subjects(sets)
+    found: list[Item] = []
+    for each in sets:
+        waits = frozenset[Subject]() if each is complete else waiting(each, there, left)
+        found += [item for item in each.items if documents.about(item) in left - waits]
+        left = waits
+    return found
+
+
+def _subjects(sets: Iterable[DesiredSet]) -> frozenset[Subject]:
+    return frozenset(documents.about(item) for each in sets for item in each.items)
 
 
 def _is_digest(name: str) -> bool:

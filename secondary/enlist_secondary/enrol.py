@@ -7,21 +7,24 @@ does the API key travel.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import grpc.aio
 
 from enlist import __version__, certificates, channel, proofs
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
+from enlist.runtime.controller import Pauses, retry
+from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist.v1 import registration_pb2 as pb
 from enlist.v1 import registration_pb2_grpc, server_pb2
 from enlist_secondary import api_key, checks, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import meet
 
@@ -58,6 +61,29 @@ _FRESH = proofs.CHALLENGE_LIFETIME // 2
 
 News = Callable[[pb.Enrolment], None]
 """Called with each word from the primary, once it is written down."""
+
+
+OnRefused = Callable[[Refused], Awaitable[None]]
+T = TypeVar("T")
+
+_LOG = Log("enlist.secondary")
+
+
+async def until_final(attempt: Callable[[], Awaitable[T]], on_refused: OnRefused, pauses: Pauses) -> T:
+    """Attempts until one succeeds; a refusal for a reason of `FINAL` is raised. `on_refused` hears of each refusal.
+
+    What nobody foresaw is logged whole and counts as INTERNAL: a daemon goes on.
+    """
+
+    async def failed(error: Exception) -> None:
+        if not isinstance(error, Refused):
+            _LOG.fault("unforeseen", error)
+            error = Refused(Reason.INTERNAL, "Something unforeseen happened; this server's log has the details.")
+        await on_refused(error)
+        if error.reason in FINAL:
+            raise error
+
+    return await retry(attempt, failed, pauses)
 
 
 def _quiet(_: pb.Enrolment) -> None:

@@ -8,36 +8,32 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from cryptography import x509
-
 from enlist import certificates
 from enlist.reasons import Reason, Refused
 from enlist.runtime import memory
+from enlist.runtime.controller import Backoff, Pauses
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist.v1.registration_pb2 import Enrolment
 from enlist_secondary import api_key, dialling, state
-from enlist_secondary.backoff import Backoff, persevere
 from enlist_secondary.checks import Clock
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.connection.link import Link
-from enlist_secondary.enrol import FINAL, resume
-from enlist_secondary.handlers.workers import to_the_end
+from enlist_secondary.connection.staying import Staying
+from enlist_secondary.enrol import resume, until_final
 from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import prepare
 from enlist_secondary.work import Work
 
+BACKOFF = Backoff(first=0.5, longest=60.0)
+"""Pauses between attempts: servers that lost one primary do not all return at once."""
+
 STOOD = 30.0
 """Seconds after which a link counts as one that stood: the next attempt comes soon again."""
 
-LONGEST_SLEEP = 3600.0
-"""Seconds between two looks at the clock, which may have been set meanwhile."""
-
 CONTRADICTION = 1.0
 """Seconds: a primary that has refused the link, and within this time says "trusted" when asked, is not dialled again at once."""
-
-RETRY_RENEWAL = 10.0
-"""Seconds, at the least, between two attempts to renew."""
 
 _ABOUT_US = frozenset({Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_INVALID, Reason.NOT_LOGGED_ON, Reason.NOT_ALLOWED})
 _LOG = Log("enlist.secondary")
@@ -51,12 +47,6 @@ def _about_us(refused: Refused) -> bool:
 def _settle(_: Enrolment) -> None:
     """The primary has said where this server stands, and now there is nothing to do but wait."""
     memory.give_back()
-
-
-def renewal_due(certificate: x509.Certificate, chance: float) -> float:
-    """When to renew a certificate, Unix seconds: at half its life, up to a twentieth of it earlier or later. `chance` is 0 to 1."""
-    issued = certificates.begins_at(certificate) + certificates.CLOCK_TOLERANCE
-    return issued + (certificates.ends_at(certificate) - issued) * (0.45 + 0.1 * chance)
 
 
 class Keeper:
@@ -74,7 +64,7 @@ class Keeper:
         self._dialer = dialer
         self._now = now
         self._chance = chance
-        self._backoff = Backoff(chance)
+        self._pauses = Pauses(BACKOFF, chance)
         self._work: Work | None = None
         self._works_for = ""
         self._working: asyncio.Task[None] | None = None
@@ -82,7 +72,7 @@ class Keeper:
     async def keep(self) -> None:
         """Asks, waits, links, renews, and comes back from every interruption. Ends only by a refusal of `enrol.FINAL`."""
         try:
-            await persevere(self._attempt, self._heed, FINAL, self._backoff)
+            await until_final(self._attempt, self._heed, self._pauses)
         except Refused:
             await self._say_farewell()
             raise
@@ -91,7 +81,7 @@ class Keeper:
 
     async def authorized(self) -> None:
         """Asks and waits until this server holds a certificate, and opens no link. Raises as `keep` does."""
-        await persevere(self._certified, self._heed, FINAL, self._backoff)
+        await until_final(self._certified, self._heed, self._pauses)
 
     async def _heed(self, refused: Refused) -> None:
         _LOG.warning("attempt failed", primary=self._config.primary, reason=refused.reason, problem=refused.message)
@@ -120,7 +110,7 @@ class Keeper:
             asked = time.monotonic()
             mine = await resume(self._dialer, self._config, mine, self._now, _settle)
             if time.monotonic() - asked < CONTRADICTION:
-                await asyncio.sleep(self._backoff.next())
+                await asyncio.sleep(self._pauses.next())
 
     async def _say_farewell(self) -> None:
         """The primary on this host, if there is one, stands under the one above no more."""
@@ -161,49 +151,18 @@ class Keeper:
         """Stays at the link, and at those over the renewed certificates that follow it; raises why the last one ended."""
         memory.give_back()
         opened = time.monotonic()
+
+        async def connect(renewed: Identity) -> Link:
+            return await dialling.connect(self._dialer, self._config, renewed, self._now, work)
+
         try:
-            while True:
-                mine = await self._until_renewed(link, mine)
-                before, link = link, await self._successor(link, mine, work)
-                await before.close()
+            raise await Staying(link, mine, self._renew, connect, self._heed, self._now, self._chance, BACKOFF).until_ended()
         finally:
             work.unlinked()
             if time.monotonic() - opened > STOOD:
-                self._backoff.reset()
-            await link.close()
+                self._pauses.reset()
 
-    async def _successor(self, link: Link, mine: Identity, work: Work) -> Link:
-        """The link over the renewed certificate. Until it is open `link` stays, however often that fails; raises why that ended."""
-        backoff = Backoff(self._chance)
-        while True:
-            try:
-                return await dialling.connect(self._dialer, self._config, mine, self._now, work)
-            except Refused as refused:
-                await self._heed(refused)
-            except Exception as error:
-                _LOG.fault("unforeseen", error)
-            ended = await link.ended(within=backoff.next())
-            if ended is not None:
-                raise ended
-
-    async def _until_renewed(self, link: Link, mine: Identity) -> Identity:
-        """Stays at the link until the certificate has been renewed; raises why the link ended before that."""
-        if mine.certificate is None:
-            raise AssertionError("a link needs a certificate")
-        due = renewal_due(mine.certificate, self._chance())
-        ends = certificates.ends_at(mine.certificate)
-        while True:
-            wait = min(max(due - self._now(), 1.0), LONGEST_SLEEP)
-            ended = await link.ended(within=wait)
-            if ended is not None:
-                raise ended
-            if self._now() >= due:
-                try:
-                    return await self._renewed(mine, await link.renew(mine))
-                except Refused as refused:
-                    await self._heed(refused)
-                    due = self._now() + max((ends - self._now()) / 10, RETRY_RENEWAL)
-
-    async def _renewed(self, mine: Identity, certificate: bytes) -> Identity:
+    async def _renew(self, link: Link, mine: Identity) -> Identity:
+        certificate = await link.renew(mine)
         _LOG.info("certificate renewed", primary=self._config.primary)
         return await to_the_end(mine.keep, certificates.load(certificate), self._config.account)

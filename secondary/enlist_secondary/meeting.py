@@ -6,11 +6,11 @@ from enlist.certificates import Authority
 from enlist.names import Address
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.transport.dialer import Dialer
 from enlist_secondary import checks, identity, state
 from enlist_secondary.checks import Clock, Primary
 from enlist_secondary.config import SecondaryConfig
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.known_primaries import KnownPrimaries
 

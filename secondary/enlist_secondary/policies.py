@@ -20,15 +20,16 @@ from enlist.runtime import schedules
 from enlist.runtime.logs import Log
 from enlist.runtime.schedules import Window
 from enlist.runtime.terminal import moment
+from enlist.runtime.threads import to_the_end
 from enlist_secondary import policy_records as records
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, sentence
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Record, Step, Wanted
 from enlist_secondary.policy_store import PolicyStore
+from enlist_secondary.resting import Rest, rest
 
 DRIFT_SECONDS = 10.0
 """Seconds between two looks whether somebody changed locally what a policy governs."""
@@ -58,12 +59,17 @@ class Policies:
         now: Clock,
         drift_seconds: float = DRIFT_SECONDS,
         elapsed: Clock = time.monotonic,
+        rest: Rest = rest,
     ) -> None:
-        """`now` is the clock, which may be set; `elapsed` counts seconds that went by, whatever is done to the clock."""
+        """`now` is the clock, which may be set; `elapsed` counts seconds that went by, whatever is done to the clock.
+
+        `rest` waits for the next thing to do.
+        """
         self._held = held
         self._handlers = handlers
         self._now = now
         self._elapsed = elapsed
+        self._rest = rest
         self._store = PolicyStore(folder, outbox, now, elapsed)
         self._wanted: dict[str, Wanted] = {}
         self._window: Window | None = None
@@ -96,6 +102,11 @@ class Policies:
         """What is known of every kind."""
         return self._store.all()
 
+    @property
+    def busy(self) -> frozenset[str]:
+        """The kinds that are being worked on."""
+        return frozenset(self._busy)
+
     # --- When something is to be done -----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -104,18 +115,11 @@ class Policies:
             while True:
                 self._wake.clear()
                 await self._read_sets()
-                await self._rest(self._begin())
+                await self._rest(self._wake, self._begin())
         finally:
             for task in self._busy.values():
                 task.cancel()
             await asyncio.gather(*self._busy.values(), return_exceptions=True)
-
-    async def _rest(self, seconds: float | None) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _read_sets(self) -> None:
         """What cannot be read changes nothing: what holds, holds on."""

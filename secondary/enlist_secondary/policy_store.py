@@ -13,10 +13,10 @@ from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime import files
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary import policy_records
 from enlist_secondary.checks import Clock
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Provisional, Record
 

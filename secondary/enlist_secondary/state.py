@@ -16,8 +16,8 @@ from enlist.names import Address
 from enlist.reasons import Refused
 from enlist.runtime import files, formats
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import registration_pb2, server_pb2, trust_pb2
-from enlist_secondary.handlers.workers import to_the_end
 
 FILE = "state.json"
 

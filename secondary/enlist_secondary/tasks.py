@@ -7,9 +7,10 @@ that runs twice; and a run past its deadline is refused, so that one whose recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from enlist import documents, names
 from enlist.documents import Item, ItemVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
+from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.calling import UNFORESEEN, answer
 from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Document, Documents, origin_items
 from enlist_secondary.handlers.interface import NO_EXIT_CODE, TaskHandler, TaskOutcome, sentence
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.outbox import Outbox
+from enlist_secondary.resting import Rest, rest
 
 AT_ONCE = 4
 """Runs that go on at the same time, at most."""
@@ -99,14 +102,25 @@ class Tasks:
     """All runs of one enrolment. `run` works until cancelled; `look` tells it that other sets may hold."""
 
     def __init__(
-        self, folder: Path, held: Documents, handlers: Mapping[str, TaskHandler], outbox: Outbox, now: Clock, at_once: int = AT_ONCE
+        self,
+        folder: Path,
+        held: Documents,
+        handlers: Mapping[str, TaskHandler],
+        outbox: Outbox,
+        now: Clock,
+        at_once: int = AT_ONCE,
+        rest: Rest = rest,
     ) -> None:
-        """`now` is this server's clock; `ahead` is set to how far it is before the primary's."""
+        """`now` is this server's clock; `ahead` is set to how far it is before the primary's.
+
+        `rest` waits for the next thing to do.
+        """
         self._folder = folder
         self._held = held
         self._handlers = handlers
         self._outbox = outbox
         self._now = now
+        self._rest = rest
         self._places = asyncio.Semaphore(at_once)
         self.ahead = 0.0
         self._runs: dict[str, Run] = {}
@@ -154,6 +168,11 @@ class Tasks:
         """What is known of every run, the newest last."""
         return sorted(self._runs.values(), key=lambda run: (run.at, run.id))
 
+    @property
+    def going(self) -> frozenset[str]:
+        """The runs that go on or wait for a place."""
+        return frozenset(self._going)
+
     # --- What is wanted -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -162,9 +181,7 @@ class Tasks:
             while True:
                 self._wake.clear()
                 again = await self._look()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN_SECONDS if again else None):
-                        await self._wake.wait()
+                await self._rest(self._wake, AGAIN_SECONDS if again else None)
         finally:
             going = [task for _, task in self._going.values()]
             for task in going:
@@ -294,16 +311,12 @@ class Tasks:
 
     async def _in_turn(self, run: Run, handler: TaskHandler, args: dict[str, Any]) -> TaskOutcome:
         """Waits for a place, and for the disk."""
-        told = False
-        while True:
+
+        async def attempt() -> TaskOutcome:
             async with self._places:
-                try:
-                    return await self._do(run, handler, args)
-                except Refused as refused:
-                    if not told:
-                        _LOG.warning("a task is not begun yet", run=run.id, reason=refused.reason, problem=refused.message)
-                    told = True
-            await asyncio.sleep(AGAIN_SECONDS)
+                return await self._do(run, handler, args)
+
+        return await retry(attempt, _told_once("a task is not begun yet", run), _pauses())
 
     async def _do(self, run: Run, handler: TaskHandler, args: dict[str, Any]) -> TaskOutcome:
         """Does it, if there is time left. Refused if it could not be written down that it begins: then it was not begun."""
@@ -340,16 +353,8 @@ class Tasks:
         ended = _ended(self._runs.get(run.id, run), outcome, int(self._now()))
         _LOG.info("task ended", run=ended.id, kind=ended.kind, state=ended.state, exit_code=ended.exit_code)
         self._note(ended)
-        told = False
-        while True:
-            try:
-                await to_the_end(self._write, ended)
-                return
-            except Refused as refused:
-                if not told:
-                    _LOG.warning("a task's outcome was not kept", run=run.id, reason=refused.reason, problem=refused.message)
-                told = True
-            await asyncio.sleep(AGAIN_SECONDS)
+        write = partial(to_the_end, self._write, ended)
+        await retry(write, _told_once("a task's outcome was not kept", run), _pauses())
 
     def _note(self, run: Run) -> None:
         self._runs[run.id] = run
@@ -360,6 +365,25 @@ class Tasks:
 
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}.json"
+
+
+def _told_once(event: str, run: Run) -> Callable[[Exception], Awaitable[None]]:
+    """Logs the first refusal of a series. What is no refusal ends it: nobody knows then whether a run has begun."""
+    told = False
+
+    async def on_failure(error: Exception) -> None:
+        nonlocal told
+        if not isinstance(error, Refused):
+            raise error
+        if not told:
+            _LOG.warning(event, run=run.id, reason=error.reason, problem=error.message)
+        told = True
+
+    return on_failure
+
+
+def _pauses() -> Pauses:
+    return Pauses(Backoff(AGAIN_SECONDS, AGAIN_SECONDS))
 
 
 def _failure(message: str) -> TaskOutcome:

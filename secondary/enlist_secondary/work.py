@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from enlist import documents
 from enlist.link.ends import SecondaryEnd
 from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
+from enlist.runtime.controller import Again, Backoff, Controller, each, run_all
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import ancestors, state
@@ -20,7 +21,6 @@ from enlist_secondary.connection.session import Session
 from enlist_secondary.documents import Documents, origin_items, versions
 from enlist_secondary.federation.upstream import Upstream
 from enlist_secondary.handlers.configured import build_policies, build_tasks
-from enlist_secondary.handlers.workers import to_the_end
 from enlist_secondary.identity import Identity
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
@@ -31,6 +31,7 @@ AGAIN_SECONDS = 10.0
 
 _LEFT = {"keep": document_pb2.ANCESTOR_STATE_KEPT, "freeze": document_pb2.ANCESTOR_STATE_FROZEN}
 _KNOWN = (documents.POLICY, documents.TASK, documents.WINDOW)
+_CAME = "documents"
 _LOG = Log("enlist.secondary")
 
 
@@ -52,7 +53,8 @@ class Work:
         self._kinds = sorted(kinds)
         self.upstream = self._upstream(config, identity)
         self._strange: set[str] = set()
-        self._came = asyncio.Event()
+        again = Backoff(AGAIN_SECONDS, AGAIN_SECONDS)
+        self._saving = Controller[str](_CAME, each(self._save), backoff=again, on_failure=_log_fault)
         self._ascended = False  # others stand above than the file says
 
     def _upstream(self, config: SecondaryConfig, identity: Identity) -> Upstream | None:
@@ -128,7 +130,7 @@ class Work:
         except Refused as refused:
             lasts: Callable[..., None] = _LOG.alarm if refused.reason in ALARMS else _LOG.warning
             lasts("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
-        self._came.set()
+        self._saving.mark(_CAME)
 
     def _on_documents(self, message: pb.FromPrimary) -> None:
         refused, problem = self._held.take(message)
@@ -138,7 +140,7 @@ class Work:
             say: Callable[..., None] = _LOG.alarm if refused.reason is Reason.SET_CONFLICT else _LOG.warning
             say("a desired set was refused", reason=refused.reason, problem=refused.message)
         if message.sequence:
-            self._came.set()
+            self._saving.mark(_CAME)
             self._notify()
 
     def _acknowledged(self, report: document_pb2.Report) -> None:
@@ -170,28 +172,32 @@ class Work:
 
     async def keep_up(self) -> None:
         """Until cancelled. What meets a fault is begun anew, and holds up nothing else: a daemon goes on."""
-        async with asyncio.TaskGroup() as group:
-            for each in (self._save, self._policies.run, self._tasks.run):
-                group.create_task(_on_and_on(each))
-            if self.upstream is not None:
-                group.create_task(_on_and_on(self.upstream.run))
+        parts: dict[str, Callable[[], Awaitable[None]]] = {"policies": self._policies.run, "tasks": self._tasks.run}
+        if self.upstream is not None:
+            parts["upstream"] = self.upstream.run
 
-    async def _save(self) -> None:
+        async def run(part: str) -> Again:
+            await parts[part]()
+            return AGAIN_SECONDS
+
+        again = Backoff(AGAIN_SECONDS, AGAIN_SECONDS)
+        # No deadline: they run until cancelled.
+        running = Controller[str]("work", each(run), at_once=len(parts), backoff=again, on_failure=_log_fault)
+        for part in parts:
+            running.mark(part)
+        self._saving.mark(_CAME)
+        await run_all([running, self._saving])
+
+    async def _save(self, _: str) -> Again:
         """Lets what came count. What the disk refuses is tried again: some day there is room."""
-        self._came.set()
-        while True:
-            await self._came.wait()
-            self._came.clear()
-            refused = await self._saved()
-            self._notify()
-            if self.upstream is not None:
-                self.upstream.changed()
-            self._policies.look()
-            self._tasks.look()
-            self._say_what_is_strange()
-            if refused:
-                await asyncio.sleep(AGAIN_SECONDS)
-                self._came.set()
+        refused = await self._saved()
+        self._notify()
+        if self.upstream is not None:
+            self.upstream.changed()
+        self._policies.look()
+        self._tasks.look()
+        self._say_what_is_strange()
+        return AGAIN_SECONDS if refused else None
 
     async def _saved(self) -> bool:
         """Whether something could not be written."""
@@ -224,10 +230,5 @@ class Work:
         self._strange = kinds
 
 
-async def _on_and_on(work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            _LOG.fault("documents are not worked on", error)
-        await asyncio.sleep(AGAIN_SECONDS)
+def _log_fault(part: str, error: Exception) -> None:
+    _LOG.fault("documents are not worked on", error, part=part)

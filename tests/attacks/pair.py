@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from google.protobuf.message import DecodeError
 
 from enlist import documents
 from enlist.documents import Item, SetVersion
+from enlist.link.ends import PrimaryEnd
+from enlist.reasons import Reason, Refused
 from enlist.transport.dialer import Dialer
-from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, policy_pb2, task_pb2
-from enlist.v1.document_pb2 import SignedSet
+from enlist.v1 import account_pb2, document_pb2, policy_pb2, task_pb2
+from enlist.v1.document_pb2 import DesiredSet, SignedSet
+from enlist.v1.hierarchy_pb2 import BodyPiece, FromPrimary, FromSecondary, Hello, SetAck, SetRefused
+from enlist_primary.links import link as link_module
+from enlist_primary.links.publisher import Piece
 from enlist_primary.links.registry import Link
+from enlist_primary.model.desired import Desired
 from enlist_secondary.keeper import Keeper
-from enlist_secondary.work import Work
 from tests.attacks.world import Records, recorded
 from tests.support.inprocess import ACCOUNT, Running, running_primary
 from tests.support.secondaries import Secondary, set_up
@@ -29,6 +37,7 @@ from tests.support.waiting import eventually
 
 PARENT = f"accounts/{ACCOUNT}"
 SET_REFUSED, WORD_REFUSED = "a desired set was refused", "a word on the primaries above was refused"
+PIECE_REFUSED = "a piece of a body was not taken"
 TELL = """
 import json, sys
 given = json.load(sys.stdin)
@@ -55,18 +64,23 @@ class Pair:
     """What is sent instead of the sets that are signed next."""
     signed: list[SignedSet] = field(default_factory=list)
     """What the primary signed for this server and sent."""
+    lied: list[tuple[tuple[str, int, int], SetVersion]] = field(default_factory=list)
+    """What the lies that were sent say they are, and which sets the primary takes them for."""
+    bodies: dict[bytes, bytes] = field(default_factory=dict)
+    """Bodies that are sent although the primary has none like them, by digest."""
+    besides: list[FromPrimary] = field(default_factory=list)
+    """Messages that are sent besides the primary's own."""
+    hellos: list[Hello] = field(default_factory=list)
+    """What the secondary said of itself each time the link opened."""
+    opened: Link | None = None
+    """The link that a test begins with, or that it opened anew."""
     mark: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def id(self) -> str:
         """The server's id."""
         return self.secondary.state.server_id
-
-    @property
-    def work(self) -> Work:
-        """The secondary's engine."""
-        assert self.keeper._work is not None
-        return self.keeper._work
 
     @property
     def link(self) -> Link:
@@ -140,13 +154,46 @@ class Pair:
         self.signed.append(self.truly(encoded))
         return self.signed[-1]
 
-    async def send(self, signed: SignedSet) -> None:
-        """Puts this set into the open link, whatever the primary wants."""
+    async def send(self, signed: SignedSet, *bodies: bytes) -> None:
+        """Puts this set into the open link, and what it names, whatever the primary wants."""
+        link, number = self.link, next(self.numbers)
+        own = {documents.digest(body): body for body in bodies}
+        self.bodies |= own
+        meant = Desired(tuple(Item("lie", str(number), 1, digest) for digest in {*link.wanted.digests, *own}))
         self.lies.append(signed)
-        link = self.link
+        self.lied.append((_key(signed), SetVersion(0, number)))
         assert link.deliver is not None
-        link.deliver(link.wanted, SetVersion(1, 1))
+        link.deliver(meant, SetVersion(0, number))
         await eventually(lambda: not self.lies, what="the set on its way")
+
+    async def open_anew(self) -> None:
+        """Ends the link, and waits for the next one."""
+        hub, before = self.running.primary.context.hub, self.link
+        before.end(Refused(Reason.INTERNAL, "The test ends this link."))
+
+        def opened() -> bool:
+            link = hub.find(ACCOUNT, self.id)
+            return link is not None and link is not before and link.attached
+
+        await eventually(opened, what="the next link")
+        self.opened = self.link
+
+    async def say(self, message: FromPrimary) -> None:
+        """Puts a message without a set into the open link."""
+        self.besides.append(message)
+        assert self.link.on_ancestors is not None
+        self.link.on_ancestors()
+        await eventually(lambda: not self.besides, what="the message on its way")
+
+    def meant(self, answer: SetAck | SetRefused) -> None:
+        """The answer to a lie becomes one to the set that the primary takes it for: it knows of no lie."""
+        key = answer.origin, answer.epoch, answer.number
+        for lie in self.lied:
+            if lie[0] == key:
+                self.lied.remove(lie)
+                answer.origin = self.running.authority.primary_id
+                answer.epoch, answer.number = lie[1]
+                return
 
     def said(self, event: str) -> list[Any]:
         """The log's records of an event since this test began."""
@@ -155,6 +202,37 @@ class Pair:
     async def refuses(self, event: str = SET_REFUSED) -> Any:
         """Waits until the secondary has refused a set, or a word on who stands above; the log's record of it."""
         return (await eventually(lambda: self.said(event), 5, what="the refusal"))[-1]
+
+
+class Meddler(PrimaryEnd):
+    """The primary's end of the link, with somebody in between who says what the test says."""
+
+    def __init__(self, pair: Pair, challenge: bytes, server_key: bytes, authority_key: bytes) -> None:
+        super().__init__(challenge, server_key, authority_key)
+        self._pair = pair
+
+    def on_hello(self, message: FromSecondary) -> Hello:
+        """Notes what the secondary says of itself."""
+        hello = super().on_hello(message)
+        self._pair.hellos.append(hello)
+        return hello
+
+    def on_message(self, message: FromSecondary, now: float) -> None:
+        """Takes the answers to lies for what the primary meant."""
+        for ack in message.set_acks:
+            self._pair.meant(ack)
+        for refused in message.set_refusals:
+            self._pair.meant(refused)
+        super().on_message(message, now)
+
+    @property
+    def answers_ready(self) -> bool:
+        """Whether there is something to say, of its own or not."""
+        return bool(self._pair.besides) or super().answers_ready
+
+    def answers(self) -> FromPrimary:
+        """What is said besides comes first."""
+        return self._pair.besides.pop(0) if self._pair.besides else super().answers()
 
 
 @asynccontextmanager
@@ -174,6 +252,8 @@ async def paired(folder: Path, patch: pytest.MonkeyPatch, **config: Any) -> Asyn
             signer = running.primary.context.signer
             pair = Pair(running, secondary, keeper, records, folder, signer.sign_set)
             patch.setattr(signer, "sign_set", pair.instead)
+            patch.setattr(link_module, "PrimaryEnd", partial(Meddler, pair))
+            patch.setattr(running.primary.context.desires, "piece", partial(_piece, pair, running.primary.context.desires.piece))
             keeping = asyncio.create_task(keeper.keep())
             try:
                 await secondary.connects()
@@ -184,6 +264,26 @@ async def paired(folder: Path, patch: pytest.MonkeyPatch, **config: Any) -> Asyn
                 await asyncio.wait({keeping})
 
 
-def bodies(*given: bytes) -> bytes:
-    """Bodies as they stand behind a set in a message."""
-    return hierarchy_pb2.FromPrimary(bodies=given).SerializeToString()
+def piece(body: bytes, digest: bytes | None = None) -> Piece:
+    """A whole body that fits into one piece, under its digest or another one."""
+    digest = documents.digest(body) if digest is None else digest
+    message = FromPrimary(pieces=[BodyPiece(digest=digest, data=body, size=len(body))])
+    return Piece(message.SerializeToString(), len(body), len(body))
+
+
+_Found = Callable[[str, bytes, int, bytes | None], Awaitable[Piece | None]]
+
+
+async def _piece(pair: Pair, found: _Found, account: str, digest: bytes, offset: int, large: bytes | None = None) -> Piece | None:
+    if digest in pair.bodies:
+        return piece(pair.bodies[digest])
+    return await found(account, digest, offset, large)
+
+
+def _key(signed: SignedSet) -> tuple[str, int, int]:
+    """How a server names a set in its answer: by what that says, true or not."""
+    try:
+        said = DesiredSet.FromString(signed.desired_set)
+    except DecodeError:
+        said = DesiredSet()
+    return signed.origin, said.epoch, said.number

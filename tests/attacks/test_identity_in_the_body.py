@@ -90,9 +90,11 @@ async def test_a_certificate_whose_key_is_not_its_row_s_is_nobody_s(world: World
     signer = keys.load(world.running.folder)
     der = signer.issue_secondary(attacker.key.public_key(), account, world.victim_id, 3600, int(time.time()))
     identity = ClientIdentity(certificates.pem(certificates.load(der)), keys.private_pem(attacker.key))
+    async with world.running.stranger() as stub:
+        renewal = await attacker.renewal(stub)
     async with dial(world.running.ssl, await world.running.pin(world.running.ssl), identity) as on:
         assert (await refused_by(open_link(stubs(on), attacker))).reason is Reason.SERVER_UNKNOWN
-        call = stubs(on).trust.RenewCertificate(await attacker.renewal(stubs(on)))
+        call = stubs(on).trust.RenewCertificate(renewal)
         assert (await refused_by(call)).reason is Reason.SERVER_UNKNOWN
 
 

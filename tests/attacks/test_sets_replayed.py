@@ -7,7 +7,7 @@ data went back signs what is old again. Whatever comes so, what was in force sta
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,8 +19,9 @@ from enlist.reasons import Reason
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
+from enlist_primary.links.publisher import Piece
 from tests.attacks.above import KEPT, PRESENT, Above, policy, way_up
-from tests.attacks.pair import WORD_REFUSED, Pair, bodies, paired
+from tests.attacks.pair import PIECE_REFUSED, WORD_REFUSED, Pair, paired, piece
 from tests.support.inprocess import ACCOUNT
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
@@ -43,11 +44,11 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair
 async def pair(shared: Pair) -> AsyncIterator[Pair]:
     """Afterwards what was in force still is, the link is open, and a newer policy comes into force."""
     shared.mark = len(shared.records.records)
-    before, kept, link = shared.in_force(), shared.kept(), shared.link
+    before, kept, shared.opened = shared.in_force(), shared.kept(), shared.link
     yield shared
     assert shared.in_force() == before
     assert shared.kept() == kept
-    assert shared.link is link
+    assert shared.link is shared.opened
     await shared.set({"text": f"honest {len(shared.told())}"})
     await eventually(lambda: shared.in_force() != before, what="the honest policy")
 
@@ -145,27 +146,36 @@ async def test_the_same_set_signed_once_more_is_none_of_these(pair: Pair) -> Non
     assert len(pair.told()) == times
 
 
-async def test_another_body_than_the_one_that_was_signed_never_counts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A set without its bodies is waited for; what is sent in their place is named in the log and dropped."""
-    swapped = encode(Layer({"text": "swapped"}))
-    desires = pair.running.primary.context.desires
-
-    async def messages(_account: str, signed: pb.FromPrimary, *_: Any) -> Sequence[bytes]:
-        return [signed.SerializeToString() + bodies(swapped, b"", swapped[:-1], swapped * 2)]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(desires, "messages", messages)
-        await pair.set({"text": "true"})
-        await eventually(lambda: pair.said("a body came that nobody asked for"), what="the body")
+@pytest.mark.parametrize("body", [encode(Layer({"text": "swapped"})), b""])
+async def test_body_that_no_set_asks_for_never_counts(pair: Pair, body: bytes) -> None:
+    """It is named in the log and dropped."""
+    await pair.send(lie(pair, "one for nobody"), body)
+    await eventually(lambda: pair.said(PIECE_REFUSED), what="the log's line")
     assert pair.in_force() != {"text": "swapped"}
 
 
-async def test_over_a_new_link_an_older_set_is_not_taken_either(pair: Pair) -> None:
+async def test_body_that_is_not_the_signed_one_ends_the_link(shared: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set waits for the true one, which comes over the next link."""
+    shared.mark = len(shared.records.records)
+
+    async def swapped(_account: str, digest: bytes, *_: Any) -> Piece:
+        return piece(encode(Layer({"text": "swapped"})), digest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared.running.primary.context.desires, "piece", swapped)
+        await shared.set({"text": "true"})
+        ended = await shared.refuses("link ended")
+        assert ended.fields["reason"] == Reason.LINK_VIOLATION
+        assert shared.in_force() not in ({"text": "swapped"}, {"text": "true"})
+    await shared.comes_into_force({"text": "true"})
+
+
+async def test_older_set_is_not_taken_over_a_new_link_either(pair: Pair) -> None:
     """What is held is on the disk: the hello names it, and nothing older replaces it."""
-    held = pb.Hello()
-    pair.work.introduce(held)
-    assert [(each.epoch, each.number) for each in held.held] == [(1, newest(pair).number)]
-    await pair.work.take(pb.FromPrimary(desired=lie(pair, "one that held before")))
+    number = newest(pair).number
+    await pair.open_anew()
+    assert [(each.epoch, each.number) for each in pair.hellos[-1].held] == [(1, number)]
+    await pair.send(lie(pair, "one that held before"))
     assert (await pair.refuses()).fields["reason"] == Reason.SET_STALE
 
 
@@ -180,23 +190,23 @@ class Ladder:
         self.upper = Above(pair.running.primary.context.signer)
         self.top = Above(self.upper.signer, "top", "holding.example", "t" * 10)
 
-    def set(self, number: int, text: str, **changes: str) -> pb.FromPrimary:
-        """The top-most primary's set: a policy of its own, locked."""
+    def set(self, number: int, text: str, **changes: str) -> tuple[document_pb2.SignedSet, bytes]:
+        """The top-most primary's set, a policy of its own that is locked, and the body."""
         item, body = policy("motd", number, {"above": text}, "/above")
-        return pb.FromPrimary(desired=self.top.set(number, item, **changes), bodies=[body])
+        return self.top.set(number, item, **changes), body
 
     async def says(self, *steps: document_pb2.Ancestor) -> None:
         """The middle primary says who stands above."""
-        await self.pair.work.take(pb.FromPrimary(ancestry=way_up(*steps)))
+        await self.pair.say(pb.FromPrimary(ancestry=way_up(*steps)))
 
     async def stands(self, number: int = 1, state: Any = PRESENT) -> None:
         """It says that both stand above; the number and the state are of the upper one's word on the top-most one."""
         await self.says(self.upper.step(), self.top.step(number, state))
 
-    async def hands_down(self, message: pb.FromPrimary) -> None:
+    async def hands_down(self, signed: document_pb2.SignedSet, body: bytes) -> None:
         """The middle primary hands a set down."""
         self.pair.mark = len(self.pair.records.records)
-        await self.pair.work.take(message)
+        await self.pair.send(signed, body)
 
     async def holds(self, text: str | None) -> None:
         """Waits until this is what the top-most one wants here."""
@@ -209,7 +219,7 @@ async def ladder(pair: Pair) -> AsyncIterator[Ladder]:
     made = Ladder(pair)
     await made.stands()
     for number, text in ((5, "five"), (6, "six")):
-        await made.hands_down(made.set(number, text))
+        await made.hands_down(*made.set(number, text))
         await made.holds(text)
     yield made
     await made.says()
@@ -219,19 +229,19 @@ async def ladder(pair: Pair) -> AsyncIterator[Ladder]:
 async def test_a_middle_primary_cannot_replay_redirect_or_forge_what_comes_from_above(pair: Pair, ladder: Ladder) -> None:
     forged, signers = [], (pair.running.primary.context.signer, ladder.upper.signer)
     for signer in signers:  # everybody in between
-        message = ladder.set(7, "forged")
-        message.desired.signature = signer.sign_set(message.desired.desired_set).signature
-        forged.append(message)
-    for message, reason in (
+        signed, body = ladder.set(7, "forged")
+        signed.signature = signer.sign_set(signed.desired_set).signature
+        forged.append((signed, body))
+    for (signed, body), reason in (
         (ladder.set(5, "five"), Reason.SET_STALE),
         (ladder.set(6, "other"), Reason.SET_CONFLICT),
         (ladder.set(7, "seven", target=pair.id), Reason.SET_INVALID),  # the top-most primary's own server of that id
         (ladder.set(7, "seven", target=ladder.upper.server), Reason.SET_INVALID),
         (ladder.set(7, "seven", target=""), Reason.SET_INVALID),
         (ladder.set(7, "seven", account=ACCOUNT), Reason.SET_INVALID),
-        *((message, Reason.SET_INVALID) for message in forged),
+        *((each, Reason.SET_INVALID) for each in forged),
     ):
-        await ladder.hands_down(message)
+        await ladder.hands_down(signed, body)
         assert (await pair.refuses()).fields["reason"] == reason
         assert pair.in_force()["above"] == "six"
 
@@ -243,9 +253,9 @@ async def test_a_middle_primary_that_drops_the_one_above_does_not_bring_back_wha
     await ladder.says(ladder.upper.step())
     await ladder.holds(None)
     await ladder.stands()
-    await ladder.hands_down(ladder.set(5, "five"))
+    await ladder.hands_down(*ladder.set(5, "five"))
     assert (await pair.refuses()).fields["reason"] == Reason.SET_STALE
-    await ladder.hands_down(ladder.set(7, "seven"))
+    await ladder.hands_down(*ladder.set(7, "seven"))
     await ladder.holds("seven")
 
 

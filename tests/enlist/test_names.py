@@ -220,6 +220,7 @@ def test_an_address(text: str, host: str, port: int) -> None:
         "fe80::1%\x1b[31m",
         "fe80::1%a b",
         "::1\n::2",
+        "\u2066x\u2069",
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:

@@ -11,21 +11,21 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from enlist import certificates
-from enlist.channel import PROTOCOL
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
 from enlist_primary.changes.publisher import Changes, PresenceChange
-from enlist_primary.federation import subtree
+from enlist_primary.federation import parent_stream, subtree
+from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.child_primary import Children
 from enlist_primary.federation.descendants import Descendants, Reception
+from enlist_primary.federation.parent_stream import ParentStream
 from enlist_primary.federation.subtree import SubtreeStream
 from enlist_primary.model.levels import Bequest
 from enlist_primary.model.reports import Asked
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
-from enlist_primary.rpc import upstream
 from enlist_primary.rpc.context import Context
 from enlist_primary.store import changes, policies
 from enlist_primary.store import levels as rows
@@ -33,6 +33,7 @@ from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.primary.holding import Holding
 from tests.support import upward
 from tests.support.inprocess import ACCOUNT, Asker, Running
+from tests.support.links import LinkClient, linked
 from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
 
@@ -53,32 +54,26 @@ async def hand_down(own: Context, above: Above, number: int) -> None:
     await own.upper.take(above.set(number, item), {item.digest: body})
 
 
-async def ancestries(stream: Any, number: int) -> int:
-    """How often the link is told who stands above, until the set of this number comes."""
-    told: int = 0
-    while True:
-        message = await stream.read()
-        told += bool(message.HasField("ancestry"))
-        if message.HasField("desired") and document_pb2.DesiredSet.FromString(message.desired.desired_set).number == number:
-            return told
+async def ancestries(link: LinkClient, number: int) -> int:
+    """How often the link is told who is above, until the set of this number comes."""
+    before = len(link.got)
+    await link.until_held(number)
+    return sum(message.HasField("ancestry") for message in link.got[before:])
 
 
 async def test_a_link_is_told_who_stands_above_when_it_opens_and_when_that_changes(running: Running, own: Context) -> None:
     """Not with every set: there may be thousands of links, and each would verify the same again."""
     above = await stand_under(own)
     asker, _ = await trusted(running)
-    async with asker.at_ssl_port() as stub:
-        stream: Any = stub.hierarchy.Connect()
-        await stream.write(hierarchy_pb2.FromSecondary(hello=hierarchy_pb2.Hello(protocol=PROTOCOL, version="0.1.0")))
+    async with linked(asker) as link:
         await hand_down(own, above, 5)
-        assert await ancestries(stream, 5) == 1
+        assert await ancestries(link, 5) == 1
         await hand_down(own, above, 6)
-        assert await ancestries(stream, 6) == 0
+        assert await ancestries(link, 6) == 0
         (near,) = own.upper.message.ancestors
         await own.upper.ascend(way_up(near, Above(above.signer, "top", "holding.example", "t" * 10).step()))
         await hand_down(own, above, 7)
-        assert await ancestries(stream, 7) == 1
-        stream.cancel()
+        assert await ancestries(link, 7) == 1
 
 
 async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_those_below_it(
@@ -192,24 +187,43 @@ class Refusing:
         return await self._database.write(account, operation, *arguments)
 
 
+class Stream:
+    """The primary's side of a stream on which the secondary on this host says these messages, and goes."""
+
+    def __init__(self, *messages: upstream_pb2.FromDaemon) -> None:
+        self._said: list[Any] = [*messages, grpc.aio.EOF]
+        self.told: list[upstream_pb2.ToDaemon] = []
+
+    async def read(self) -> Any:
+        return self._said.pop(0)
+
+    async def write(self, message: upstream_pb2.ToDaemon) -> None:
+        self.told.append(message)
+
+
+def attached(own: Context, stream: Any, ancestors: Upper | None = None) -> ParentStream:
+    """What the primary makes of such a stream."""
+    return ParentStream(stream, own.config.name, ancestors or own.upper, own.subtree, own.hub, own.clock)
+
+
 async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
     own: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The secondary on this host does not say it twice."""
-    monkeypatch.setattr(upstream, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(parent_stream, "RETRY_SECONDS", 0.01)
     above = await stand_under(own)
-    refusing: Any = Refusing(own.upper._database, "hand_down", 3)
-    own.upper._database = refusing
+    refusing: Any = Refusing(own.database, "hand_down", 3)
+    ancestors = Upper(refusing, own.signer, own.changes.publish, own.clock)
+    await ancestors.load()
     item, body = policy("web", 5, {"n": 5})
-    messages = [upstream_pb2.FromDaemon(desired=above.set(5, item)), upstream_pb2.FromDaemon(bodies=[body]), grpc.aio.EOF]
-
-    class Stream:
-        async def read(self) -> Any:
-            return messages.pop(0)
-
-    stream: Any = Stream()
-    await upstream._Attached(own, stream).hear()
-    assert [kept.verified.version.number for kept in own.upper.sets] == [5]
+    piece = hierarchy_pb2.BodyPiece(digest=item.digest, data=body, size=len(body))
+    stream = Stream(
+        upstream_pb2.FromDaemon(sequence=1, desired=above.set(5, item)), upstream_pb2.FromDaemon(sequence=2, pieces=[piece])
+    )
+    await attached(own, stream, ancestors).hear()
+    assert [kept.verified.version.number for kept in ancestors.sets] == [5]
+    (ack,) = [ack for message in stream.told for ack in message.set_acks]
+    assert (ack.origin, ack.epoch, ack.number) == (above.fingerprint, 1, 5)
 
 
 async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(running: Running, own: Context) -> None:
@@ -397,26 +411,20 @@ async def test_all_that_is_below_is_said_in_acknowledged_messages(
 
 
 async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
-    await upstream._Attached(own, spoken(hierarchy_pb2.Ack(sequence=7))).hear()
+    await attached(own, acknowledging(hierarchy_pb2.Ack(sequence=7))).hear()
     assert caplog.text.count("acknowledgement of what was not sent") == 1
 
 
 async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None:
     """It attaches again, and is told everything."""
     with pytest.raises(Refused) as refused:
-        await upstream._Attached(own, spoken(hierarchy_pb2.Ack(sequence=1, refused=True))).hear()
+        await attached(own, acknowledging(hierarchy_pb2.Ack(sequence=1, refused=True))).hear()
     assert refused.value.reason is Reason.OVERLOADED
 
 
-def spoken(ack: hierarchy_pb2.Ack) -> Any:
+def acknowledging(ack: hierarchy_pb2.Ack) -> Stream:
     """A stream on which the secondary on this host acknowledges something, and goes."""
-    messages: list[Any] = [upstream_pb2.FromDaemon(acks=[ack]), grpc.aio.EOF]
-
-    class Stream:
-        async def read(self) -> Any:
-            return messages.pop(0)
-
-    return Stream()
+    return Stream(upstream_pb2.FromDaemon(acks=[ack]))
 
 
 async def listen(stream: SubtreeStream, told: list[hierarchy_pb2.Below]) -> None:
@@ -429,19 +437,9 @@ async def test_a_farewell_to_a_primary_that_was_never_above_is_heard_too(own: Co
     """The secondary on this host waits for that before it ends; this primary may have come to be after it was said."""
     certificate = certificates.der(new_signer().authority.certificate)
     gone = upstream_pb2.Upper(authority_certificate=certificate, bequest=document_pb2.ANCESTOR_STATE_UNSPECIFIED)
-    messages = [upstream_pb2.FromDaemon(upper=gone), grpc.aio.EOF]
-    told: list[upstream_pb2.ToDaemon] = []
-
-    class Stream:
-        async def read(self) -> Any:
-            return messages.pop(0)
-
-        async def write(self, message: upstream_pb2.ToDaemon) -> None:
-            told.append(message)
-
-    stream: Any = Stream()
-    await upstream._Attached(own, stream).hear()
-    assert told == [upstream_pb2.ToDaemon(heard=gone)]
+    stream = Stream(upstream_pb2.FromDaemon(upper=gone))
+    await attached(own, stream).hear()
+    assert stream.told == [upstream_pb2.ToDaemon(heard=gone)]
     assert own.upper.row is None
 
 

@@ -29,7 +29,7 @@ class Ground:
         self.hub = Hub()
         self.observations = Observations(nothing)
         self.below = Descendants(nothing, "", self.changes.publish)
-        self.reach = Reachability(self.hub, self.observations, self.below, T)
+        self.reach = Reachability(self.hub, self.observations, self.below, T, "")
         self.changes.subscribe(PresenceChange, self.reach.on_presence)
 
     def connect(self, id: str, now: int, kinds: str = "") -> Link:

@@ -16,8 +16,9 @@ from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
+from enlist_secondary.resting import rest
 from enlist_secondary.tasks import Tasks
-from tests.secondary.origins import Primary, Times, Wish, bodies, said
+from tests.secondary.origins import Line, Primary, Times, Wish, bodies, said
 from tests.support import waiting
 
 HALF = {"half": "of something"}
@@ -120,6 +121,39 @@ class Worker:
         return outcome
 
 
+class Nap:
+    """How an engine rests: noted, and ended early by `end`."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float | None] = []
+        self._woken: asyncio.Event | None = None
+        self._early = False
+
+    async def __call__(self, woken: asyncio.Event, seconds: float | None) -> None:
+        """As `backoff.rest`."""
+        self.lengths.append(seconds)
+        if self._early:
+            self._early = False
+            return
+        self._woken = woken
+        try:
+            await rest(woken, seconds)
+        finally:
+            self._woken = None
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the engine has nothing to do."""
+        return self._woken is not None and not self._woken.is_set() and not self._early
+
+    def end(self) -> None:
+        """The engine looks once more what is to be done, also if it is about to rest."""
+        if self._woken is not None:
+            self._woken.set()
+        else:
+            self._early = True
+
+
 class Server:
     """The engine over a folder, as one run of the daemon has it."""
 
@@ -133,11 +167,20 @@ class Server:
         at_once: int = 4,
     ) -> None:
         self.held = Documents(folder / "documents", [each.origin for each in origins])
-        self.outbox = Outbox()
+        self.outbox = Outbox(lambda: None)
+        self.policies_rest, self.tasks_rest = Nap(), Nap()
         self.policies = Policies(
-            folder / "policies", self.held, policies, self.outbox, times.clock, drift_seconds=10.0, elapsed=times.stopwatch
+            folder / "policies",
+            self.held,
+            policies,
+            self.outbox,
+            times.clock,
+            drift_seconds=10.0,
+            elapsed=times.stopwatch,
+            rest=self.policies_rest,
         )
-        self.tasks = Tasks(folder / "tasks", self.held, tasks, self.outbox, times.clock, at_once)
+        self.tasks = Tasks(folder / "tasks", self.held, tasks, self.outbox, times.clock, at_once, self.tasks_rest)
+        self.line = Line(self.held)
         self._times = times
         self._governed = policies.values()
         self._running: list[asyncio.Task[None]] = []
@@ -148,6 +191,8 @@ class Server:
         self.policies.load()
         self.tasks.load()
         self.policies.say_all()
+        self.tasks.say_all()
+        self.line = Line(self.held)
         self._running = [asyncio.create_task(self.policies.run()), asyncio.create_task(self.tasks.run())]
 
     async def stop(self) -> list[BaseException]:
@@ -159,7 +204,7 @@ class Server:
 
     async def send(self, primary: Primary, *wishes: Wish) -> None:
         """An honest primary's next set arrives whole."""
-        self.held.receive(primary.sign(wishes), bodies(wishes))
+        self.line.bring(primary.sign(wishes), bodies(wishes))
         await self.held.save()
         self.look()
 
@@ -171,28 +216,38 @@ class Server:
     async def pass_by(self, seconds: float) -> None:
         """Time passes, and the engine does what has become due."""
         self._times.pass_by(seconds)
-        self.policies._wake.set()
-        self.tasks._wake.set()
+        self.wake()
         await self.settled()
+
+    def wake(self) -> None:
+        """Both engines look once more what is due."""
+        self.policies_rest.end()
+        self.tasks_rest.end()
 
     async def settled(self) -> None:
         """Waits until both engines rest; handlers of policies may still wait at their gates."""
-        await soon(lambda: len(self.policies._busy) == self._at_gates() and self._rest(), what="rest")
+        await soon(lambda: len(self.policies.busy) == self._at_gates() and self.rests, what="rest")
 
     async def done(self) -> None:
         """Waits until there is nothing to do."""
-        await soon(lambda: not self.policies._busy and self._rest(), what="the end")
+        await soon(lambda: not self.policies.busy and self.rests, what="the end")
 
     def _at_gates(self) -> int:
         return sum(each.gate.waiting + each.look_gate.waiting for each in self._governed)
 
-    def _rest(self) -> bool:
+    @property
+    def rests(self) -> bool:
+        """Whether neither engine has anything to do, or one has ended."""
         dead = any(task.done() for task in self._running)
-        return dead or (_rests(self.policies) and _rests(self.tasks))
+        return dead or (self.policies_rest.asleep and self.tasks_rest.asleep)
 
     def report(self, kind: str = "motd") -> pb.Report | None:
         """The report on a policy."""
-        return self.outbox._last.get((documents.POLICY + kind, ""))
+        return self.outbox.last(documents.POLICY + kind)
+
+    def run_report(self, id: str, kind: str = "update") -> pb.Report | None:
+        """The report on a run."""
+        return self.outbox.last(documents.TASK + kind, id)
 
     def word(self, kind: str = "motd") -> dict[str, Any] | None:
         """What is said of a policy."""
@@ -205,7 +260,7 @@ class Server:
 
     def of_run(self, id: str, kind: str = "update") -> str:
         """How a run is said to fare."""
-        report = self.outbox._last.get((documents.TASK + kind, id))
+        report = self.run_report(id, kind)
         return str(said(report)["state"]) if report is not None else ""
 
     async def until(self, state: str, kind: str = "motd") -> dict[str, Any]:
@@ -215,11 +270,6 @@ class Server:
         word = self.word(kind)
         assert word is not None
         return word
-
-
-def _rests(engine: Policies | Tasks) -> bool:
-    waits: Any = engine._wake
-    return bool(waits._waiters) and not engine._wake.is_set()
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,7 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enlist import certificates, documents, layers, values
 from enlist.documents import Item, Origin, SetVersion
 from enlist.layers import Layer
+from enlist.link.pace import PIECE
+from enlist.link.receiver import Replies
+from enlist.reasons import Refused
 from enlist.v1 import document_pb2 as pb
+from enlist.v1 import hierarchy_pb2
+from enlist_secondary.documents import Documents
 
 ACCOUNT = "acme.example"
 SERVER = "aaaaaaaaaa"
@@ -107,6 +113,50 @@ class Primary:
         items = documents.encode_items([wish.item for wish in wishes])
         encoded = documents.encode(self.account, self.target if target is None else target, version, items)
         return pb.SignedSet(desired_set=encoded, signature=documents.sign(self.key, encoded), origin=self.name)
+
+
+class Line:
+    """A link that has opened over the documents of a server: what a primary sends over it, in order.
+
+    The link before it is over: what was sent and not heard is lost.
+    """
+
+    def __init__(self, held: Documents, hello: hierarchy_pb2.Hello | None = None) -> None:
+        """`hello` is the one that was said already: the link before it was open until now."""
+        self.hello = hierarchy_pb2.Hello()
+        if hello is None:
+            held.introduce(self.hello)
+        else:
+            self.hello.CopyFrom(hello)
+        held.linked()
+        self._held = held
+        self._numbers = count(1)
+
+    def bring(self, signed: pb.SignedSet | None = None, whole: Iterable[bytes] = ()) -> Refused | None:
+        """One message with this set and these bodies; why the set was refused, if it was."""
+        return self.take(self.message(signed, [piece for body in whole for piece in pieces(body)]))
+
+    def message(self, signed: pb.SignedSet | None, carried: Iterable[hierarchy_pb2.BodyPiece]) -> hierarchy_pb2.FromPrimary:
+        """The next message."""
+        return hierarchy_pb2.FromPrimary(sequence=next(self._numbers), desired=signed, pieces=carried)
+
+    def take(self, message: hierarchy_pb2.FromPrimary) -> Refused | None:
+        """A message arrives."""
+        refused, _ = self._held.take(message)
+        return refused
+
+    def answers(self) -> Replies:
+        """What is told to the primary now."""
+        return self._held.receiver.replies()
+
+
+def pieces(body: bytes) -> list[hierarchy_pb2.BodyPiece]:
+    """A body as it travels."""
+    digest, size = documents.digest(body), len(body)
+    return [
+        hierarchy_pb2.BodyPiece(digest=digest, offset=offset, data=body[offset : offset + PIECE], size=size)
+        for offset in range(0, max(size, 1), PIECE)
+    ]
 
 
 def bodies(wishes: Sequence[Wish]) -> list[bytes]:

@@ -13,9 +13,10 @@ import pytest
 from enlist import names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.controller import Backoff
 from enlist.transport.dialer import Dialer
 from enlist.v1 import account_pb2, trust_pb2
-from enlist_secondary import api_key, backoff, daemon, report, state
+from enlist_secondary import api_key, daemon, keeper, report, state
 from enlist_secondary import config as configs
 from enlist_secondary.daemon import Daemon
 from tests.support.inprocess import ACCOUNT, Running, running_primary
@@ -28,8 +29,7 @@ from tests.support.waiting import eventually
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "POLL", 0.02)
-    monkeypatch.setattr(backoff, "FIRST", 0.02)
-    monkeypatch.setattr(backoff, "LONGEST", 0.2)
+    monkeypatch.setattr(keeper, "BACKOFF", Backoff(0.02, 0.2))
 
 
 @pytest.fixture

@@ -14,15 +14,19 @@ from typing import Any
 import grpc.aio
 import msgspec
 import pytest
-from enlist_secondary.link import Link
 
 from enlist import certificates, names
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.runtime.controller import Backoff
 from enlist.v1 import account_pb2, document_pb2, policy_pb2, server_pb2, trust_pb2, upstream_pb2, upstream_pb2_grpc
 from enlist_primary import config as primary_config
-from enlist_secondary import api_key, backoff, dialling, keeper, state, upstream
+from enlist_secondary import api_key, dialling, keeper, state
 from enlist_secondary.config import LocalPrimary
+from enlist_secondary.connection import staying
+from enlist_secondary.connection.link import Link
+from enlist_secondary.federation import upstream
+from enlist_secondary.identity import Identity
 from tests.support.inprocess import ACCOUNT, Running, running_primary, serving
 from tests.support.ports import free_port
 from tests.support.pretender import new_signer, pretending
@@ -32,8 +36,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "FIRST", 0.02)
-    monkeypatch.setattr(backoff, "LONGEST", 0.2)
+    monkeypatch.setattr(keeper, "BACKOFF", Backoff(0.02, 0.2))
 
 
 @dataclass
@@ -201,7 +204,7 @@ async def test_a_primary_that_contradicts_itself_is_not_dialled_in_a_hurry(pair:
         raise Refused(Reason.CERTIFICATE_INVALID, "No.")
 
     monkeypatch.setattr(dialling, "connect", refuse)
-    monkeypatch.setattr(backoff, "FIRST", 30.0)
+    monkeypatch.setattr(keeper, "BACKOFF", Backoff(30.0, 60.0))
     async with kept(pair.secondary):
         await eventually(lambda: dialled == 1)
         await eventually(lambda: pair.secondary.state.told_at is not None)
@@ -257,17 +260,17 @@ async def test_a_renewal_that_is_lost_is_repeated_and_costs_nothing(
     """Faults row 3: the old certificate stays good until the new one is first used."""
     renew, attempts = Link.renew, 0
 
-    async def once_lost(self: Link) -> bytes:
+    async def once_lost(self: Link, identity: Identity) -> bytes:
         nonlocal attempts
         attempts += 1
         if attempts == 1:
             if lost == "reply":
-                await renew(self)
+                await renew(self, identity)
             raise Refused(Reason.TIMED_OUT, "Lost.")
-        return await renew(self)
+        return await renew(self, identity)
 
     monkeypatch.setattr(Link, "renew", once_lost)
-    monkeypatch.setattr(keeper, "RETRY_RENEWAL", 0.1)
+    monkeypatch.setattr(staying, "RETRY_RENEWAL", 0.1)
     async with paired(tmp_path) as pair:
         object.__setattr__(pair.running.primary.context, "certificate_lifetime", 6)
         async with kept(pair.secondary):
@@ -328,7 +331,8 @@ def test_renewal_is_due_around_half_the_life() -> None:
     signer, now, day = new_signer(), 1_795_000_000, 86400
     der = signer.issue_secondary(certificates.new_key().public_key(), ACCOUNT, "abcdefghij", 30 * day, now)
     certificate = certificates.load(der)
-    due = [keeper.renewal_due(certificate, chance) - now for chance in (0.0, 0.5, 1.0)]
+    begins, ends = certificates.begins_at(certificate), certificates.ends_at(certificate)
+    due = [staying.renewal_due(begins, ends, chance) - now for chance in (0.0, 0.5, 1.0)]
     assert due == pytest.approx([13.5 * day, 15 * day, 16.5 * day])
 
 
@@ -458,7 +462,6 @@ async def test_a_local_primary_that_does_not_run_holds_up_no_final_no(
 ) -> None:
     """And the next start tells it, although there is nothing else left to do for it."""
     monkeypatch.setattr(upstream, "FAREWELL_SECONDS", 0.2)
-    monkeypatch.setattr(upstream, "AGAIN_SECONDS", 0.05)
     async with paired(tmp_path) as pair:
         socket = tmp_path / "upstream.sock"
         pair.secondary.config = msgspec.structs.replace(pair.secondary.config, local_primary=LocalPrimary(str(socket)))

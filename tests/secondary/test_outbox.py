@@ -1,150 +1,201 @@
-"""What waits for the link: the last word on each thing, once over each link."""
+"""What a server has to report: the last report on each thing, said over each link until the primary has acknowledged it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import hierarchy_pb2
 from enlist.v1.document_pb2 import Report
 from enlist_secondary import outbox as outboxes
-from enlist_secondary.outbox import Outbox, Outlet
+from enlist_secondary.outbox import Outbox, ReportCursor, message
 
 
-def word(kind: str, message: str, name: str = "") -> Report:
+def report(kind: str, message: str, name: str = "") -> Report:
     return Report(kind=kind, name=name, message=message)
 
 
-def said(messages: Iterable[hierarchy_pb2.FromSecondary]) -> list[tuple[str, str]]:
-    return [(report.kind + report.name, report.message) for message in messages for report in message.reports.reports]
+def silent(changed: Callable[[], None] = lambda: None) -> Outbox:
+    """An outbox of which nobody hears what is acknowledged."""
+    return Outbox(changed)
 
 
-async def waits(outlet: Outlet) -> bool:
-    """Whether there is nothing to say."""
-    waiting = asyncio.ensure_future(outlet.news())
-    await asyncio.sleep(0)
-    done = waiting.done()
-    waiting.cancel()
-    return not done
+def due(cursor: ReportCursor) -> list[hierarchy_pb2.Reports]:
+    """The messages that are due now."""
+    found = []
+    while (said := message(cursor)) is not None:
+        found.append(said)
+    return found
 
 
-async def test_a_link_is_told_everything_and_then_what_changes() -> None:
-    outbox = Outbox()
-    outbox.put(word("policy/motd", "one"))
-    outbox.put(word("task/update", "two", "a"))
-    outlet = outbox.open()
-    assert not await waits(outlet)
-    assert said(outlet.take()) == [("policy/motd", "one"), ("task/updatea", "two")]
-    assert await waits(outlet)
-    outbox.put(word("policy/motd", "three"))
-    assert said(outlet.take()) == [("policy/motd", "three")]
-    assert said(outlet.take()) == []
+def texts(messages: list[hierarchy_pb2.Reports]) -> list[tuple[str, str]]:
+    return [(each.kind + each.name, each.message) for said in messages for each in said.reports]
 
 
-async def test_with_nothing_to_say_a_link_waits() -> None:
-    outlet = Outbox().open()
-    assert await waits(outlet)
-    assert outlet.take() == []
+def take(cursor: ReportCursor) -> list[tuple[str, str]]:
+    """What is said now; the primary acknowledges it."""
+    found = due(cursor)
+    for said in found:
+        assert cursor.ack(said.sequence)
+    return texts(found)
 
 
-async def test_the_same_word_is_not_said_again_but_over_a_new_link() -> None:
-    outbox = Outbox()
+def test_link_is_told_everything_and_then_what_changes() -> None:
+    outbox = silent()
+    outbox.put(report("policy/motd", "one"))
+    outbox.put(report("task/update", "two", "a"))
+    cursor = outbox.open()
+    assert take(cursor) == [("policy/motd", "one"), ("task/updatea", "two")]
+    assert not cursor.ready
+    outbox.put(report("policy/motd", "three"))
+    assert take(cursor) == [("policy/motd", "three")]
+    assert take(cursor) == []
+
+
+def test_with_nothing_to_say_there_is_no_message() -> None:
+    cursor = silent().open()
+    assert not cursor.ready
+    assert message(cursor) is None
+
+
+def test_same_report_is_not_said_again_but_over_a_new_link() -> None:
+    outbox = silent()
     first = outbox.open()
-    outbox.put(word("policy/motd", "one"))
-    first.take()
-    outbox.put(word("policy/motd", "one"))
-    assert await waits(first)
-    assert said(outbox.open().take()) == [("policy/motd", "one")]
+    outbox.put(report("policy/motd", "one"))
+    assert take(first) == [("policy/motd", "one")]
+    outbox.put(report("policy/motd", "one"))
+    assert not first.ready
+    assert take(outbox.open()) == [("policy/motd", "one")]
 
 
-async def test_of_several_words_on_one_thing_the_last_is_said() -> None:
-    outbox = Outbox()
-    outlet = outbox.open()
-    for message in ("one", "two", "three"):
-        outbox.put(word("policy/motd", message))
-    assert said(outlet.take()) == [("policy/motd", "three")]
+def test_last_of_several_reports_on_one_thing_is_said() -> None:
+    outbox = silent()
+    cursor = outbox.open()
+    for text in ("one", "two", "three"):
+        outbox.put(report("policy/motd", text))
+    assert take(cursor) == [("policy/motd", "three")]
 
 
-async def test_what_is_forgotten_is_not_said() -> None:
-    outbox = Outbox()
-    outlet = outbox.open()
-    outbox.put(word("policy/motd", "one"))
-    outbox.put(word("task/update", "two", "a"))
+def test_report_that_there_was_no_room_for_is_said_again() -> None:
+    outbox = silent()
+    outbox.put(report("policy/motd", "one"))
+    cursor = outbox.open()
+    (refused,) = due(cursor)
+    assert cursor.nack(refused.sequence)
+    assert cursor.ready
+    assert take(cursor) == [("policy/motd", "one")]
+
+
+def test_forgotten_reports_are_not_said_over_the_next_link() -> None:
+    outbox = silent()
+    outbox.put(report("policy/motd", "one"))
+    outbox.put(report("task/update", "two", "a"))
     outbox.forget("policy/motd")
     outbox.forget("task/update", "a")
     outbox.forget("nothing")
-    assert outlet.take() == []
-    assert outbox.open().take() == []
-    outbox.put(word("policy/motd", "one"))
-    assert said(outbox.open().take()) == [("policy/motd", "one")], "it is news again"
+    assert take(outbox.open()) == []
+    assert outbox.last("policy/motd") is None
+    outbox.put(report("policy/motd", "one"))
+    assert take(outbox.open()) == [("policy/motd", "one")]
 
 
-async def test_the_link_before_takes_nothing_from_the_new_one() -> None:
-    """While a certificate is renewed there are two; what the old one took with it would be lost."""
-    outbox = Outbox()
-    old = outbox.open()
-    outbox.put(word("policy/motd", "one"))
-    new = outbox.open()
-    old.take()
-    outbox.put(word("policy/ntp", "two"))
-    assert await waits(old)
-    assert said(new.take()) == [("policy/motd", "one"), ("policy/ntp", "two")]
+def test_older_link_takes_nothing_from_the_newer_one() -> None:
+    """While a certificate is renewed there are two; what the older one took with it would be lost."""
+    outbox = silent()
+    older = outbox.open()
+    outbox.put(report("policy/motd", "one"))
+    newer = outbox.open()
+    take(older)
+    outbox.put(report("policy/ntp", "two"))
+    assert not older.ready
+    assert take(newer) == [("policy/motd", "one"), ("policy/ntp", "two")]
 
 
-async def test_a_nudge_wakes_the_link_for_something_else() -> None:
-    outlet = Outbox().open()
-    outlet.nudge()
-    assert not await waits(outlet)
-    assert outlet.take() == []
-    assert await waits(outlet)
+def test_report_put_while_a_message_is_on_its_way_is_said_next() -> None:
+    outbox = silent()
+    cursor = outbox.open()
+    outbox.put(report("policy/motd", "one"))
+    (said,) = due(cursor)
+    outbox.put(report("policy/motd", "two"))
+    assert texts([said]) == [("policy/motd", "one")]
+    assert due(cursor) == [], "the one on its way is acknowledged first"
+    assert cursor.ack(said.sequence)
+    assert take(cursor) == [("policy/motd", "two")]
 
 
-async def test_what_comes_while_a_message_is_on_its_way_is_said_next() -> None:
-    outbox = Outbox()
-    outlet = outbox.open()
-    outbox.put(word("policy/motd", "one"))
-    messages = outlet.take()
-    outbox.put(word("policy/motd", "two"))
-    assert said(messages) == [("policy/motd", "one")]
-    assert not await waits(outlet)
-    assert said(outlet.take()) == [("policy/motd", "two")]
+def test_whoever_writes_hears_of_each_change() -> None:
+    changes: list[None] = []
+    outbox = silent(lambda: changes.append(None))
+    for text in ("one", "one", "two"):
+        outbox.put(report("policy/motd", text))
+    assert len(changes) == 2
 
 
-def test_messages_are_of_a_bounded_size() -> None:
-    outbox = Outbox()
+def test_acknowledged_reports_are_told_as_they_were_said() -> None:
+    """Not as they are now: an outcome that came meanwhile has not arrived."""
+    heard: list[Report] = []
+    outbox = Outbox(lambda: None, heard.append)
+    cursor = outbox.open()
+    outbox.put(report("task/update", "running", "a"))
+    (said,) = due(cursor)
+    outbox.put(report("task/update", "succeeded", "a"))
+    assert heard == []
+    cursor.ack(said.sequence)
+    assert heard == [report("task/update", "running", "a")]
+
+
+def test_messages_are_of_a_bounded_size_and_few_are_on_their_way() -> None:
+    outbox = silent()
     for number in range(40):
+        outbox.put(Report(kind="task/update", name=str(number), output=bytes(3 * 1024)))
+    cursor = outbox.open()
+    found: list[hierarchy_pb2.Reports] = []
+    while messages := due(cursor):
+        assert len(messages) <= WINDOW
+        found += messages
+        for said in messages:
+            cursor.ack(said.sequence)
+    assert len(texts(found)) == 40
+    assert all(said.ByteSize() < outboxes.MESSAGE_BYTES for said in found)
+
+
+def test_report_that_is_longer_than_a_message_goes_alone() -> None:
+    outbox = silent()
+    for number in range(3):
         outbox.put(Report(kind="task/update", name=str(number), output=bytes(60 * 1024)))
-    messages = outbox.open().take()
-    assert len(said(messages)) == 40
-    assert len(messages) > 1
-    assert all(message.ByteSize() < outboxes.MESSAGE_BYTES + 70 * 1024 for message in messages)
+    assert [len(said.reports) for said in due(outbox.open())] == [1, 1, 1]
 
 
 steps = st.one_of(
     st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(0, 2)),
     st.tuples(st.just("forget"), st.sampled_from("abc"), st.just(0)),
-    st.tuples(st.just("take"), st.just(""), st.just(0)),
-    st.tuples(st.just("open"), st.just(""), st.just(0)),
+    st.tuples(st.sampled_from(["say", "refuse", "lose", "open"]), st.just(""), st.just(0)),
 )
 
 
 @given(st.lists(steps))
-def test_who_took_everything_knows_the_last_word_on_each_thing(story: list[tuple[str, str, int]]) -> None:
-    outbox, last = Outbox(), dict[str, str]()
-    outlet, heard = outbox.open(), dict[str, str]()
+def test_primary_knows_the_last_report_on_each_thing(story: list[tuple[str, str, int]]) -> None:
+    """Whatever was refused, or lost with its link."""
+    outbox, last = silent(), dict[str, str]()
+    cursor, heard = outbox.open(), dict[str, str]()
     for step, kind, number in story:
         if step == "put":
-            outbox.put(word(kind, str(number)))
+            outbox.put(report(kind, str(number)))
             last[kind] = str(number)
         elif step == "forget":
             outbox.forget(kind)
             last.pop(kind, None)
-        elif step == "take":
-            heard.update(said(outlet.take()))
+        elif step == "say":
+            heard.update(take(cursor))
+        elif step == "refuse":
+            for said in due(cursor):
+                assert cursor.nack(said.sequence)
         else:
-            outlet, heard = outbox.open(), {}
-    heard.update(said(outlet.take()))
+            if step == "lose":
+                due(cursor)
+            cursor, heard = outbox.open(), {}
+    heard.update(take(cursor))
     assert {kind: heard[kind] for kind in last} == last

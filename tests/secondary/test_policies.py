@@ -14,7 +14,7 @@ from enlist_secondary import policies as engine
 from tests.secondary.disks import Disk
 from tests.secondary.engine import Machine, Server, soon
 from tests.secondary.motd import CLOSED, A, B, C, counted, meant, provisional, word
-from tests.secondary.origins import Primary, Wish, policy, window, wish
+from tests.secondary.origins import Line, Primary, Wish, bodies, policy, window, wish
 
 # --- In force -------------------------------------------------------------------------------------------------------------------
 
@@ -369,7 +369,7 @@ async def test_a_policy_that_comes_back_while_it_is_ended_is_put_in_force_anew(m
     server = machine.server()
     server.held.load()
     again = [policy(5, A)]
-    server.held.receive(machine.primary.sign(again), [again[0].body])
+    Line(server.held).bring(machine.primary.sign(again), bodies(again))
     await server.held.save()
     async with machine.running() as server:
         await soon(lambda: machine.motd.in_force == A)
@@ -444,7 +444,7 @@ async def test_with_policies_in_force_it_wakes_for_the_look_at_what_was_changed_
         await server.pass_by(10)
         rests = counted(server)
         looks = machine.motd.looks
-        server.policies._wake.set()
+        server.wake()
         await server.done()
         assert rests == [10.0]
         assert machine.motd.looks == looks

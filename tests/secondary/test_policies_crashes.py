@@ -12,7 +12,7 @@ from enlist_secondary import policies as engine
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import HALF, Machine, soon
 from tests.secondary.motd import A, B, C, meant, provisional, word
-from tests.secondary.origins import policy, window
+from tests.secondary.origins import Line, bodies, policy, window
 
 
 async def test_on_a_full_disk_nothing_is_begun_and_it_is_said_and_tried_again(machine: Machine, disk: Disk) -> None:
@@ -59,7 +59,7 @@ async def test_a_stop_in_the_middle_of_a_handler_is_made_good_after_the_restart(
         server = machine.server()
         server.held.load()
         wishes = [policy(6, B)] if then == "another" else []
-        server.held.receive(machine.primary.sign(wishes), [each.body for each in wishes])
+        Line(server.held).bring(machine.primary.sign(wishes), bodies(wishes))
         await server.held.save()
     async with machine.running() as server:
         wanted = {"the same": A, "another": B, "none": None}[then]
@@ -152,7 +152,7 @@ async def test_a_record_that_cannot_be_read_is_made_good_by_the_handler(machine:
     (machine.folder / "policies" / "motd.json").write_bytes(b"\xff")
     server = machine.server()
     server.held.load()
-    server.held.receive(machine.primary.sign([]), [])
+    Line(server.held).bring(machine.primary.sign([]))
     await server.held.save()
     async with machine.running() as server:
         await soon(lambda: machine.motd.in_force is None)

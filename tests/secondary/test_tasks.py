@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from enlist import documents
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
+from enlist.v1 import document_pb2 as pb
 from enlist_secondary import tasks as engine
 from enlist_secondary.documents import Document, origin_items
 from enlist_secondary.handlers.interface import TaskOutcome
-from enlist_secondary.tasks import Tasks, order
+from enlist_secondary.tasks import order
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import Machine, Server, soon
 from tests.secondary.origins import SERVER, START, Primary, policy, run, run_id, said, wish
@@ -34,9 +33,16 @@ async def until(server: Server, id: str, state: str) -> dict[str, Any]:
     """Waits until a run is said to fare so, and its task has ended if it has."""
     await soon(lambda: server.of_run(id) == state, f"{id} {state}, not {server.of_run(id)}")
     if state != "running":
-        await soon(lambda: id not in server.tasks._going)
+        await soon(lambda: id not in server.tasks.going)
     await server.settled()
-    return said(server.outbox._last[documents.TASK + "update", id])
+    return said(told_of(server, id))
+
+
+def told_of(server: Server, id: str, kind: str = "update") -> pb.Report:
+    """The report on a run."""
+    report = server.run_report(id, kind)
+    assert report is not None
+    return report
 
 
 def kept(machine: Machine, id: str) -> str:
@@ -53,7 +59,7 @@ async def test_a_run_is_begun_and_its_outcome_told(machine: Machine) -> None:
     async with machine.running() as server:
         await server.send(machine.primary, run(ONE, 5, speed="fast"))
         await until(server, ONE, "failed")
-        report = server.outbox._last[documents.TASK + "update", ONE]
+        report = told_of(server, ONE)
         assert (report.exit_code, report.output, report.message) == (3, b"it said", "update ended with status 3.")
         version = run(ONE, 5, speed="fast").item.version
         assert list(report.observed_items) == origin_items({machine.primary.name: (version,)})
@@ -75,7 +81,7 @@ async def test_a_run_is_not_begun_again_whatever_sets_come(machine: Machine) -> 
     async with machine.running() as server:
         for wishes in ([run(ONE, 5)], [run(ONE, 5), policy(6, {})], [], [run(ONE, 5)], [run(ONE, 9, deadline=START + 999)]):
             await server.send(machine.primary, *wishes)
-            await soon(lambda: not server.tasks._going)
+            await soon(lambda: not server.tasks.going)
             await server.settled()
         assert await until(server, ONE, "succeeded")
     assert len(machine.worker.calls) == 1
@@ -87,7 +93,7 @@ async def test_nor_is_it_after_a_restart_which_tells_its_outcome_again(machine: 
         await until(server, ONE, "succeeded")
     async with machine.running() as server:
         await until(server, ONE, "succeeded")
-        assert server.outbox._last[documents.TASK + "update", ONE].output == b"done"
+        assert told_of(server, ONE).output == b"done"
     assert len(machine.worker.calls) == 1
 
 
@@ -118,7 +124,7 @@ async def test_hundreds_of_runs_are_each_begun_once_and_read_once(machine: Machi
         for some in (100, 200, 300):
             await server.send(machine.primary, *wishes[:some])
         await soon(lambda: len(machine.worker.ended) == 300)
-        await soon(lambda: not server.tasks._going)
+        await soon(lambda: not server.tasks.going)
     assert sorted(args["number"] for args, _ in machine.worker.calls) == list(range(300))
     assert len([path for path in reads if path.parent.name == "bodies"]) <= 300
 
@@ -139,6 +145,7 @@ async def test_a_run_that_ends_while_another_ones_record_is_written_stays_ended(
     async with machine.running() as server:
         await server.send(machine.primary, run(ONE, 5))
         await until(server, ONE, "succeeded")
+        server.tasks.settle_run(ONE)
         machine.worker.gate.close()
         await server.send(machine.primary, run(ONE, 5), run(TWO, 6))
         await soon(lambda: machine.worker.gate.waiting)
@@ -163,7 +170,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_is_not_begun(machine: Mach
         await server.send(machine.primary, run(ONE, 5), run(TWO, 6))
         await soon(lambda: machine.worker.gate.waiting)
         await server.send(machine.primary, run(ONE, 5))
-        await soon(lambda: TWO not in server.tasks._going)
+        await soon(lambda: TWO not in server.tasks.going)
         machine.worker.gate.open()
         await until(server, ONE, "succeeded")
         assert kept(machine, TWO) == ""
@@ -178,10 +185,11 @@ async def test_a_run_that_is_cancelled_while_it_runs_is_interrupted_and_stays_so
         await server.send(machine.primary, run(ONE, 5))
         await soon(lambda: machine.worker.gate.waiting)
         await server.send(machine.primary)
-        await soon(lambda: machine.worker.ended == ["cancelled"] and not server.tasks._going)
+        await soon(lambda: machine.worker.ended == ["cancelled"] and not server.tasks.going)
         assert '"interrupted"' in kept(machine, ONE)
-        await server.settled()
-        assert server.of_run(ONE) == "", "nobody asks about it"
+        assert (await until(server, ONE, "interrupted"))["message"] == "It was stopped."
+        server.tasks.settle_run(ONE)
+        await soon(lambda: server.of_run(ONE) == "")
         await server.send(machine.primary, run(ONE, 5))
         assert (await until(server, ONE, "interrupted"))["message"] == "It was stopped."
     assert len(machine.worker.calls) == 1
@@ -211,7 +219,7 @@ async def test_a_run_that_takes_its_time_to_stop_holds_up_no_other_and_is_asked_
         await until(server, THREE, "succeeded")
         assert asked == 1
         leave.set()
-        await soon(lambda: not server.tasks._going)
+        await soon(lambda: not server.tasks.going)
 
 
 async def test_a_run_that_is_withdrawn_after_its_end_is_forgotten_by_and_by(machine: Machine) -> None:
@@ -219,6 +227,7 @@ async def test_a_run_that_is_withdrawn_after_its_end_is_forgotten_by_and_by(mach
         await server.send(machine.primary, run(ONE, 5))
         await until(server, ONE, "succeeded")
         assert "ZG9uZQ" in kept(machine, ONE), "its output"
+        server.tasks.settle_run(ONE)
         await server.send(machine.primary)
         await soon(lambda: server.of_run(ONE) == "")
         await server.settled()
@@ -322,7 +331,7 @@ async def test_a_kind_without_a_handler_is_unsupported_at_once(machine: Machine)
     async with machine.running() as server:
         await server.send(machine.primary, run(ONE, 5), run(TWO, 6, kind="reboot"))
         await soon(lambda: machine.worker.gate.waiting and server.of_run(TWO, "reboot") == "unsupported")
-        assert server.outbox._last[documents.TASK + "reboot", TWO].message == "This server has no handler for it."
+        assert told_of(server, TWO, "reboot").message == "This server has no handler for it."
 
 
 @pytest.mark.parametrize(
@@ -369,6 +378,99 @@ async def test_a_handler_that_raises_has_failed_and_is_not_called_again(machine:
     assert len(machine.worker.calls) == 2
 
 
+# --- Outcomes -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_outcome_is_reported_after_its_document_left_the_set(machine: Machine) -> None:
+    """The run ends while the link is down, and its deadline passes at the primary before the server is back."""
+    machine.worker.gate.close()
+    async with machine.running() as server:
+        await server.send(machine.primary, run(ONE, 5))
+        await soon(lambda: machine.worker.gate.waiting)
+        machine.worker.gate.open()
+        await until(server, ONE, "succeeded")
+        machine.times.pass_by(86400)
+        await server.send(machine.primary)
+        report = (await until(server, ONE, "succeeded"), told_of(server, ONE).output)
+        assert report[1] == b"done"
+    for _ in range(2):
+        async with machine.running() as server:
+            assert (await until(server, ONE, "succeeded"), told_of(server, ONE).output) == report
+    assert len(machine.worker.calls) == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_outcome_of_a_stopped_daemon_is_reported_until_settled(machine: Machine, wanted: bool) -> None:
+    """What was interrupted by the stop is an outcome like any other."""
+    machine.worker.gate.close()
+    async with machine.running() as server:
+        await server.send(machine.primary, run(ONE, 5))
+        await soon(lambda: machine.worker.gate.waiting)
+    async with machine.running() as server:
+        if not wanted:
+            await server.send(machine.primary)
+        await until(server, ONE, "interrupted")
+        server.tasks.settle_run(ONE)
+        await server.settled()
+        assert server.of_run(ONE) == ("interrupted" if wanted else "")
+
+
+async def test_acknowledged_report_settles_only_the_outcome_it_names(machine: Machine) -> None:
+    """The acknowledgement of "running" may come after the end."""
+    machine.worker.gate.close()
+    async with machine.running() as server:
+        await server.send(machine.primary, run(ONE, 5))
+        await until(server, ONE, "running")
+        begun = told_of(server, ONE)
+        machine.worker.gate.open()
+        await until(server, ONE, "succeeded")
+        await server.send(machine.primary)
+        server.tasks.settle(begun)
+        await server.settled()
+        assert server.of_run(ONE) == "succeeded"
+        server.tasks.settle(told_of(server, ONE))
+        await soon(lambda: server.of_run(ONE) == "")
+
+
+async def test_settled_outcome_is_not_reported_after_a_restart(machine: Machine) -> None:
+    """Its output is removed from the disk, and that it is settled is written with that."""
+    async with machine.running() as server:
+        await server.send(machine.primary, run(ONE, 5))
+        await until(server, ONE, "succeeded")
+        server.tasks.settle_run(ONE)
+        await server.send(machine.primary)
+        await soon(lambda: server.of_run(ONE) == "")
+        await server.settled()
+    async with machine.running() as server:
+        assert server.of_run(ONE) == ""
+
+
+async def test_outcome_that_never_arrives_is_reported_for_thirty_days(machine: Machine) -> None:
+    async with machine.running() as server:
+        await server.send(machine.primary, run(ONE, 5))
+        await until(server, ONE, "succeeded")
+        await server.send(machine.primary)
+        await server.pass_by(engine.UNSETTLED_SECONDS - 1)
+        assert server.of_run(ONE) == "succeeded"
+        await server.pass_by(1)
+        assert server.of_run(ONE) == ""
+    async with machine.running() as server:
+        assert server.of_run(ONE) == ""
+
+
+async def test_outcome_of_an_origin_that_is_not_above_any_more_is_kept(machine: Machine) -> None:
+    """It may come back: a step is replaced, and its sets are forgotten meanwhile."""
+    top = Primary()
+    machine.upper.append(top)
+    async with machine.running() as server:
+        await server.send(top, run(ONE, 5, below=True))
+        await until(server, ONE, "succeeded")
+        server.held.stand([machine.primary.origin])
+        server.look()
+        await server.settled()
+        assert told_of(server, ONE).observed_items[0].origin == top.name
+
+
 # --- Two origins ------------------------------------------------------------------------------------------------------------------
 
 
@@ -389,8 +491,10 @@ async def test_one_id_in_two_origins_sets_is_run_once(machine: Machine) -> None:
         await until(server, ONE, "succeeded")
         await server.send(machine.primary, run(ONE, 7, who="low"))
         await server.send(top)
-        await soon(lambda: server.of_run(ONE) == "")
         await server.settled()
+        assert told_of(server, ONE).observed_items[0].origin == top.name
+        server.tasks.settle_run(ONE)
+        await soon(lambda: server.of_run(ONE) == "")
     assert [args for args, _ in machine.worker.calls] == [{"who": "top"}]
 
 
@@ -399,12 +503,12 @@ async def test_of_two_that_come_together_the_upper_origins_counts(machine: Machi
     machine.upper.append(top)
     low, high = run(ONE, 6, who="low"), run(ONE, 5, who="top", below=True)
     async with machine.running() as server:
-        server.held.receive(machine.primary.sign([low]), [low.body])
-        server.held.receive(top.sign([high]), [high.body])
+        server.line.bring(machine.primary.sign([low]), [low.body])
+        server.line.bring(top.sign([high]), [high.body])
         await server.held.save()
         server.look()
         await until(server, ONE, "succeeded")
-        assert server.outbox._last[documents.TASK + "update", ONE].observed_items[0].origin == top.name
+        assert told_of(server, ONE).observed_items[0].origin == top.name
     assert [args for args, _ in machine.worker.calls] == [{"who": "top"}]
 
 
@@ -478,7 +582,7 @@ async def test_a_kill_in_the_middle_leaves_an_interrupted_run(machine: Machine, 
         async with machine.running() as server:
             told = await until(server, ONE, "interrupted")
             assert told["message"] == "This server stopped in the middle of it."
-            assert server.outbox._last[documents.TASK + "update", ONE].time.seconds == START + 60
+            assert told_of(server, ONE).time.seconds == START + 60
         machine.times.pass_by(60)
     assert len(machine.worker.calls) == 1
 
@@ -514,7 +618,7 @@ async def told(machine: Machine, wishes: list[Any], disk: Disk, ends: dict[str, 
             await server.send(machine.primary, *wishes)
             ids = [each.item.name for each in wishes]
             await soon(lambda: disk.dead or all(server.of_run(id) in ("succeeded", "interrupted") for id in ids))
-            await soon(lambda: disk.dead or not server.tasks._going)
+            await soon(lambda: disk.dead or not server.tasks.going)
             ends.update({id: server.of_run(id) for id in ids})
     except Crash:
         pass
@@ -601,8 +705,9 @@ async def test_a_run_whose_record_is_damaged_counts_as_interrupted(machine: Mach
     (machine.folder / "tasks" / "something else.json").write_bytes(damage)
     async with machine.running() as server:
         assert (await until(server, ONE, "interrupted"))["message"] == "Its record cannot be read."
-        told = server.outbox._last[documents.TASK + "update", ONE].observed_items
+        told = told_of(server, ONE).observed_items
         assert list(told) == origin_items({machine.primary.name: (run(ONE, 5).item.version,)})
+        server.tasks.settle_run(ONE)
         await server.send(machine.primary)
         await soon(lambda: server.of_run(ONE) == "")
         await server.pass_by(engine.KEPT_SECONDS + 1)
@@ -610,17 +715,21 @@ async def test_a_run_whose_record_is_damaged_counts_as_interrupted(machine: Mach
     assert len(machine.worker.calls) == 1
 
 
-async def test_a_damaged_set_stops_no_run(machine: Machine) -> None:
+async def test_a_set_that_cannot_be_read_stops_no_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults row 25: what is not known is not withdrawn."""
+
+    def refuse(*_: object) -> Any:
+        raise Refused(Reason.FILE_FAILED, "input/output error.")
+
     machine.worker.gate.close()
     async with machine.running() as server:
         await server.send(machine.primary, run(ONE, 5))
         await soon(lambda: machine.worker.gate.waiting)
-        server.held._damaged[machine.primary.name] = None
-        server.look()
-        await server.settled()
-        assert machine.worker.gate.waiting
-        server.held._damaged.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(server.held, "items", refuse)
+            server.look()
+            await server.settled()
+            assert machine.worker.gate.waiting
         machine.worker.gate.open()
         await until(server, ONE, "succeeded")
 
@@ -629,6 +738,7 @@ async def test_a_record_that_cannot_be_removed_is_tried_again(machine: Machine, 
     async with machine.running() as server:
         await server.send(machine.primary, run(ONE, 5))
         await until(server, ONE, "succeeded")
+        server.tasks.settle_run(ONE)
         refusals = 0
 
         def full(path: Path) -> bool:
@@ -646,28 +756,15 @@ async def test_a_record_that_cannot_be_removed_is_tried_again(machine: Machine, 
 # --- At rest ----------------------------------------------------------------------------------------------------------------------
 
 
-def counted(tasks: Tasks) -> list[None]:
-    """How often the engine looks."""
-    looks: list[None] = []
-    look: Callable[[], Any] = tasks._look
-
-    async def noted() -> bool:
-        looks.append(None)
-        return bool(await look())
-
-    tasks._look = noted  # type: ignore[method-assign]  # noted on its way
-    return looks
-
-
 async def test_with_nothing_to_do_it_sleeps_without_end(machine: Machine) -> None:
     server = machine.server()
-    looks = counted(server.tasks)
+    looks = server.tasks_rest.lengths
     server.start()
     await server.settled()
-    assert len(looks) == 1
+    assert looks == [None]
     await server.send(machine.primary, run(ONE, 5), run(TWO, 6, kind="reboot"))
     await until(server, ONE, "succeeded")
-    await soon(lambda: not server.tasks._going)
+    await soon(lambda: not server.tasks.going)
     await server.settled()
     assert len(looks) <= 4, "one for the set, one for each end"
     assert await server.stop() == []

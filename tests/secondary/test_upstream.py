@@ -9,25 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enlist_secondary.upstream import Upstream
 
-from enlist.v1 import document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
-from enlist_primary.federation.descendants import Descendants
-from enlist_primary.model.reports import Asked
+from enlist.link.pace import PIECE
+from enlist.reasons import Reason, Refused
+from enlist.runtime import sockets
+from enlist.v1 import document_pb2, upstream_pb2
+from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary.documents import Documents
+from enlist_secondary.federation.upstream import Upstream
 from tests.secondary.engine import soon
-from tests.secondary.origins import ACCOUNT, START, Primary, Wish, bodies, policy
+from tests.secondary.origins import START, Line, Primary, Wish, bodies, policy
 from tests.support.pretender import new_signer
 
-CERTIFIED = hierarchy_pb2.LowerAnswer(cross_certificate=b"certificate")
+CERTIFIED = pb.LowerAnswer(cross_certificate=b"certificate")
+ONE = pb.LowerPrimary(consent=b"one")
+Meanwhile = Callable[[], Awaitable[object]]
 
 
-class Call:
-    """The stream to the primary on this host. `meanwhile` is awaited once, while the first message with `during` is written."""
+class Local:
+    """The primary on this host, at the other end of its stream: it takes whatever it is told, and says so.
 
-    def __init__(self, during: Any = "upper", meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+    `meanwhile` is awaited once, while the first message with `during` is written to it.
+    """
+
+    def __init__(self, during: Any = "upper", meanwhile: Meanwhile | None = None, lower: pb.LowerPrimary = ONE) -> None:
         self.told: list[upstream_pb2.FromDaemon] = []
         self.says: asyncio.Queue[Any] = asyncio.Queue()
+        self._lower = lower
         self._during, self._meanwhile = during, meanwhile
 
     async def read(self) -> Any:
@@ -40,39 +48,116 @@ class Call:
             meanwhile, self._meanwhile = self._meanwhile, None
             await meanwhile()
         self.told.append(message)
+        if message.HasField("upper"):
+            self.say(lower=self._lower)
+            self.say(heard=message.upper)
+        if message.sequence:
+            self._answer(message)
+
+    def _answer(self, message: upstream_pb2.FromDaemon) -> None:
+        answer = upstream_pb2.ToDaemon()
+        for piece in message.pieces:
+            received, whole = piece.offset + len(piece.data), piece.offset + len(piece.data) == piece.size
+            answer.body_acks.add(sequence=message.sequence, digest=piece.digest, received=received, whole=whole)
+        self.says.put_nowait(answer)
+
+    def say(self, **what: Any) -> None:
+        """Says something."""
+        self.says.put_nowait(upstream_pb2.ToDaemon(**what))
+
+    def acknowledge(self, place: int = -1) -> None:
+        """It holds a set that it was told, the last one if nothing else is said."""
+        message, said = self._sets()[place]
+        ack = pb.SetAck(sequence=message.sequence, origin=message.desired.origin, epoch=said.epoch, number=said.number)
+        self.say(set_acks=[ack])
+
+    def refuse(self, reason: Reason) -> None:
+        """It refuses the last set that it was told."""
+        message, said = self._sets()[-1]
+        refused = pb.SetRefused(sequence=message.sequence, origin=message.desired.origin, epoch=said.epoch, number=said.number)
+        refused.reason = reason
+        self.say(set_refusals=[refused])
 
     def sets(self) -> list[tuple[str, int]]:
         """Origins and versions of the sets that were told."""
-        said = [each.desired for each in self.told if each.HasField("desired")]
-        return [(each.origin, document_pb2.DesiredSet.FromString(each.desired_set).number) for each in said]
+        return [(message.desired.origin, said.number) for message, said in self._sets()]
+
+    def _sets(self) -> list[tuple[upstream_pb2.FromDaemon, document_pb2.DesiredSet]]:
+        found = [each for each in self.told if each.HasField("desired")]
+        return [(each, document_pb2.DesiredSet.FromString(each.desired.desired_set)) for each in found]
+
+    def body(self, wanted: Wish) -> bytes:
+        """What came of a body."""
+        pieces = [piece for each in self.told for piece in each.pieces if piece.digest == wanted.item.digest]
+        return b"".join(piece.data for piece in pieces)
+
+
+class Above:
+    """The primary above, at the other end of the link: what it knows of the servers below, from one link's beginning on."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.numbers = 0
+        self._cursor = upstream.local.open(self._number)
+        self.servers: dict[str, pb.BelowServer] = {}
+        self._said: set[str] = set()
+
+    def _number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def hear(self, acknowledges: bool = True) -> list[pb.FromSecondary]:
+        """Takes what is said now."""
+        found = list(self._cursor.say())
+        for message in found:
+            if message.HasField("below"):
+                self._take(message.below)
+                if acknowledges:
+                    self._cursor.servers.ack(message.below.sequence)
+        return found
+
+    def _take(self, below: pb.Below) -> None:
+        self.servers.update({each.path: each for each in below.servers})
+        self._said |= {each.path for each in below.servers}
+        for path in below.gone:
+            self.servers.pop(path, None)
+        if below.whole:
+            self.servers = {path: each for path, each in self.servers.items() if path in self._said}
+
+
+def below(*paths: str, whole: bool = False, **more: Any) -> pb.Below:
+    return pb.Below(servers=[pb.BelowServer(path=path) for path in paths], whole=whole, **more)
 
 
 class Host:
-    """A secondary with a primary on its host, that may stand under the one above."""
+    """A secondary with a primary on its host, that may be below the one above."""
 
     def __init__(self, folder: Path) -> None:
         self.primary, self.top = Primary(), Primary()
         self.held = Documents(folder / "documents", [self.primary.origin])
         self.held.load()
-        self.above = document_pb2.Ancestry()
-        authority = new_signer().authority
+        self.line = Line(self.held)
+        self.ancestry = document_pb2.Ancestry()
+        self.authority = new_signer().authority
+        self.changes = 0
         self.upstream = Upstream(
-            folder / "upstream.sock", self.held, authority, "upper", lambda: self.above, lambda: START, lambda: None
+            folder / "upstream.sock", self.held, self.authority, "upper", lambda: self.ancestry, lambda: START, self._changed
         )
         self.upstream.linked("upper")
 
+    def _changed(self) -> None:
+        self.changes += 1
+
     async def send(self, primary: Primary, *wishes: Wish) -> None:
         """A set comes down the link."""
-        self.held.receive(primary.sign(wishes), bodies(wishes))
+        self.line.bring(primary.sign(wishes), bodies(wishes))
         await self.held.save()
         self.upstream.changed()
 
     @asynccontextmanager
-    async def attached(self, call: Any) -> AsyncIterator[asyncio.Task[None]]:
-        """While the primary on this host is attached: it has said who it is, and is certified."""
-        call.says.put_nowait(upstream_pb2.ToDaemon(lower=hierarchy_pb2.LowerPrimary(consent=b"one")))
+    async def attached(self, local: Any) -> AsyncIterator[asyncio.Task[None]]:
+        """While the primary on this host is attached, and is certified."""
         self.upstream.answered(CERTIFIED)
-        conversing = asyncio.create_task(self.upstream._converse(call))
+        conversing = asyncio.create_task(self.upstream.converse(local))
         try:
             yield conversing
         finally:
@@ -85,121 +170,257 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+# --- Down -----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_sets_are_handed_down_with_their_bodies_in_pieces(host: Host) -> None:
+    wanted = policy(5, {"text": "x" * 3 * PIECE})
+    await host.send(host.primary, wanted)
+    local = Local()
+    async with host.attached(local):
+        await soon(lambda: local.body(wanted) == wanted.body, "the whole body", 5)
+    assert local.sets() == [(host.primary.name, 1)]
+    assert all(len(piece.data) <= PIECE for each in local.told for piece in each.pieces)
+
+
+async def test_set_that_the_local_primary_holds_is_not_handed_down(host: Host) -> None:
+    await host.send(host.primary, policy(5, {"a": 1}))
+    held = Line(host.held).hello.held
+    other = policy(6, {"a": 2})
+    local = Local()
+    local.say(lower=ONE, held=held)
+    async with host.attached(local):
+        await host.send(host.primary, other)
+        await soon(lambda: local.sets() == [(host.primary.name, 2)], "the second set", 5)
+        await soon(lambda: local.body(other) == other.body, "its body", 5)
+
+
+async def test_acknowledged_set_is_not_handed_down_again(host: Host) -> None:
+    await host.send(host.primary, policy(5, {"a": 1}))
+    local = Local()
+    async with host.attached(local):
+        await soon(local.sets, "the first set", 5)
+        local.acknowledge()
+        await host.send(host.primary, policy(6, {"a": 2}))
+        await soon(lambda: len(local.sets()) == 2, "the second set", 5)
+        host.upstream.changed()
+        await soon(local.says.empty)
+    assert local.sets() == [(host.primary.name, 1), (host.primary.name, 2)]
+
+
 async def test_no_set_is_handed_down_before_the_local_primary_was_told_of_its_origin(host: Host) -> None:
-    """It would refuse that as a stranger's, and it counted as handed down."""
+    """It would refuse that as a stranger's."""
 
     async def meanwhile() -> None:
         host.held.stand([host.top.origin, host.primary.origin])
-        host.above = document_pb2.Ancestry(ancestors=[document_pb2.Ancestor(primary_name="top")])
+        host.ancestry = document_pb2.Ancestry(ancestors=[document_pb2.Ancestor(primary_name="top")])
         await host.send(host.top, policy(9, {"a": 1}))
 
-    call = Call("ancestry", meanwhile)
-    async with host.attached(call):
-        await soon(lambda: call.sets() == [(host.top.name, 1)], "the set of the top", 5)
-    ways = [(len(each.ancestry.ancestors), each.HasField("desired")) for each in call.told if not each.HasField("upper")]
+    local = Local("ancestry", meanwhile)
+    async with host.attached(local):
+        await soon(lambda: local.sets() == [(host.top.name, 1)], "the set of the top", 5)
+    ways = [(len(each.ancestry.ancestors), each.HasField("desired")) for each in local.told if not each.HasField("upper")]
     assert ways[:3] == [(1, False), (2, False), (0, True)]
 
 
-async def test_what_the_local_primary_says_it_holds_counts_also_while_a_set_is_on_its_way(host: Host) -> None:
-    """It has taken the place of another one, and refused the set: it had yet to be certified itself."""
-    anew = upstream_pb2.ToDaemon(lower=hierarchy_pb2.LowerPrimary(consent=b"two"))
+async def test_set_that_was_refused_is_handed_down_after_another_consent(host: Host) -> None:
+    """The local primary has taken the place of another one, and had yet to be certified itself."""
+    await host.send(host.primary, policy(5, {"a": 1}))
+    local = Local()
+    async with host.attached(local):
+        await soon(local.sets, "the set", 5)
+        local.refuse(Reason.SET_INVALID)
+        await soon(lambda: host.upstream.local.set_refusals and local.says.empty(), "the refusal", 5)
+        assert len(local.sets()) == 1, "it is not tried over and over"
+        local.say(lower=pb.LowerPrimary(consent=b"two"))
+        await soon(lambda: len(local.sets()) == 2, "the set to be handed down again", 5)
+    assert [each.ancestry.ancestors[0].consent for each in local.told if each.HasField("ancestry")] == [b"one", b"two"]
+
+
+async def test_set_that_is_replaced_while_it_is_handed_down_does_not_end_the_stream(host: Host) -> None:
+    """Were it begun anew, all below would be unknown for seconds, at every level above."""
+    newer = policy(6, {"a": 2})
 
     async def meanwhile() -> None:
-        call.says.put_nowait(anew)
-        await soon(lambda: host.upstream._lower == anew.lower)
+        await host.send(host.primary, newer)
 
     await host.send(host.primary, policy(5, {"a": 1}))
-    call = Call("desired", meanwhile)
-    async with host.attached(call):
-        await soon(lambda: len(call.sets()) == 2, "the set to be handed down again", 5)
-    assert [each.ancestry.ancestors[0].consent for each in call.told if each.HasField("ancestry")] == [b"one", b"two"]
-
-
-async def test_a_set_that_is_replaced_while_it_is_handed_down_costs_nothing_but_its_bodies(host: Host) -> None:
-    """The stream goes on: were it begun anew, all below would be unknown for seconds, at every level above."""
-
-    async def meanwhile() -> None:
-        await host.send(host.primary, policy(6, {"a": 2}))
-
-    await host.send(host.primary, policy(5, {"a": 1}))
-    call = Call("desired", meanwhile)
-    async with host.attached(call) as conversing:
-        await soon(lambda: conversing.done() or call.sets() == [(host.primary.name, 1), (host.primary.name, 2)], "both sets", 5)
-        await soon(lambda: conversing.done() or bodies([policy(6, {"a": 2})]) in [list(each.bodies) for each in call.told])
+    local = Local("desired", meanwhile)
+    async with host.attached(local) as conversing:
+        await soon(lambda: conversing.done() or local.sets() == [(host.primary.name, 1), (host.primary.name, 2)], "both sets", 5)
+        await soon(lambda: conversing.done() or local.body(newer) == newer.body)
         assert not conversing.done()
 
 
-async def test_a_server_that_went_while_the_local_primary_was_not_attached_is_gone_above_too(host: Host) -> None:
-    """Also if it was last spoken of after everything had been said: the link above stands all the while."""
-    database: Any = None
-    above = Descendants(database, "f" * 64, lambda _: None)
+async def test_body_is_handed_down_again_once_a_set_without_it_was(host: Host) -> None:
+    """What the local primary says that it holds may be from before that set."""
+    wanted = policy(5, {"a": 1})
+    await host.send(host.primary, wanted)
+    held = Line(host.held).hello.held
+    await host.send(host.primary)
+    local = Local()
+    local.say(lower=ONE, held=held)
+    async with host.attached(local):
+        await soon(lambda: local.sets() == [(host.primary.name, 2)], "the set without it", 5)
+        local.acknowledge()
+        await soon(local.says.empty)
+        await host.send(host.primary, wanted)
+        await soon(lambda: local.body(wanted) == wanted.body, "the body", 5)
+
+
+async def test_refused_acknowledgements_end_the_stream(host: Host) -> None:
+    local = Local()
+    async with host.attached(local) as conversing:
+        await soon(lambda: any(each.HasField("ancestry") for each in local.told), "who is above", 5)
+        local.say(set_acks=[pb.SetAck(sequence=7, origin=host.primary.name, epoch=1, number=7)])
+        await asyncio.wait({conversing}, timeout=5)
+        error = conversing.exception()
+    assert isinstance(error, Refused)
+    assert error.reason is Reason.LINK_VIOLATION
+
+
+# --- Up -------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_server_that_went_while_the_local_primary_was_away_is_gone_above_too(host: Host) -> None:
+    """Also if it was last spoken of after everything had been said: the link above stays open all the while."""
+    above = Above(host.upstream)
     one, two = "a" * 10, "b" * 10
 
-    def named(*paths: str, **more: Any) -> upstream_pb2.ToDaemon:
-        servers = [hierarchy_pb2.BelowServer(path=path, state=server_pb2.SERVER_STATE_TRUSTED) for path in paths]
-        return upstream_pb2.ToDaemon(below=hierarchy_pb2.Below(servers=servers, **more))
+    async def says(*said: pb.Below) -> list[str]:
+        local = Local()
+        async with host.attached(local):
+            for each in said:
+                local.say(below=each)
+                await soon(local.says.empty)
+                above.hear()
+        return sorted(above.servers)
 
-    async def says(*said: upstream_pb2.ToDaemon) -> list[str]:
-        call = Call()
-        async with host.attached(call):
-            for message in said:
-                call.says.put_nowait(message)
-                await soon(call.says.empty)
-                for each in host.upstream.take():
-                    if each.HasField("below"):
-                        above.on_message(ACCOUNT, "m" * 10, Asked(frozenset()), each.below, START)
-        return sorted(server.path for server in above.of(ACCOUNT))
-
-    above.opened(ACCOUNT, "m" * 10)
-    assert await says(named(one, two), named(whole=True)) == [one, two]
-    assert await says(named(one, two), named(whole=True), named(two)) == [one, two]
-    assert await says(named(one), named(whole=True)) == [one]
+    assert await says(below(one, two), below(whole=True)) == [one, two]
+    assert await says(below(one, two), below(whole=True), below(two)) == [one, two]
+    assert await says(below(one), below(whole=True)) == [one]
 
 
-async def test_everything_below_is_said_again_with_each_certificate(host: Host) -> None:
+def test_everything_below_is_said_again_with_each_certificate(host: Host) -> None:
     """That it may have secondaries was taken back and given again before the link was heard: above, all was forgotten."""
-    call = Call()
-    below = hierarchy_pb2.Below(servers=[hierarchy_pb2.BelowServer(path="a" * 10)], whole=True)
-    async with host.attached(call):
-        call.says.put_nowait(upstream_pb2.ToDaemon(below=below))
-        await soon(call.says.empty)
-        assert [each.below for each in host.upstream.take() if each.HasField("below")] == [below]
-        assert host.upstream.take() == []
-        host.upstream.answered(hierarchy_pb2.LowerAnswer(cross_certificate=b"another"))
-        assert [each.below for each in host.upstream.take()] == [below]
+    above, local = Above(host.upstream), host.upstream.local
+    local.begin_anew()
+    local.on_below(below("a" * 10, whole=True))
+    refusal = pb.SetRefused(origin=host.top.name, reason=Reason.SET_STALE)
+    local.on_set_refused(refusal)
+    assert above.hear() == [], "nobody has certified it"
+    host.upstream.answered(CERTIFIED)
+    said = above.hear()
+    assert list(above.servers) == ["a" * 10]
+    assert [each.origin for message in said for each in message.set_refusals] == [host.top.name]
+    assert above.hear() == []
+    for answers in ([pb.LowerAnswer(cross_certificate=b"another")], [pb.LowerAnswer(reason="NOT_ALLOWED"), CERTIFIED]):
+        for answer in answers:
+            host.upstream.answered(answer)
+        above.servers.clear()
+        said = above.hear()
+        assert list(above.servers) == ["a" * 10]
+        assert said[0].below.servers
+        assert any(message.below.whole for message in said)
+        assert [each.origin for message in said for each in message.set_refusals] == [host.top.name]
 
 
-async def test_a_fault_on_the_way_to_the_local_primary_leaves_nothing_below_known(
+def test_unacknowledged_servers_are_said_again_over_the_next_link(host: Host) -> None:
+    local = host.upstream.local
+    local.begin_anew()
+    local.on_below(below("a" * 10, "b" * 10, whole=True))
+    lost = Above(host.upstream)
+    host.upstream.answered(CERTIFIED)
+    lost.hear(acknowledges=False)
+    above = Above(host.upstream)
+    host.upstream.answered(CERTIFIED)
+    above.hear()
+    assert sorted(above.servers) == ["a" * 10, "b" * 10]
+    local.on_below(pb.Below(gone=["a" * 10]))
+    above.hear()
+    assert sorted(above.servers) == ["b" * 10]
+
+
+async def test_message_on_what_is_below_is_acknowledged_down(host: Host) -> None:
+    local = Local()
+    async with host.attached(local):
+        local.say(below=below("a" * 10, sequence=0))
+        local.say(below=below(whole=True, sequence=7))
+        await soon(lambda: [ack.sequence for each in local.told for ack in each.acks] == [7], "the acknowledgement", 5)
+
+
+async def test_outcome_that_arrived_is_told_to_the_local_primary_each_time_it_is_reported(host: Host) -> None:
+    """The parent's own run: that it has taken the report is all. Others wait until their origin says so."""
+    own, other = (
+        document_pb2.Report(kind="task/update", name=run, task_state=document_pb2.TASK_STATE_SUCCEEDED) for run in ("own", "other")
+    )
+    own.observed_items.add(origin=host.authority.primary_id)
+    other.observed_items.add(origin=host.top.name)
+    said = pb.Below(servers=[pb.BelowServer(path="a/b", reports=[own, other])], whole=True)
+    above, local = Above(host.upstream), Local()
+
+    def settled() -> list[tuple[str, str]]:
+        return [(each.path, each.run) for message in local.told for each in message.settled]
+
+    async with host.attached(local):
+        local.say(below=said)
+        await soon(lambda: local.says.empty() and host.upstream.local.whole)
+        above.hear(acknowledges=False)
+        assert settled() == [], "it has not arrived"
+    above = Above(host.upstream)
+    async with host.attached(local):
+        above.hear()
+        await soon(lambda: settled() == [("a/b", "own")], "that it has arrived", 5)
+        host.upstream.settled("a/b", "other")
+        await soon(lambda: settled() == [("a/b", "own"), ("a/b", "other")], "that the other one has", 5)
+        local.say(below=said)
+        await soon(lambda: sorted(settled()[2:]) == [("a/b", "other"), ("a/b", "own")], "both once more", 5)
+
+
+async def test_refusal_of_the_local_primary_is_said_above_until_it_holds_a_set(host: Host) -> None:
+    above, local = Above(host.upstream), Local()
+    await host.send(host.primary, policy(5, {"a": 1}))
+    async with host.attached(local):
+        await soon(local.sets, "the set", 5)
+        local.refuse(Reason.SET_CONFLICT)
+        await soon(local.says.empty)
+        told = [each for message in above.hear() for each in message.set_refusals]
+        assert [(each.origin, each.reason, each.below) for each in told] == [(host.primary.name, Reason.SET_CONFLICT, True)]
+        await host.send(host.primary, policy(6, {"a": 1}))
+        await soon(lambda: len(local.sets()) == 2, "the second set", 5)
+        local.acknowledge()
+        await soon(local.says.empty)
+        told = [each for message in above.hear() for each in message.set_refusals]
+        assert [(each.origin, each.reason, each.below) for each in told] == [(host.primary.name, "", True)]
+
+
+async def test_fault_on_the_way_to_the_local_primary_leaves_nothing_below_known(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be shown as it was before, for as long as the fault comes back (never green)."""
+    attempts: list[None] = []
 
-    async def attach() -> None:
-        host.upstream._begin_anew()
+    def strained(_: Path) -> Any:
+        attempts.append(None)
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(host.upstream, "_attach", attach)
-    with pytest.raises(RuntimeError):
-        await host.upstream.run()
+    monkeypatch.setattr(sockets, "target", strained)
+    above = Above(host.upstream)
     host.upstream.answered(CERTIFIED)
-    (said,) = host.upstream.take()
+    host.upstream.local.begin_anew()
+    host.upstream.local.on_below(below("a" * 10, whole=True))
+    assert above.hear()[-1].below.unknown_since.seconds == 0
+    running = asyncio.create_task(host.upstream.run())
+    await soon(lambda: attempts and host.upstream.local.unknown_since, "the fault", 5)
+    (said,) = above.hear()
     assert said.below.unknown_since.seconds == START
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
 
 
-async def test_a_body_is_handed_down_again_once_a_set_without_it_was(host: Host) -> None:
-    """What the local primary says it holds may be from before that set: it answers to what it was told first."""
-    wanted = policy(5, {"a": 1})
-
-    async def meanwhile() -> None:
-        call.says.put_nowait(upstream_pb2.ToDaemon(lower=hierarchy_pb2.LowerPrimary(consent=b"one"), held=held))
-        await soon(call.says.empty)
-        await host.send(host.primary, wanted)
-
-    await host.send(host.primary, wanted)
-    held = host.held.held()
-    await host.send(host.primary)
-    call = Call("desired", meanwhile)
-    async with host.attached(call):
-        await soon(lambda: (host.primary.name, 3) in call.sets(), "the third set", 5)
-        await soon(lambda: host.upstream._has[host.primary.name].number == 3, "its bodies", 5)
-    assert bodies([wanted]) in [list(each.bodies) for each in call.told]
+def test_local_primary_is_unknown_until_it_has_answered(host: Host) -> None:
+    above = Above(host.upstream)
+    host.upstream.answered(CERTIFIED)
+    (said,) = above.hear()
+    assert said.below.unknown_since.seconds == START

@@ -58,7 +58,7 @@ async def test_a_clock_that_is_set_opens_the_window(machine: Machine) -> None:
         await server.send(machine.primary, policy(5, A), window(6, CLOSED))
         await server.until("received")
         rests = counted(server)
-        server.policies._wake.set()
+        server.wake()
         await server.done()
         assert rests == [engine.CLOCK_SECONDS]
         machine.times.now += OPENS_IN

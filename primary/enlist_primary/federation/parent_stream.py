@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from enlist import documents
 from enlist.documents import DesiredSet
 from enlist.link.receiver import Receiver
 from enlist.reasons import TABLE, Reason, Refused
+from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2, hierarchy_pb2
 from enlist.v1 import upstream_pb2 as pb
@@ -26,6 +28,16 @@ RETRY_SECONDS = 1.0
 log = Log("upstream")
 
 _STATES = {number: state for state, number in ANCESTOR_STATES.items()}
+
+
+async def _shielded(work: Coroutine[Any, Any, None]) -> None:
+    """Is done to its end, also if its caller is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @dataclass(frozen=True)
@@ -149,22 +161,19 @@ class ParentStream:
             del self._coming[origin]
         self._expect()
 
-    async def _to_the_end(self, work: Callable[..., Any], *arguments: Any) -> None:
+    async def _to_the_end(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         """What is being written down is also known here, though the stream ends meanwhile. What may succeed later is tried again:
         it is not said twice."""
-        while True:
-            task = asyncio.create_task(work(*arguments))
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                await asyncio.wait([task])
-                raise
-            except Refused as refused:
-                self._log_refused(refused)
-                if TABLE[refused.reason].retry:
-                    await asyncio.sleep(RETRY_SECONDS)
-                    continue
-            return
+
+        async def on_failure(error: Exception) -> None:
+            if not isinstance(error, Refused):
+                raise error
+            self._log_refused(error)
+            if not TABLE[error.reason].retry:
+                raise error
+
+        with suppress(Refused):  # it was logged
+            await retry(lambda: _shielded(work(*arguments)), on_failure, Pauses(Backoff(RETRY_SECONDS, RETRY_SECONDS)))
 
     def _log_refused(self, refused: Refused | None) -> None:
         if refused is not None:

@@ -276,10 +276,13 @@ class _Body:
         self._own.publisher.turns.enter_later(self._start_writer)
 
     def _acknowledge(self, sequence: int, refused: bool) -> None:
-        """A message is taken for good. Acknowledgements wait a moment for each other: nobody waits for them."""
-        if not self._link.ended.done():
-            self._end.acknowledge(sequence, refused)
-            self._own.publisher.turns.enter_later(self._start_writer)
+        """A message is taken for good. One acknowledgement waits for another; two are sent: a server that says much waits for them."""
+        if self._link.ended.done():
+            return
+        turns = self._own.publisher.turns
+        enter = turns.enter if self._end.answers_ready else turns.enter_later
+        self._end.acknowledge(sequence, refused)
+        enter(self._start_writer)
 
     def _begin_writing(self) -> None:
         """There is something to write, or something above this primary changed. Nothing comes before the welcome."""

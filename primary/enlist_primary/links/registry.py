@@ -55,6 +55,11 @@ class Link:
     settle: Callable[[str, str], None] | None = None
     """The outcome of a run at a path below the server (empty: at itself) has arrived at the primary that ordered it."""
 
+    @property
+    def remaining(self) -> Mapping[str, Word]:
+        """Of the remnants, those whose kind is not wanted again by now."""
+        return {kind: word for kind, word in self.remnants.items() if (kind, "") not in self.wanted.subjects}
+
     def attach(
         self,
         deliver: Callable[[Desired, SetVersion], None],

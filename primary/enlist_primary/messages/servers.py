@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from enlist import certificates, documents
+from enlist.ancestry import Above
 from enlist.certificates import Authority
 from enlist.names import resource
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, journal_pb2, registration_pb2, server_pb2, trust_pb2
-from enlist_primary.federation.ancestors import Upper
-from enlist_primary.links.registry import Link
 from enlist_primary.model.accounts import Account
 from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.journal import JournalEntry
-from enlist_primary.model.levels import BelowServer, Bequest, UpperState
+from enlist_primary.model.levels import BelowServer, Bequest, Upper, UpperState
 from enlist_primary.model.reports import Word
 from enlist_primary.model.servers import Server, State
 from enlist_primary.store.groups import Group
@@ -40,9 +41,8 @@ def _remnant(word: Word) -> server_pb2.Remnant:
     return server_pb2.Remnant(kind=word.kind.removeprefix(documents.POLICY), message=word.message, time=moment(word.at))
 
 
-def server(row: Server, authority: Authority, seen: Seen, link: Link | None) -> server_pb2.Server:
-    """A server as people and tools see it; `link` is the one that is open now."""
-    left = {} if link is None else {kind: word for kind, word in link.remnants.items() if (kind, "") not in link.wanted.subjects}
+def server(row: Server, authority: Authority, seen: Seen, connected: bool, remnants: Mapping[str, Word]) -> server_pb2.Server:
+    """A server as people and tools see it; `remnants` is what it could not end of policies, by kind."""
     return server_pb2.Server(
         name=resource("accounts", row.account, "servers", row.id),
         id=row.id,
@@ -53,7 +53,7 @@ def server(row: Server, authority: Authority, seen: Seen, link: Link | None) -> 
         state_time=moment(row.since),
         fingerprint=row.key or "",
         comparison_code=code(authority, row),
-        connected=link is not None,
+        connected=connected,
         connected_time=moment(max(seen.connected_at or 0, seen.disconnected_at or 0) or None),
         source=row.source or "",
         server_address=(row.server_address if seen.server_address is None else seen.server_address) or "",
@@ -67,7 +67,7 @@ def server(row: Server, authority: Authority, seen: Seen, link: Link | None) -> 
         kinds=(seen.kinds or "").split(),
         may_have_secondaries=row.may_have_secondaries,
         lower_primary=row.child_primary_id or "",
-        remnants=[_remnant(left[kind]) for kind in sorted(left)],
+        remnants=[_remnant(remnants[kind]) for kind in sorted(remnants)],
     )
 
 
@@ -86,16 +86,20 @@ def below(row: BelowServer, unknown_since: int | None) -> hierarchy_pb2.BelowSer
     )
 
 
-def above(upper: Upper) -> list[hierarchy_pb2.UpperPrimary]:
-    """The primaries above this one; also one that has not certified it yet, or will not."""
-    found = [_above(each.name, each.authority, each.state) for each in upper.above]
-    if not found and upper.row is not None and upper.row.state is UpperState.PRESENT:
-        authority = certificates.read_authority(upper.row.authority)
-        found = [_above(upper.row.name, authority)]
+def above(
+    steps: Sequence[Above], parent: Upper | None, connected: bool, connected_at: int | None, refusal: str
+) -> list[hierarchy_pb2.UpperPrimary]:
+    """The primaries above this one; also one that has not certified it yet, or will not.
+
+    The rest is about the nearest: whether the link to it is open, since when that is so, and why it refuses this one.
+    """
+    found = [_above(each.name, each.authority, each.state) for each in steps]
+    if not found and parent is not None and parent.state is UpperState.PRESENT:
+        found = [_above(parent.name, certificates.read_authority(parent.authority))]
     for nearest in found[:1]:
-        nearest.connected, nearest.refusal = upper.connected, upper.refusal
-        if upper.connected_at is not None:
-            nearest.connected_time.seconds = upper.connected_at
+        nearest.connected, nearest.refusal = connected, refusal
+        if connected_at is not None:
+            nearest.connected_time.seconds = connected_at
     return found
 
 

@@ -10,6 +10,7 @@ import grpc.aio
 from enlist import __version__, names
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import server_pb2
+from enlist_primary.federation.ancestors import Upper
 from enlist_primary.links.link import Links, Peer
 from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts, levels
@@ -77,7 +78,7 @@ class Hierarchy(Groups, Origins):
             stalled=own.hub.stalled,
             servers=[pb.StateCount(state=state, count=n) for state, n in sorted(counts.items())],  # type: ignore[arg-type]  # enum
             refusals=[_refusal_count(each) for each in refusals if who.sees(each.account)],
-            above=render.above(own.upper),
+            above=_above(own.upper),
         )
 
     async def ListServers(self, request: pb.ListServersRequest, context: Any) -> pb.ListServersResponse:
@@ -139,6 +140,10 @@ async def domains_of(database: Database, parent: str) -> list[str]:
 
 def _listed(row: BelowServer, cut_since: int | None) -> pb.ListedBelow:
     return pb.ListedBelow(account=row.account, via=row.via, server=render.below(row, cut_since))
+
+
+def _above(ancestors: Upper) -> list[pb.UpperPrimary]:
+    return render.above(ancestors.above, ancestors.row, ancestors.connected, ancestors.connected_at, ancestors.refusal)
 
 
 def _status(tx: Transaction) -> tuple[list[Any], list[Refusals]]:

@@ -18,6 +18,7 @@ from enlist.reasons import Refused
 from enlist.runtime.logs import Log
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 Again = float | None
 """In how many seconds a key is due again; None: only once it is marked."""
@@ -43,6 +44,25 @@ class Backoff:
         """The pause after so many failures in a row, from 1; `chance` is from 0 up to 1."""
         ceiling = min(self.longest, self.first * 2.0 ** min(failures - 1, 62))
         return ceiling * (1 + chance) / 2
+
+
+class Pauses:
+    """The pauses of one series of attempts, in their order."""
+
+    def __init__(self, backoff: Backoff | None = None, chance: Callable[[], float] = random.random) -> None:
+        """`chance` gives numbers from 0 up to 1."""
+        self._backoff = backoff or Backoff()
+        self._chance = chance
+        self._failures = 0
+
+    def reset(self) -> None:
+        """After a success that lasted: the next pause is short again."""
+        self._failures = 0
+
+    def next(self) -> float:
+        """The next pause in seconds."""
+        self._failures += 1
+        return self._backoff.pause(self._failures, self._chance())
 
 
 class DueQueue(Generic[K]):
@@ -252,6 +272,19 @@ async def _outcome(reconcile: Reconcile[K], key: K) -> Outcome:
         return await reconcile(key)
     except Exception as error:
         return error
+
+
+async def retry(attempt: Callable[[], Awaitable[T]], on_failure: Callable[[Exception], Awaitable[None]], pauses: Pauses) -> T:
+    """Attempts until one succeeds, and returns its result: for a step that what comes next waits for.
+
+    `on_failure` hears of each failure; it raises where another attempt is of no use.
+    """
+    while True:
+        try:
+            return await attempt()
+        except Exception as error:
+            await on_failure(error)
+        await asyncio.sleep(pauses.next())
 
 
 async def run_all(controllers: Iterable[Controller[Any]]) -> None:

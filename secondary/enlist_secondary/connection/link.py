@@ -46,20 +46,20 @@ class Link:
         self.welcome = welcome
         self._channel = dialled
         self._end = end
-        session = host.linked(welcome, end) if host is not None else None
+        self._session = session = host.linked(welcome, end) if host is not None else None
         # Cancelling a read would cancel the whole call, so the one reader lives exactly as long as the link.
         self._reader = asyncio.create_task(self._read_on(call, host, session))
         self._tasks: set[asyncio.Task[Any]] = {self._reader}
         if session is not None:
             self._tasks.add(asyncio.create_task(_write_on(call, session)))
 
-    async def ended(self, within: float) -> Refused | None:
-        """Why the link ended, or None if it still stands after `within` seconds.
+    async def ended(self) -> Refused | None:
+        """Waits until the link has ended, and says why; None if it was closed here.
 
         Nothing is sent to find out: HTTP/2's keepalive ends the link within 30 s of the peer's death.
         """
-        await asyncio.wait({self._reader}, timeout=within)
-        return self._reader.result() if self._reader.done() else None
+        await asyncio.wait({self._reader})
+        return None if self._reader.cancelled() else self._reader.result()
 
     async def renew(self, identity: Identity) -> bytes:
         """A new certificate (DER) for this server's key. The old one stays good."""
@@ -68,6 +68,8 @@ class Link:
     async def close(self) -> None:
         """Ends the link, if it has not ended."""
         self._end.close()
+        if self._session is not None:
+            self._session.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)

@@ -13,6 +13,9 @@ from enlist_secondary import outbox
 from enlist_secondary.federation.local_primary import LocalPrimary, UpwardCursor
 from enlist_secondary.outbox import Outbox
 
+AGAIN_SECONDS = 10.0
+"""Seconds after which a message is said again that the primary had no room for."""
+
 
 class Session:
     """One link's share of what this server has to say. The newest one speaks; those before it say nothing more."""
@@ -24,6 +27,7 @@ class Session:
         self._numbers = 0
         self._end = end
         self._over = False
+        self._again: asyncio.TimerHandle | None = None
         self._reports = reports.open(self._number)
         self._receiver = receiver
         self._upward: UpwardCursor | None = local.open(self._number) if local is not None else None
@@ -33,8 +37,10 @@ class Session:
         return self._numbers
 
     def close(self) -> None:
-        """Another link speaks from now on."""
+        """The link has ended, or another one speaks from now on."""
         self._over = True
+        if self._again is not None:
+            self._again.cancel()
 
     def say(self) -> Iterator[pb.FromSecondary]:
         """The messages that are due. The first one also says what has arrived, so that a small set is answered by one message."""
@@ -66,5 +72,11 @@ class Session:
                 cursor.nack(ack.sequence)
             else:
                 cursor.ack(ack.sequence)
-        if not ack.refused:  # what there was no room for is said again with whatever is said next
+        if not ack.refused:
             self.news.set()
+        elif self._again is None and not self._over:  # not at once: there must be room first
+            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_again)
+
+    def _say_again(self) -> None:
+        self._again = None
+        self.news.set()

@@ -35,6 +35,8 @@ class LocalPrimary:
         self.child: pb.LowerPrimary | None = None
         self.certified = False
         """Whether the primary above has certified it over this link: only then it is told what is below."""
+        self.certificates = 0
+        """How often it was certified: each time the primary above may have forgotten what is below."""
         self.unknown_since: int | None = None
         self.whole = False
         self._servers: LinkOutbox[str, Below] = LinkOutbox(weight=_weight, acknowledged=self._acknowledged, changed=changed)
@@ -100,6 +102,12 @@ class LocalPrimary:
             self.set_refusals[origin] = pb.SetRefused(origin=origin, below=True)
             self._changed()
 
+    def answered(self, certified: bool) -> None:
+        """The primary above has decided whether it may be below."""
+        self.certified = certified
+        self.certificates += certified
+        self._changed()
+
     # --- What is said up the link -----------------------------------------------------------------------------------------------
 
     def open(self, number: Callable[[], int]) -> UpwardCursor:
@@ -131,7 +139,7 @@ class UpwardCursor:
         self._said_child: pb.LowerPrimary | None = None
         self._said_unknown: int | None = None
         self._said_whole = False
-        self._certified = False
+        self._certificates: int | None = None
         self._said_refusals: dict[str, pb.SetRefused] = {}
 
     def say(self) -> Iterator[pb.FromSecondary]:
@@ -141,13 +149,19 @@ class UpwardCursor:
             self._said_child = local.child
             yield pb.FromSecondary(lower=local.child)
         if not local.certified:
-            self._certified = False
             return
-        if not self._certified:  # what was said before was of no interest there, or was forgotten with the local primary before
-            self._certified, self._said_whole, self._said_unknown = True, False, None
-            self.servers = local.open_servers(self._number)
+        if self._certificates != local.certificates:
+            self._begin_anew(local.certificates)
         yield from self._below()
         yield from self._refusals()
+
+    def _begin_anew(self, certificates: int) -> None:
+        """What was said before was of no interest there, or was forgotten with the certificate before."""
+        self._certificates = certificates
+        self._said_whole = False
+        self._said_unknown = None
+        self._said_refusals = {}
+        self.servers = self._local.open_servers(self._number)
 
     def _below(self) -> Iterator[pb.FromSecondary]:
         local, said = self._local, False

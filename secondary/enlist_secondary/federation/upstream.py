@@ -92,13 +92,12 @@ class Upstream:
     def answered(self, answer: pb.LowerAnswer) -> None:
         """Whether the local primary may stand under the one above."""
         self._cross_certificate = answer.cross_certificate
-        self.local.certified = bool(answer.cross_certificate)
         self._upper.refusal = answer.message
         self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT if answer.cross_certificate else answer.left
         if answer.message:
             _LOG.warning("the primary on this host may not stand below", reason=answer.reason, problem=answer.message)
         self._wake.set()
-        self._changed()
+        self.local.answered(bool(answer.cross_certificate))
 
     def changed(self) -> None:
         """Other sets hold, or others stand above."""
@@ -139,9 +138,10 @@ class Upstream:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await channel.channel_ready()
                 call: _Call = upstream_pb2_grpc.UpstreamServiceStub(channel).Attach()
-                await self._converse(call)
+                await self.converse(call)
 
-    async def _converse(self, call: _Call) -> None:
+    async def converse(self, call: _Call) -> None:
+        """Hears and tells the local primary over one stream, until that ends. Refused as the stream was."""
         handing = HandingDown(self._held, self._wake.set)
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._hear(call, handing)),

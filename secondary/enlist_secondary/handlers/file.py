@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from enlist.reasons import Refused
 from enlist.runtime import files
+from enlist.runtime.threads import to_the_end
 from enlist_secondary.handlers import process, templates
 from enlist_secondary.handlers.interface import HandlerFailed
 from enlist_secondary.handlers.placing import Place
 from enlist_secondary.handlers.tables import POLICY_TIMEOUT, File
-from enlist_secondary.handlers.workers import Workers, to_the_end
+from enlist_secondary.handlers.workers import Workers
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enlist_secondary.handlers import workers
+from enlist.runtime import threads
 from enlist_secondary.handlers.interface import HandlerFailed
 from enlist_secondary.handlers.output import Output, last_lines
 
@@ -100,7 +100,7 @@ class _Child:
             os.close(self._reading)
             raise
         self._left = True
-        self._exited = workers.in_thread(os.waitid, os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        self._exited = threads.in_thread(os.waitid, os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         self.output = Output()
         os.set_blocking(self._reading, False)
         self._loop.add_reader(self._reading, self._read)

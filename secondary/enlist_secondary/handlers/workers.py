@@ -6,13 +6,12 @@ The loop's own pool is not for these: it has few threads, and waits for each of 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import Outcome, in_thread
 from enlist_secondary.handlers.interface import HandlerFailed
 
 T = TypeVar("T")
@@ -25,45 +24,6 @@ ABANDONED_LIMIT = 4
 
 _LOG = Log("enlist.secondary")
 
-# What came of a call: its value, or what it raised. Not the future's own exception: SystemExit there would end the loop.
-_Outcome = tuple[Any, BaseException | None]
-
-
-def in_thread(work: Callable[..., Any], *arguments: Any) -> asyncio.Future[_Outcome]:
-    """Begins a call in a thread that ends with the process; the future is done when the call is."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_Outcome] = loop.create_future()
-
-    def report(outcome: _Outcome) -> None:
-        if not future.done():
-            future.set_result(outcome)
-
-    def thread() -> None:
-        try:
-            outcome: _Outcome = (work(*arguments), None)
-        except BaseException as error:
-            outcome = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(report, outcome)
-
-    threading.Thread(target=thread, name=f"handler {getattr(work, '__name__', '')}", daemon=True).start()
-    return future
-
-
-async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
-    """Work on files, in a thread. Where the caller is cancelled it is waited for all the same: half done, it would race with
-    whatever comes next."""
-    future = in_thread(work, *arguments)
-    try:
-        await asyncio.wait({future})
-    except asyncio.CancelledError:
-        await asyncio.wait({future})
-        raise
-    value, error = future.result()
-    if error is not None:
-        raise error
-    return cast(T, value)
-
 
 class Workers:
     """Calls of one handler's Python.
@@ -72,7 +32,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._abandoned: set[asyncio.Future[_Outcome]] = set()
+        self._abandoned: set[asyncio.Future[Outcome]] = set()
 
     async def call(self, function: Callable[..., Any], *arguments: Any, limit: float) -> Any:
         """What the function returns, awaited if it is a coroutine function. Raises TimeoutError at the limit, in seconds, and
@@ -92,7 +52,7 @@ class Workers:
             raise error if isinstance(error, HandlerFailed) else HandlerFailed(f"{type(error).__name__}: {error}")
         return value
 
-    async def _give_up(self, future: asyncio.Future[_Outcome]) -> None:
+    async def _give_up(self, future: asyncio.Future[Outcome]) -> None:
         self._abandoned.add(future)
         future.add_done_callback(self._abandoned.discard)
         if isinstance(future, asyncio.Task):
@@ -102,13 +62,13 @@ class Workers:
             _LOG.warning("a handler's call was abandoned", abandoned=len(self._abandoned))
 
 
-def _begun(function: Callable[..., Any], arguments: tuple[Any, ...]) -> asyncio.Future[_Outcome]:
+def _begun(function: Callable[..., Any], arguments: tuple[Any, ...]) -> asyncio.Future[Outcome]:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return asyncio.ensure_future(_guarded(function, arguments))
     return in_thread(function, *arguments)
 
 
-async def _guarded(function: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> _Outcome:
+async def _guarded(function: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Outcome:
     try:
         return await function(*arguments), None
     except asyncio.CancelledError:
