@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from enlist.runtime.logs import Log
 
-LATER_SECONDS = 1.0
-"""How long something waits for company if nobody waits for it."""
+LATER_SECONDS = 0.25
+"""How long an acknowledgement waits for company. What a server says next of the same thing waits for it."""
 AT_ONCE = 16
 """Begun in one round of the event loop: a few milliseconds of work, after which everybody else is heard."""
 

@@ -276,13 +276,10 @@ class _Body:
         self._own.publisher.turns.enter_later(self._start_writer)
 
     def _acknowledge(self, sequence: int, refused: bool) -> None:
-        """A message is taken for good. One acknowledgement waits for a second: a server that says much waits for them."""
-        if self._link.ended.done():
-            return
-        turns = self._own.publisher.turns
-        enter = turns.enter if self._end.answers_ready else turns.enter_later
-        self._end.acknowledge(sequence, refused)
-        enter(self._start_writer)
+        """A message is taken for good. Acknowledgements wait a moment for each other, and for a set to go with."""
+        if not self._link.ended.done():
+            self._end.acknowledge(sequence, refused)
+            self._own.publisher.turns.enter_later(self._start_writer)
 
     def _begin_writing(self) -> None:
         """There is something to write, or something above this primary changed. Nothing comes before the welcome."""
@@ -318,9 +315,11 @@ class _Body:
                 self._child.answered(answer)
             if self._ancestors_version != self._own.ancestors.version:
                 await self._hand_down()
-            if self._end.answers_ready:
-                await self._stream.write(self._end.answers())
-            if (out := self._end.sender.next()) is not None and (encoded := await self._encoded(out)):
+            out = self._end.sender.next()
+            encoded = await self._encoded(out) if out is not None else b""
+            if self._end.answers_ready:  # they go with a set, if there is one
+                encoded += self._end.answers().SerializeToString()
+            if encoded:
                 await self._stream.write(encoded)
 
     async def _hand_down(self) -> None:
