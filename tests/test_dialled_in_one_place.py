@@ -24,7 +24,7 @@ OPENS = {
 
 UNIX_SOCKETS = {
     "primary/enlist_primary/cli/client.py",
-    "secondary/enlist_secondary/upstream.py",
+    "secondary/enlist_secondary/federation/upstream.py",
     "scripts/benchmarks/documents.py",
     "scripts/benchmarks/enrolling.py",
     "scripts/benchmarks/levels.py",
