@@ -29,6 +29,7 @@ UNIX_SOCKETS = {
     "scripts/benchmarks/enrolling.py",
     "scripts/benchmarks/levels.py",
     "scripts/benchmarks/planning.py",
+    "scripts/soaking/soak.py",
 }
 """Files that open a channel to a unix socket of the same host, and to nothing else."""
 
