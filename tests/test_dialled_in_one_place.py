@@ -24,11 +24,12 @@ OPENS = {
 
 UNIX_SOCKETS = {
     "primary/enlist_primary/cli/client.py",
-    "secondary/enlist_secondary/upstream.py",
+    "secondary/enlist_secondary/federation/upstream.py",
     "scripts/benchmarks/documents.py",
     "scripts/benchmarks/enrolling.py",
     "scripts/benchmarks/levels.py",
     "scripts/benchmarks/planning.py",
+    "scripts/soaking/soak.py",
 }
 """Files that open a channel to a unix socket of the same host, and to nothing else."""
 

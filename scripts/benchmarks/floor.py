@@ -57,14 +57,15 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
 
 
 class Trust(trust_pb2_grpc.TrustServiceServicer):
-    """Lets go on whoever has waited longest, whichever server is named."""
+    """Lets everybody go on who waits, whichever server is named: all look alike, and one may have hung up a moment ago."""
 
     def __init__(self, said: Said, registration: Registration) -> None:
         self._said = said
         self._registration = registration
 
     async def AuthorizeServer(self, request: Any, context: Any) -> server_pb2.Server:
-        self._registration.waiting.popleft().set()
+        while self._registration.waiting:
+            self._registration.waiting.popleft().set()
         return self._said.authorized
 
 
