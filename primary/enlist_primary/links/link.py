@@ -276,7 +276,7 @@ class _Body:
         self._own.publisher.turns.enter_later(self._start_writer)
 
     def _acknowledge(self, sequence: int, refused: bool) -> None:
-        """A message is taken for good. One acknowledgement waits for another; two are sent: a server that says much waits for them."""
+        """A message is taken for good. One acknowledgement waits for a second: a server that says much waits for them."""
         if self._link.ended.done():
             return
         turns = self._own.publisher.turns
