@@ -16,11 +16,10 @@ import pytest
 
 from enlist import certificates, documents, proofs
 from enlist.channel import PROTOCOL
-from enlist.link.ends import CONNECT, PrimaryEnd
+from enlist.link.ends import CONNECT
 from enlist.link.pace import PIECE
 from enlist.reasons import Reason
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_primary.links import link as link_module
 from tests.attacks.pair import Pair, paired
 from tests.attacks.world import World
 from tests.support.inprocess import Asker, refused_by
@@ -160,38 +159,17 @@ async def test_challenge_of_one_link_serves_no_other(world: World, hostile: Aske
 # --- A hostile primary ----------------------------------------------------------------------------------------------------------
 
 
-class Meddler(PrimaryEnd):
-    """The primary's end of a link, which says besides what the test says."""
-
-    def __init__(self, besides: list[pb.FromPrimary], *keys: bytes) -> None:
-        super().__init__(*keys)
-        self._besides = besides
-
-    @property
-    def answers_ready(self) -> bool:
-        """Whether there is something to say."""
-        return bool(self._besides) or super().answers_ready
-
-    def answers(self) -> pb.FromPrimary:
-        """What the test says comes first."""
-        return self._besides.pop(0) if self._besides else super().answers()
-
-
 class Hostile:
     """A real secondary under a primary that says whatever the test says."""
 
-    def __init__(self, pair: Pair, besides: list[pb.FromPrimary]) -> None:
+    def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self._besides = besides
         self._numbers = 1000
 
     async def say(self, **fields: Any) -> None:
         """One message, with a number that is new over this link unless one is given."""
         self._numbers += 1
-        self._besides.append(pb.FromPrimary(**{"sequence": self._numbers, **fields}))
-        assert self.pair.link.on_ancestors is not None
-        self.pair.link.on_ancestors()
-        await eventually(lambda: not self._besides, what="the message on its way")
+        await self.pair.say(pb.FromPrimary(**{"sequence": self._numbers, **fields}))
 
     def problems(self, event: str) -> list[str]:
         """What the secondary's log says of an event since the test began."""
@@ -204,13 +182,11 @@ async def victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     A pair for each test: a secondary whose links end soon waits longer and longer.
     """
-    besides: list[pb.FromPrimary] = []
-    monkeypatch.setattr(link_module, "PrimaryEnd", partial(Meddler, besides))
     async with paired(tmp_path, monkeypatch) as pair:
         await pair.set({"text": "first"})
         await pair.comes_into_force({"text": "first"})
         kept = pair.kept()
-        yield Hostile(pair, besides)
+        yield Hostile(pair)
         assert (pair.in_force(), pair.kept()) == ({"text": "first"}, kept)
         await pair.set({"text": "honest"})
         await eventually(lambda: pair.in_force() == {"text": "honest"}, 20, what="the honest policy")
