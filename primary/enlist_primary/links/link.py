@@ -97,7 +97,7 @@ class Links:
         """
         secret, key = self.signer.challenge_secret, self.signer.authority.public_key
         end = PrimaryEnd(proofs.new_challenge(secret, self.now(), self.random_bytes), peer.public_key, key)
-        hello = await _greet(stream, end)
+        hello = await self._greeted(stream, end, peer)
         link = self.registry.open(peer.standing.account, peer.standing.id, peer.certificate_ends)
         body = asyncio.create_task(_Body(self, stream, link, end, hello, peer).run())
         try:
@@ -109,6 +109,17 @@ class Links:
         if fault is not None:
             raise fault
         return ended
+
+    async def _greeted(self, stream: _Stream, end: PrimaryEnd, peer: Peer) -> pb.Hello:
+        """The hello; a line in the log says why there is none."""
+        try:
+            return await _greet(stream, end)
+        except Refused as refused:
+            account, id = peer.standing.account, peer.standing.id
+            log.warning(
+                "link refused", account=account, server=id, address=peer.source, why=refused.reason, problem=refused.message
+            )
+            raise
 
     async def _close(self, link: Link, body: asyncio.Task[None], ended: Refused | None) -> Exception | None:
         """Takes the link out; what the body failed with, unless it was the connection that went away."""
@@ -123,7 +134,10 @@ class Links:
         failure = None if body.cancelled() else body.exception()
         refused = failure if isinstance(failure, Refused) else ended
         why = refused.reason if refused else "closed by the secondary"
-        log.info("link closed", account=account, server=id, why=why)
+        if isinstance(failure, Refused):  # for what the server said
+            log.warning("link closed", account=account, server=id, why=why, problem=failure.message)
+        else:
+            log.info("link closed", account=account, server=id, why=why)
         lost = isinstance(failure, grpc.aio.BaseError)
         return failure if isinstance(failure, Exception) and not lost else None
 
@@ -262,7 +276,7 @@ class _Body:
         self._own.publisher.turns.enter_later(self._start_writer)
 
     def _acknowledge(self, sequence: int, refused: bool) -> None:
-        """A message is taken for good. One acknowledgement waits for another; two are sent: a server that says much waits for them."""
+        """A message is taken for good. One acknowledgement waits for a second: a server that says much waits for them."""
         if self._link.ended.done():
             return
         turns = self._own.publisher.turns

@@ -229,13 +229,13 @@ class Sender:
         known.outstanding = [*known.outstanding[-OUTSTANDING + 1 :], sent]
         known.newest = out.sequence
         self._remember(origin, sent)
-        self._drop_transfers()
         out.sent = origin, offer
         if len(signed.desired_set) > PIECE:
             out.large_set = self._begin_large(origin, sent, signed)
         else:
             out.desired = signed
-            self._begin_missing(origin)
+        self._drop_transfers()
+        self._begin_missing(origin, out.sequence)
 
     def _remember(self, origin: str, sent: _Sent) -> None:
         self._sets[sent.sequence] = origin, sent.offer.version
@@ -247,35 +247,45 @@ class Sender:
         whole = signed.SerializeToString()
         digest = documents.digest(whole)
         self._large[digest] = _Large(sent.sequence, whole)
-        self._transfers.begin(digest, origin)
+        self._transfers.begin(digest, origin, sent.sequence)
         return pb.LargeSet(origin=origin, digest=digest)
 
-    def _begin_missing(self, origin: str) -> None:
-        """Begins the bodies of the newest set that the receiver lacks."""
+    def _begin_missing(self, origin: str, since: int) -> None:
+        """Begins the bodies of the newest set that the receiver lacks; it has that set when this message comes."""
         known = self._origins.get(origin, _Origin())
         travelling = known.travelling
-        if travelling is None or any(large.sequence == travelling.sequence for large in self._large.values()):
+        if travelling is None or self._is_announced(travelling):
             return
         there = known.there()
         for digest in travelling.offer.order or tuple(travelling.offer.digests):
             if digest not in there and (origin, digest) not in self._complete:
-                self._transfers.begin(digest, origin)
+                self._transfers.begin(digest, origin, since)
 
     def _drop_transfers(self) -> None:
         """Forgets the bodies that no set on its way names."""
-        self._transfers.keep(self._names)
         travelling = {each.travelling.sequence for each in self._origins.values() if each.travelling is not None}
         self._large = {digest: large for digest, large in self._large.items() if large.sequence in travelling}
+        self._transfers.keep(self._needs)
         self._complete = {each for each in self._complete if self._names(*each)}
 
     def _names(self, origin: str, digest: bytes) -> bool:
-        """Whether the newest set on its way of this origin needs the body."""
-        known = self._origins.get(origin)
-        travelling = known.travelling if known is not None else None
+        """Whether the newest set on its way of this origin names the body."""
+        travelling = self._origins.get(origin, _Origin()).travelling
+        return travelling is not None and digest in travelling.offer.digests
+
+    def _needs(self, origin: str, digest: bytes) -> bool:
+        """Whether the body is to be sent now for this origin. Of a set that is only announced, none is: nothing asks for it yet."""
+        travelling = self._origins.get(origin, _Origin()).travelling
         if travelling is None:
             return False
         large = self._large.get(digest)
-        return digest in travelling.offer.digests if large is None else large.sequence == travelling.sequence
+        if large is not None:
+            return large.sequence == travelling.sequence
+        return digest in travelling.offer.digests and not self._is_announced(travelling)
+
+    def _is_announced(self, sent: _Sent) -> bool:
+        """Whether a set goes in pieces, and is not whole at the receiver."""
+        return any(large.sequence == sent.sequence for large in self._large.values())
 
     def piece_sent(self, out: Out, piece: PieceOut, length: int, size: int, now: float) -> None:
         """A piece was put into a message, or nothing (`length` 0) was left of its body; `now` is a clock that does not jump."""
@@ -296,7 +306,7 @@ class Sender:
             self._complete.update((origin, whole.digest) for origin in whole.origins)
             return
         for origin in whole.origins:
-            self._begin_missing(origin)
+            self._begin_missing(origin, self._sequence + 1)
 
     def on_set_ack(self, ack: pb.SetAck) -> None:
         """The receiver holds a set. Refused with LINK_VIOLATION: of a set that was never sent."""
@@ -326,8 +336,9 @@ class Sender:
     def _send_anew(self, forgotten: frozenset[bytes]) -> None:
         """The receiver forgot the bodies of a set that it refused; sets that came since may name them."""
         self._complete = {each for each in self._complete if each[1] not in forgotten}
+        self._transfers.doubt(forgotten, self._sequence + 1)
         for origin in self._origins:
-            self._begin_missing(origin)
+            self._begin_missing(origin, self._sequence + 1)
 
     def _answered(self, sequence: int, origin: str) -> tuple[str, SetVersion]:
         """The set that is answered. It may have been replaced, or withdrawn, meanwhile."""

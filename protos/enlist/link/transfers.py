@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from enlist.link.pace import PIECE, Pace
@@ -27,7 +27,7 @@ class PieceOut(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """A body that the receiver has acknowledged to the end, and whose sets it was sent for."""
+    """A body that the receiver has acknowledged to the end, and for whose sets that counts."""
 
     digest: bytes
     origins: tuple[str, ...]
@@ -35,9 +35,12 @@ class Whole(NamedTuple):
 
 @dataclass
 class _Transfer:
-    """A body on its way: what the receiver has, and what was sent. `size` is known once a piece was put into a message."""
+    """A body on its way: what the receiver has, and what was sent. `size` is known once a piece was put into a message.
 
-    origins: tuple[str, ...]
+    `origins` says whose sets name it, and from which message on the receiver keeps it for them.
+    """
+
+    origins: dict[str, int] = field(default_factory=dict)
     received: int = 0
     sent: int = 0
     size: int | None = None
@@ -82,14 +85,22 @@ class Transfers:
 
     # --- What is wanted -------------------------------------------------------------------------------------------------------
 
-    def begin(self, digest: bytes, origin: str) -> None:
-        """This body is to be sent, unless it is on its way already."""
+    def begin(self, digest: bytes, origin: str, since: int) -> None:
+        """This body is to be sent, unless it is on its way already.
+
+        An answer to a message before `since` does not count for this origin: the receiver may forget the body before its set comes.
+        """
         transfer = self._transfers.get(digest)
         if transfer is None:
-            transfer = self._transfers[digest] = _Transfer(())
+            transfer = self._transfers[digest] = _Transfer()
             transfer.go_on_at(self._parts.pop(digest, 0))
-        if origin not in transfer.origins:
-            transfer.origins = (*transfer.origins, origin)
+        transfer.origins.setdefault(origin, since)
+
+    def doubt(self, digests: Iterable[bytes], since: int) -> None:
+        """The receiver has forgotten these bodies: no answer to a message before this one counts."""
+        for digest in digests:
+            if (transfer := self._transfers.get(digest)) is not None:
+                transfer.origins = dict.fromkeys(transfer.origins, since)
 
     def end(self, digest: bytes) -> None:
         """This body is not sent any further."""
@@ -99,7 +110,7 @@ class Transfers:
     def keep(self, wanted: Callable[[str, bytes], bool]) -> None:
         """Ends the transfers that no origin wants any more."""
         for digest, transfer in list(self._transfers.items()):
-            transfer.origins = tuple(origin for origin in transfer.origins if wanted(origin, digest))
+            transfer.origins = {origin: since for origin, since in transfer.origins.items() if wanted(origin, digest)}
             if not transfer.origins:
                 self.end(digest)
 
@@ -114,7 +125,7 @@ class Transfers:
         for digest, transfer in sorted(self._transfers.items(), key=lambda each: each[1].left):
             offset = transfer.sent
             while left > 0 and (transfer.size is None or offset < transfer.size):
-                found.append(PieceOut(digest, offset, transfer.origins))
+                found.append(PieceOut(digest, offset, tuple(transfer.origins)))
                 offset += PIECE
                 left -= PIECE
                 if transfer.size is None:
@@ -166,13 +177,23 @@ class Transfers:
             self._again(transfer, min(ack.received, flight.end))
         elif ack.whole:
             self._progress(flight, flight.end, now)
-            self.end(ack.digest)
-            return Whole(ack.digest, transfer.origins)
+            return self._whole(ack, transfer)
         elif ack.received > transfer.sent:  # an earlier link brought more
             transfer.go_on_at(ack.received)
         else:
             self._progress(flight, ack.received, now)
         return None
+
+    def _whole(self, ack: pb.BodyAck, transfer: _Transfer) -> Whole | None:
+        """For origins whose sets came later the last piece is sent once more: that is answered when they are there."""
+        proved = tuple(origin for origin, since in transfer.origins.items() if since <= ack.sequence)
+        transfer.origins = {origin: since for origin, since in transfer.origins.items() if since > ack.sequence}
+        if not transfer.origins:
+            self.end(ack.digest)
+        else:
+            transfer.go_on_at(transfer.sent)
+            transfer.size = transfer.size or None
+        return Whole(ack.digest, proved) if proved else None
 
     def _again(self, transfer: _Transfer, received: int) -> None:
         """A piece did not fit. Those behind it do not fit either: their answers say nothing new."""

@@ -225,6 +225,22 @@ def test_bodies_of_a_refused_set_are_sent_again_for_newer_ones() -> None:
     assert [each.digest for each in pieces] == [digest(b"shared")]
 
 
+def test_body_that_came_for_another_set_is_confirmed_for_a_later_one() -> None:
+    """Between the two the receiver may have refused, or forgotten, the set that the body came for."""
+    primary, body = Primary(), bytes(PIECE + 1)
+    primary.want(1, body)
+    first, _ = sent(primary)
+    second, _ = sent(primary)
+    primary.want(1, body, origin=PARENT_ORIGIN)
+    assert sent(primary)[1] == []
+    primary.takes(first, digest(body), PIECE)
+    primary.takes(second, digest(body), PIECE + 1, whole=True)
+    third, (last,) = sent(primary)
+    assert last.offset == PIECE
+    primary.takes(third, digest(body), PIECE + 1, whole=True)
+    assert primary.send() is None
+
+
 # --- Bodies ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +364,21 @@ def test_large_set_travels_in_pieces_and_its_bodies_after_it() -> None:
             primary.takes(out, piece.digest, end, whole=end == len(body))
         flying += primary.send_all()
     assert seen == {large.digest, *map(digest, bodies)}
+
+
+def test_bodies_of_a_large_set_wait_though_an_earlier_set_named_them() -> None:
+    """That one may be refused: then nothing asks for them, and they would take the large set's place in the window for ever."""
+    primary = Primary()
+    bodies = [bytes([n % 256, n // 256]) for n in range(300)]
+    primary.want(1, *bodies[:2])
+    first, pieces = sent(primary)
+    primary.want(2, *bodies)
+    second, _ = sent(primary)
+    for piece in pieces:
+        primary.takes(first, piece.digest, 0, again=True)
+    primary.refuses(first, 1)
+    assert second.large_set is not None
+    assert {each.digest for _, found in primary.send_all() for each in found} == {second.large_set.digest}
 
 
 def test_body_of_two_sets_travels_once() -> None:
