@@ -267,8 +267,9 @@ class Documents:
     async def complete(self) -> list[Kept]:
         """The sets that count, to be handed down, the top-most origin's first."""
         async with self._lock:
-            names = [origin.primary_id for origin in self._origins if origin.primary_id in self._sets]
-            return [Kept(_held(self._sets[name]), await to_the_end(self._signed, name)) for name in names]
+            # Taken now: an ancestry may be heard while the files are read.
+            found = [self._sets[each.primary_id] for each in self._origins if each.primary_id in self._sets]
+            return [Kept(_held(each), await to_the_end(self._signed, each.origin)) for each in found]
 
     def _signed(self, origin: str) -> pb.SignedSet:
         return pb.SignedSet.FromString(files.read(self._path(origin)))

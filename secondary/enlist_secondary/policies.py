@@ -326,7 +326,8 @@ class Policies:
             _LOG.warning("changed locally", kind=kind, change=change)
             record = replace(record, state=records.CHANGED_LOCALLY, message=change, at=now, doubtful=True)
             await self._store.note(kind, record)
-        if want.put_back:
+            latest = self._wanted.get(kind)
+        if want.put_back and latest is not None and latest.content == want.content:
             await self._put_back(want, record, change)
 
     async def _put_back(self, want: Wanted, record: Record, change: str) -> None:

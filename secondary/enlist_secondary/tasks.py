@@ -269,7 +269,7 @@ class Tasks:
         elif run.output:
             short = replace(run, output=b"")
             await to_the_end(self._write, short)
-            self._runs[run.id] = short
+            self._runs[run.id] = replace(self._runs[run.id], output=b"")  # it may have been settled meanwhile
 
     def _primary_now(self) -> float:
         return self._now() - self.ahead

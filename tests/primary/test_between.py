@@ -350,6 +350,24 @@ async def test_server_whose_news_found_no_room_is_not_gone(running: Running, own
     assert [each.path for each in below.of(ACCOUNT)] == [one, two]
 
 
+async def test_word_that_everything_was_said_counts_once_there_is_room_for_what_it_ends(running: Running, own: Context) -> None:
+    """It is said again then: the servers that were named before it are there all the same."""
+    middle = await middle_server(running, own)
+    below, (one, two, three) = descendants(own, own.database, bound=2500), paths(3)
+    for path in (one, two, three):
+        on_message(below, middle, named(path))
+        await below.flush()
+    below.opened(ACCOUNT, middle)
+    assert on_message(below, middle, named(one)).accepted
+    assert on_message(below, middle, named(one, reports=[APPLIED])).accepted
+    refused = 0
+    while not on_message(below, middle, named(whole=True)).accepted:
+        refused += 1
+        await below.flush()
+    assert refused
+    assert [each.path for each in below.of(ACCOUNT)] == [one]
+
+
 async def test_servers_that_are_not_said_any_more_are_gone_everywhere(running: Running, own: Context) -> None:
     middle = await middle_server(running, own)
     below, (one, two, three) = descendants(own, own.database), paths(3)

@@ -592,6 +592,19 @@ async def test_an_origin_that_stands_above_no_more_takes_its_documents_with_it(t
     assert [each.origin for each in introduced(held).held] == [lower.name]
 
 
+async def test_ancestry_that_changes_while_sets_are_read_breaks_nothing(tmp_path: Path) -> None:
+    upper, lower = Primary(), Primary()
+    held, line = linked(tmp_path, upper, lower)
+    line.bring(lower.sign([MOTD]), [MOTD.body])
+    line.bring(upper.sign([NTP]), [NTP.body])
+    await held.save()
+    reading = asyncio.create_task(held.complete())
+    await asyncio.sleep(0)  # it has begun
+    held.stand([upper.origin])
+    assert [each.held.origin for each in await reading] == [upper.name, lower.name]
+    assert [each.held.origin for each in await held.complete()] == [upper.name]
+
+
 async def test_an_origin_that_leaves_and_comes_back_keeps_its_newest_set(tmp_path: Path, disk: Disk) -> None:
     """Faults row 7: what could not be removed in time must not be removed too late."""
     upper, lower = Primary(), Primary()

@@ -112,8 +112,12 @@ class Above:
             if message.HasField("below"):
                 self._take(message.below)
                 if acknowledges:
-                    self._cursor.servers.ack(message.below.sequence)
+                    self._cursor.ack(message.below.sequence)
         return found
+
+    def refuse(self, sequence: int) -> None:
+        """There was no room for a message."""
+        self._cursor.nack(sequence)
 
     def _take(self, below: pb.Below) -> None:
         self.servers.update({each.path: each for each in below.servers})
@@ -122,6 +126,7 @@ class Above:
             self.servers.pop(path, None)
         if below.whole:
             self.servers = {path: each for path, each in self.servers.items() if path in self._said}
+            self._said = set()
 
 
 def below(*paths: str, whole: bool = False, **more: Any) -> pb.Below:
@@ -339,6 +344,20 @@ def test_unacknowledged_servers_are_said_again_over_the_next_link(host: Host) ->
     local.on_below(pb.Below(gone=["a" * 10]))
     above.hear()
     assert sorted(above.servers) == ["b" * 10]
+
+
+def test_word_that_everything_was_said_is_said_again_where_there_was_no_room_for_it(host: Host) -> None:
+    """Else servers that are gone stay listed above until the next link."""
+    local = host.upstream.local
+    local.begin_anew()
+    local.on_below(below("a" * 10, whole=True))
+    above = Above(host.upstream)
+    host.upstream.answered(CERTIFIED)
+    said = above.hear(acknowledges=False)
+    assert [message.below.whole for message in said] == [False, True]
+    above.refuse(said[-1].below.sequence)
+    assert [message.below.whole for message in above.hear()] == [True]
+    assert above.hear() == []
 
 
 async def test_message_on_what_is_below_is_acknowledged_down(host: Host) -> None:

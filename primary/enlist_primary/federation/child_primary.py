@@ -95,9 +95,9 @@ class Children:
     async def _refuse(self, child: Lower, refused: Refused) -> pb.LowerAnswer:
         account, id = child.account, child.id
         log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
+        left = await self._database.read(rows.bequest, account, id)
         child.certified = False
         self._descendants.forget(account, id)
-        left = await self._database.read(rows.bequest, account, id)
         return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
 
 

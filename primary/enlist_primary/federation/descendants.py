@@ -144,7 +144,7 @@ class Descendants:
         gone = [DescendantRecord(account, via, path, None) for path in _gone(branch, there.keys(), said)]
         records = [*there.values(), *gone]
         taken = self._put(branch, records, written)
-        if said.whole:
+        if said.whole and len(taken) == len(records):  # else it is said again, and then for the same servers
             branch.said.clear()
         changed += taken
         self._publish_paths(account, via, changed)

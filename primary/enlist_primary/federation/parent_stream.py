@@ -16,6 +16,7 @@ from enlist.link.receiver import Receiver
 from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
+from enlist.runtime.threads import shielded
 from enlist.v1 import document_pb2, hierarchy_pb2
 from enlist.v1 import upstream_pb2 as pb
 from enlist_primary.federation.ancestors import Upper
@@ -28,16 +29,6 @@ RETRY_SECONDS = 1.0
 log = Log("upstream")
 
 _STATES = {number: state for state, number in ANCESTOR_STATES.items()}
-
-
-async def _shielded(work: Coroutine[Any, Any, None]) -> None:
-    """Is done to its end, also if its caller is cancelled meanwhile."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 @dataclass(frozen=True)
@@ -173,7 +164,7 @@ class ParentStream:
                 raise error
 
         with suppress(Refused):  # it was logged
-            await retry(lambda: _shielded(work(*arguments)), on_failure, Pauses(Backoff(RETRY_SECONDS, RETRY_SECONDS)))
+            await retry(lambda: shielded(work(*arguments)), on_failure, Pauses(Backoff(RETRY_SECONDS, RETRY_SECONDS)))
 
     def _log_refused(self, refused: Refused | None) -> None:
         if refused is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from enlist import names
 from enlist.reasons import Reason, Refused
+from enlist.runtime.threads import shielded
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc
 from enlist_primary.federation.ancestors import Upper
@@ -28,7 +29,7 @@ class Origins(hierarchy_pb2_grpc.HierarchyServiceServicer):
         if request.all and request.primary_id:
             raise Refused(Reason.INVALID_ARGUMENT, "Give either a primary id, or all.")
         primary_id = "" if request.all else names.fingerprint(request.primary_id)
-        await own.upper.clear_origin(primary_id, who.actor, own.now())
+        await shielded(own.upper.clear_origin(primary_id, who.actor, own.now()))  # a caller that hangs up leaves no half of it
         return pb.ClearOriginResponse()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -51,3 +51,13 @@ async def to_the_end(work: Callable[..., T], *arguments: Any) -> T:
     if error is not None:
         raise error
     return cast(T, value)
+
+
+async def shielded(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits work that is done to its end, also if its caller is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

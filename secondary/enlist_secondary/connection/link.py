@@ -135,3 +135,5 @@ async def _write_on(call: _Call, session: Session) -> None:
             await asyncio.sleep(GATHER_SECONDS)
             for message in session.say():
                 await call.write(message)
+                if session.over:  # the next link says it all, over cursors of its own
+                    return

@@ -26,7 +26,8 @@ class Session:
         self.news.set()
         self._numbers = 0
         self._end = end
-        self._over = False
+        self.over = False
+        """Whether the link has ended, or another one speaks."""
         self._again: asyncio.TimerHandle | None = None
         self._reports = reports.open(self._number)
         self._receiver = receiver
@@ -38,14 +39,14 @@ class Session:
 
     def close(self) -> None:
         """The link has ended, or another one speaks from now on."""
-        self._over = True
+        self.over = True
         if self._again is not None:
             self._again.cancel()
 
     def say(self) -> Iterator[pb.FromSecondary]:
         """The messages that are due. The first one also says what has arrived, so that a small set is answered by one message."""
         self.news.clear()
-        if self._over:
+        if self.over:
             return
         first = self._arrived()
         while (said := outbox.message(self._reports)) is not None:
@@ -65,7 +66,7 @@ class Session:
         """A message is taken for good, or there was no room for it. Refused with LINK_VIOLATION: one that was never sent."""
         if not 0 < ack.sequence <= self._numbers:
             raise violation("a message was acknowledged that was never sent")
-        for cursor in (self._reports, self._upward.servers if self._upward is not None else None):
+        for cursor in (self._reports, self._upward):
             if cursor is None:
                 continue
             if ack.refused:
@@ -74,7 +75,7 @@ class Session:
                 cursor.ack(ack.sequence)
         if not ack.refused:
             self.news.set()
-        elif self._again is None and not self._over:  # not at once: there must be room first
+        elif self._again is None and not self.over:  # not at once: there must be room first
             self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_again)
 
     def _say_again(self) -> None:

@@ -139,6 +139,8 @@ class UpwardCursor:
         self._said_child: pb.LowerPrimary | None = None
         self._said_unknown: int | None = None
         self._said_whole = False
+        self._whole_sequence = 0
+        """The number of the message that said so."""
         self._certificates: int | None = None
         self._said_refusals: dict[str, pb.SetRefused] = {}
 
@@ -165,8 +167,6 @@ class UpwardCursor:
 
     def _below(self) -> Iterator[pb.FromSecondary]:
         local, said = self._local, False
-        if not local.whole:
-            self._said_whole = False
         while (batch := self.servers.take(SERVERS_AT_ONCE, MESSAGE_BYTES)) is not None:
             message = self._message(batch.sequence)
             message.below.servers.extend(server for _, server in batch.values if server is not None)
@@ -175,11 +175,22 @@ class UpwardCursor:
             yield message
         if local.whole and not self._said_whole and not self.servers.waiting:
             self._said_whole = said = True
-            message = self._message(self._number())
+            self._whole_sequence = self._number()
+            message = self._message(self._whole_sequence)
             message.below.whole = True
             yield message
         if not said and self._said_unknown != local.unknown_since:
             yield self._message(self._number())
+
+    def ack(self, sequence: int) -> None:
+        """The primary above has that message for good."""
+        self.servers.ack(sequence)
+
+    def nack(self, sequence: int) -> None:
+        """There was no room for that message: it is said again."""
+        self.servers.nack(sequence)
+        if sequence == self._whole_sequence:
+            self._said_whole = False
 
     def _message(self, sequence: int) -> pb.FromSecondary:
         self._said_unknown = self._local.unknown_since

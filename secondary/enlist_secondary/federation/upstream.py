@@ -203,6 +203,8 @@ class Upstream:
             # A consent may follow what was told: who is above is told once that is known.
             if self._cross_certificate and self.local.child is not None and self._last_heard == told:
                 counting = await self._held.complete()  # first the sets, then who stands above: who signed one is told before it
+                if not self._cross_certificate or told != self._upper:
+                    continue  # that changed while the sets were read
                 ancestry = self._ancestry(self.local.child)
                 if ancestry.SerializeToString() != given:
                     given = ancestry.SerializeToString()
