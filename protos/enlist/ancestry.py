@@ -26,6 +26,8 @@ from enlist.v1 import document_pb2 as pb
 
 LEVELS = 16
 """Primaries above another one, at most."""
+ANCESTRY_LIMIT = 256 * 1024
+"""Bytes of an ancestry, at most: what is kept of it must be read again."""
 LIFETIME = 10 * 365 * 86400
 """Seconds for which a cross-certificate is made out: as long as an authority's own. What ends it is the upper primary's word."""
 
@@ -106,6 +108,8 @@ def verify(ancestry: pb.Ancestry, own: Authority) -> list[Above]:
     """The primaries above this authority, the nearest first. Refused: SET_INVALID, and WOULD_LOOP where one comes twice."""
     if len(ancestry.ancestors) > LEVELS:
         raise _invalid(f"has more than {LEVELS} levels")
+    if ancestry.ByteSize() > ANCESTRY_LIMIT:  # names are not signed: an intermediate may write there what it likes
+        raise _invalid("is too large")
     found: list[Above] = []
     lower, met = own, {own.primary_id}
     for ancestor in ancestry.ancestors:

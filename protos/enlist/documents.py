@@ -28,6 +28,10 @@ ITEM_LIMIT = 1000
 """Items in a set, at most."""
 SET_LIMIT = 512 * 1024
 """Bytes in a set, at most."""
+BESIDE_SET = 1024
+"""Bytes of a signed set besides the set, at most: the signature and the origin."""
+ORIGIN_LIMIT = 64
+"""Characters of a primary id, at most."""
 DIGEST_BYTES = 32
 """Bytes in a body's SHA-256."""
 
@@ -173,7 +177,7 @@ def sign(authority_key: ec.EllipticCurvePrivateKey, desired_set: bytes) -> bytes
 
 def verify(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
     """The set, once it is certain that this origin made it out for this server. Refused with SET_INVALID."""
-    if len(signed.desired_set) > SET_LIMIT:
+    if len(signed.desired_set) > SET_LIMIT or signed.ByteSize() > SET_LIMIT + BESIDE_SET:  # with fields that nobody knows
         raise _invalid("is too large")
     try:
         certificates.load_public_key(origin.public_key).verify(signed.signature, to_sign(signed.desired_set), _SIGNATURE)

@@ -21,6 +21,9 @@ from enlist_secondary.identity import Identity
 from enlist_secondary.meeting import meet, raise_alarm
 from enlist_secondary.work import Work
 
+NAME_LIMIT = 300
+"""Characters that are kept of a name which a primary gives itself or this server."""
+
 _LOG = Log("enlist.secondary")
 
 
@@ -57,7 +60,7 @@ async def _open(
     if work is not None:
         work.introduce(hello)
     link = await open_link(dialled, identity, hello, work)
-    primary, name = escape(link.welcome.primary_name), escape(link.welcome.display_name)
+    primary, name = escape(link.welcome.primary_name[:NAME_LIMIT]), escape(link.welcome.display_name[:NAME_LIMIT])
     _LOG.info("link open", primary=primary, address=address, server=name)
     after = state.State.admitted if work is None else state.State.linked
     try:

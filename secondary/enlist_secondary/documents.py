@@ -298,7 +298,7 @@ class Documents:
             self.receiver.on_large_set(message.large_set)
         taken = self.receiver.on_pieces(message.pieces)
         self._fresh.update(taken.bodies)
-        if sum(map(len, self._fresh.values())) > documents.BODIES_LIMIT:
+        if sum(map(len, self._fresh.values())) > documents.BODIES_LIMIT * (1 + len(self._coming)):  # each has its own
             raise violation("the bodies that wait for the disk are too much together")
         return refused or taken.refused, taken.problem
 

@@ -137,6 +137,14 @@ def test_more_levels_than_there_may_be_are_refused() -> None:
     assert refusal(steps, chain[0]).reason is Reason.SET_INVALID
 
 
+def test_ancestry_that_could_not_be_read_again_is_refused() -> None:
+    """Attacks row 51: names are not signed. The file that keeps it would be too large, and count as damaged."""
+    low, upper = primary(), primary()
+    one = step(low, upper)
+    one.primary_name = "x" * ancestry.ANCESTRY_LIMIT
+    assert refusal([one], low).reason is Reason.SET_INVALID
+
+
 @pytest.mark.parametrize("field", ["authority_certificate", "cross_certificate", "consent", "consent_signature"])
 @pytest.mark.parametrize("spoil", [lambda _: b"", lambda data: data[:-1], lambda data: b"\x30" + data, lambda _: b"\xff" * 4000])
 def test_whatever_is_spoilt_on_the_way_is_refused(field: str, spoil: Callable[[bytes], bytes]) -> None:

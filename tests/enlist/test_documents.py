@@ -65,6 +65,14 @@ def test_a_set_of_another_authority_is_refused() -> None:
     assert "not signed" in refused(signed(ITEM), stranger)
 
 
+def test_a_set_with_much_beside_it_is_refused() -> None:
+    """Attacks row 56: fields that nobody knows travel with a message, and no signature covers them."""
+    whole = signed(ITEM)
+    padded = pb.SignedSet.FromString(whole.SerializeToString() + b"\xfa\x3e\x80\x80\x40" + bytes(1024 * 1024))
+    assert (padded.desired_set, padded.signature) == (whole.desired_set, whole.signature)
+    assert "too large" in refused(padded)
+
+
 @given(st.data())
 def test_a_set_changed_in_any_byte_is_refused(data: st.DataObject) -> None:
     """Attacks row 38."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from enlist import documents
+from enlist.ancestry import LEVELS
 from enlist.runtime.write_behind import Countdown, Written
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
@@ -126,6 +127,8 @@ class Descendants:
                 branch.refusals[each.origin] = each
             else:
                 branch.refusals.pop(each.origin, None)
+        while len(branch.refusals) > LEVELS + 1:
+            del branch.refusals[next(iter(branch.refusals))]
         self._publish_paths(account, via, list(branch.servers))
 
     def on_message(

@@ -52,7 +52,7 @@ class Inbox:
         if message.HasField("below"):
             self._on_below(link, message.below, asked, child, acknowledge)
         if message.set_refusals:
-            self._on_refusals(link, message.set_refusals)
+            self._on_refusals(link, message.set_refusals, child)
         if message.HasField("lower"):
             child.take(message.lower)
 
@@ -92,11 +92,11 @@ class Inbox:
             if server.path in taken:
                 self._subtree.heard(account, f"{id}/{server.path}", server.reports, above)
 
-    def _on_refusals(self, link: Link, refusals: Iterable[pb.SetRefused]) -> None:
+    def _on_refusals(self, link: Link, refusals: Iterable[pb.SetRefused], child: Lower) -> None:
         """Sets that are refused here concern the server's link; those refused by the primary on its host, all servers below it."""
         account, id = link.key
         below = [each for each in refusals if each.below]
-        if below:
+        if below and child.certified:
             self._descendants.on_refusals(account, id, below)
 
     def on_set_held(self, link: Link, now: int) -> None:

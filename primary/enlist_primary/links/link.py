@@ -48,8 +48,9 @@ ALARMS = 16
 KINDS = 256
 PACE = 0.05
 """Seconds from one message of a secondary to the next that is heard: one that floods holds up itself alone."""
+LITTLE = 0.01
 SHARE = 5
-"""The same for one that took long to hear: so many times as long."""
+"""One that took longer than `LITTLE` to hear, whatever it was: the next is heard after so many times as long."""
 
 log = Log("link")
 
@@ -188,18 +189,21 @@ class _Body:
     async def run(self) -> None:
         """Welcomes the server, then hears it until it goes."""
         loop = asyncio.get_running_loop()
-        earliest = 0.0
+        earliest = rested = 0.0
         try:
             await self._welcome()
             while (message := await self._stream.read()) is not grpc.aio.EOF:
                 begun = loop.time()
-                self._on_acknowledged(message, begun)
-                if begun < earliest and not _only_acknowledges(message):  # one that says little, as most do, costs no timer
-                    await asyncio.sleep(earliest - begun)
+                hears_at = rested if _only_acknowledges(message) else earliest
+                if begun < hears_at:  # one that says little, as most do, costs no timer
+                    await asyncio.sleep(hears_at - begun)
                     begun = loop.time()
+                self._on_acknowledged(message, begun)
                 if not self._link.ended.done():
                     self._own.inbox.on_message(self._link, message, self._child, self._acknowledge)
-                earliest = loop.time() + max(PACE, SHARE * (loop.time() - begun))
+                heard = loop.time()
+                rested = heard + SHARE * (heard - begun) if heard - begun > LITTLE else heard
+                earliest = max(rested, heard + PACE)
         finally:
             self._end.close()
             self._link.detach()

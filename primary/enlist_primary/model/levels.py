@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from enlist import names
@@ -157,8 +158,8 @@ def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer 
 
 def read_refusals(said: Iterable[pb.SetRefused]) -> tuple[SetRefusal, ...]:
     """The sets that are refused, bounded and made printable; a later refusal of the same origin replaces the one before."""
-    found = {each.origin[:_ORIGIN]: SetRefusal(*map(escape, _cut(each))) for each in said}
-    return tuple(list(found.values())[: LEVELS + 1])
+    found = {each.origin[:_ORIGIN]: SetRefusal(*map(escape, _cut(each))) for each in islice(said, LEVELS + 1)}
+    return tuple(found.values())
 
 
 def _cut(said: pb.SetRefused) -> tuple[str, str, str]:

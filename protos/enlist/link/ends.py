@@ -17,6 +17,7 @@ from enlist.ancestry import LEVELS
 from enlist.documents import SetVersion
 from enlist.link import phases
 from enlist.link.phases import Event, Phase, violation
+from enlist.link.receiver import WAITING
 from enlist.link.sender import Held, Sender
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
@@ -87,6 +88,8 @@ class PrimaryEnd(End):
         if message.HasField("hello"):
             self._on(Event.HELLO)
         self._on(Event.TRAFFIC)
+        if len(message.body_acks) + len(message.set_acks) + len(message.set_refusals) > WAITING:
+            raise violation("a message answers more than can have been sent")
         for body_ack in message.body_acks:
             self.sender.on_body_ack(body_ack, now)
         for set_ack in message.set_acks:

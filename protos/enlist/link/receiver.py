@@ -23,7 +23,9 @@ WAITING = 16 * 1024
 """Answers that wait to be told, at most: a sender that reads none of them cannot have so much on its way."""
 OUTSTANDING = 1024
 """Sets that came over a link and are not answered, at most; the oldest ones were replaced long ago."""
-LARGE_SET_LIMIT = documents.SET_LIMIT + 1024
+PIECES = 1024
+"""Pieces in one message, at most: more than any window lets through."""
+LARGE_SET_LIMIT = documents.SET_LIMIT + documents.BESIDE_SET
 """Bytes of a serialised signed set that travels in pieces, at most."""
 
 
@@ -39,7 +41,7 @@ class Replies(NamedTuple):
 class _Waiting:
     """What waits to be told; of each body, one answer to each message."""
 
-    set_acks: list[pb.SetAck] = field(default_factory=list)
+    set_acks: dict[tuple[str, SetVersion], pb.SetAck] = field(default_factory=dict)
     set_refusals: list[pb.SetRefused] = field(default_factory=list)
     body_acks: dict[tuple[int, bytes], pb.BodyAck] = field(default_factory=dict)
 
@@ -119,7 +121,8 @@ class Receiver:
             return
         self._came = {each: number for each, number in self._came.items() if each[0] != origin or each[1] > version}
         ack = pb.SetAck(origin=origin, epoch=version.epoch, number=version.number, sequence=sequence)
-        self._replies.set_acks.append(ack)
+        self._replies.set_acks.pop((origin, version), None)  # the order is that of the numbers
+        self._replies.set_acks[origin, version] = ack
 
     def refuse(self, signed: document_pb2.SignedSet, refused: Refused) -> None:
         """A set that was accepted turns out not to be good."""
@@ -139,6 +142,7 @@ class Receiver:
 
     def on_set(self, signed: document_pb2.SignedSet) -> Refused | None:
         """Takes a set. One that is refused is answered, and is as if it had not come; why, for the log."""
+        _check_origin(signed.origin)
         self._forget_large(signed.origin)
         return self._on_set(signed, self._sequence)
 
@@ -157,6 +161,7 @@ class Receiver:
 
     def on_large_set(self, large: pb.LargeSet) -> None:
         """A signed set comes in pieces."""
+        _check_origin(large.origin)
         self._forget_large(large.origin, but=large.digest)
         self._large[large.digest] = _Large(large.origin, self._sequence)
         if len(self._large) > LEVELS + 1:
@@ -173,7 +178,9 @@ class Receiver:
     def on_pieces(self, pieces: Iterable[pb.BodyPiece]) -> Taken:
         """Takes pieces. Refused with LINK_VIOLATION: one is too long or empty, or a body is not what its digest names."""
         taken = Taken()
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
+            if number >= PIECES or len(piece.digest) != documents.DIGEST_BYTES:
+                raise violation("a message has too many pieces, or one of no body")
             if piece.digest not in self._expected and piece.digest not in self._large:
                 self._pass_over(piece, taken)
             elif (whole := self._on_piece(piece, taken)) is not None:
@@ -249,7 +256,7 @@ class Receiver:
     def replies(self) -> Replies:
         """What is to be told now. What a link that breaks does not carry, the next hello tells."""
         told, self._replies = self._replies, _Waiting()
-        return Replies(told.set_acks, told.set_refusals, list(told.body_acks.values()))
+        return Replies(list(told.set_acks.values()), told.set_refusals, list(told.body_acks.values()))
 
 
 def _refusal(signed: document_pb2.SignedSet, refused: Refused, sequence: int) -> pb.SetRefused:
@@ -265,6 +272,11 @@ def _key(signed: document_pb2.SignedSet) -> tuple[str, SetVersion]:
     return signed.origin, SetVersion(said.epoch, said.number)
 
 
+def _check_origin(origin: str) -> None:
+    if len(origin) > documents.ORIGIN_LIMIT:
+        raise violation("a set names no primary")
+
+
 def _read(whole: bytes) -> document_pb2.SignedSet:
     """A signed set that came in pieces; one of nobody if it cannot be read."""
     try:
@@ -274,7 +286,9 @@ def _read(whole: bytes) -> document_pb2.SignedSet:
 
 
 def _said(signed: document_pb2.SignedSet) -> document_pb2.DesiredSet:
-    """What a set says, verified or not; nothing if it cannot be read."""
+    """What a set says, verified or not; nothing if it cannot be read, or is too large to be one."""
+    if len(signed.desired_set) > documents.SET_LIMIT:
+        return document_pb2.DesiredSet()
     try:
         return document_pb2.DesiredSet.FromString(signed.desired_set)
     except DecodeError:

@@ -11,6 +11,7 @@ from enlist import documents
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
 from enlist.link.phases import violation
+from enlist.link.receiver import MESSAGE_LIMIT
 from enlist.link.transfers import PieceOut, Transfers
 from enlist.reasons import Refused
 from enlist.v1 import document_pb2
@@ -18,6 +19,8 @@ from enlist.v1 import hierarchy_pb2 as pb
 
 REMEMBERED = 4096
 """Sets of this link of which an answer may come late."""
+REASON_LIMIT = 64
+"""Characters of a reason code, at most."""
 OUTSTANDING = 64
 """Sets of one origin that are sent and not answered, at most; the oldest ones were replaced long ago."""
 
@@ -329,7 +332,7 @@ class Sender:
         found = next((each for each in known.outstanding if each.sequence == refused.sequence), None)
         if found is not None:
             known.outstanding.remove(found)
-            known.refusal = Refusal(version, refused.reason, refused.message)
+            known.refusal = Refusal(version, refused.reason[:REASON_LIMIT], refused.message[:MESSAGE_LIMIT])
             self._drop_transfers()
             self._send_anew(found.offer.digests)
 

@@ -122,6 +122,8 @@ class Transfers:
             return []
         left = self._pace.window - sum(each.in_flight for each in self._transfers.values())
         found: list[PieceOut] = []
+        if left <= 0:
+            return found
         for digest, transfer in sorted(self._transfers.items(), key=lambda each: each[1].left):
             offset = transfer.sent
             while left > 0 and (transfer.size is None or offset < transfer.size):

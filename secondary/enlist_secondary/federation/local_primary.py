@@ -73,6 +73,8 @@ class LocalPrimary:
 
     def remember_settled(self, path: str, run: str) -> None:
         """The outcome of a run has arrived at the primary that ordered it."""
+        if path not in self._there:
+            return
         self._known_settled[path, run] = None
         if len(self._known_settled) > KNOWN_SETTLED:
             self._known_settled.popitem(last=False)

@@ -9,6 +9,7 @@ import pytest
 from enlist import certificates, proofs
 from enlist.link.ends import NAME_LIMIT, PrimaryEnd, SecondaryEnd
 from enlist.link.phases import Phase
+from enlist.link.receiver import WAITING
 from enlist.reasons import TABLE, Reason, Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -116,6 +117,10 @@ AT_PRIMARY: dict[str, tuple[str, Callable[[], object]]] = {
     ),
     "a body ack": (NEVER_SENT, lambda: opened()[0].on_message(pb.FromSecondary(body_acks=[ack(1)]), 0.0)),
     "a body ack of a hello": (NEVER_SENT, lambda: opened()[0].on_message(pb.FromSecondary(body_acks=[ack(0)]), 0.0)),
+    "thousands of answers": (
+        "a message answers more than can have been sent",
+        lambda: opened()[0].on_message(pb.FromSecondary(set_refusals=[pb.SetRefused(below=True)] * (WAITING + 1)), 0.0),
+    ),
     "a set ack": (
         SET_NEVER_SENT,
         lambda: opened()[0].on_message(pb.FromSecondary(set_acks=[pb.SetAck(origin=ORIGIN, epoch=1, number=1, sequence=1)]), 0.0),

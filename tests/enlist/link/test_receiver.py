@@ -154,6 +154,14 @@ def test_set_is_answered_once_by_the_number_of_its_message() -> None:
     assert host.receiver.replies().set_acks == [pb.SetAck(origin=ORIGIN, epoch=1, number=7, sequence=2)]
 
 
+def test_set_that_comes_again_and_again_is_answered_once() -> None:
+    host = Host()
+    for _ in range(1000):
+        host.wants(signed(7))
+        host.receiver.held(host.sets[-1])
+    assert host.receiver.replies().set_acks == [pb.SetAck(origin=ORIGIN, epoch=1, number=7, sequence=1000)]
+
+
 def test_set_of_an_earlier_link_is_not_answered_over_this_one() -> None:
     host = Host()
     host.wants(signed())
@@ -194,8 +202,7 @@ PASSED_OVER: dict[str, tuple[list[pb.BodyPiece], str, int]] = {
     "an offset below zero": ([piece(-1, b"x")], OUT_OF_ORDER, 0),
     "the least offset there is": ([piece(-(2**63), b"x")], OUT_OF_ORDER, 0),
     "a body nobody asked for": ([piece(0, b"x", 1, b"s" * 32)], NO_SET_ASKS, 0),
-    "a digest that is none": ([piece(0, b"x", 1, b"")], NO_SET_ASKS, 0),
-    "thousands of bodies nobody asked for": ([piece(0, b"x", 1, n.to_bytes(32, "big")) for n in range(5000)], NO_SET_ASKS, 0),
+    "a thousand bodies nobody asked for": ([piece(0, b"x", 1, n.to_bytes(32, "big")) for n in range(1000)], NO_SET_ASKS, 0),
     "a huge body nobody asked for": ([piece(2**62, b"x", 2**63 - 1, b"s" * 32)], NO_SET_ASKS, 0),
 }
 
@@ -225,6 +232,7 @@ def announce_many(host: Host) -> None:
 
 TOO_LONG, EMPTY = "a piece of a body is too long", "a piece of a body is empty"
 ANOTHER, MANY = "a body is not the one that its digest names", "sets of too many origins were announced"
+BODIES = "a message has too many pieces, or one of no body"
 LIMIT = documents.BODY_LIMIT
 ENDS: dict[str, tuple[str, Attack]] = {
     "a long piece": (TOO_LONG, lambda h: h.hears(piece(0, bytes(PIECE + 1)))),
@@ -238,6 +246,10 @@ ENDS: dict[str, tuple[str, Attack]] = {
     "a body without bytes": (ANOTHER, lambda h: h.hears(pb.BodyPiece(digest=DIGEST))),
     "another body": (ANOTHER, lambda h: h.hears(piece(0, b"x", 1))),
     "a size that shrinks": (ANOTHER, lambda h: h.hears(piece(0), piece(PIECE, b"x", PIECE + 1))),
+    "a digest that is none": (BODIES, lambda h: h.hears(piece(0, b"x", 1, b"s" * 33))),
+    "thousands of pieces": (BODIES, lambda h: h.hears(*[pb.BodyPiece(digest=b"s" * 32)] * 2000)),
+    "an origin that is none": ("a set names no primary", lambda h: h.wants(signed(origin="o" * 65))),
+    "a large set of an origin that is none": ("a set names no primary", lambda h: h.announces(DIGEST, "o" * 65)),
     "thousands of large sets": (MANY, lambda h: announce_many(h)),
 }
 

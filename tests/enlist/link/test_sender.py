@@ -10,7 +10,8 @@ from enlist import documents
 from enlist.documents import Item, SetVersion
 from enlist.link import transfers
 from enlist.link.pace import LARGEST, PIECE, SMALLEST
-from enlist.link.sender import Held, Offer, Out, Sender
+from enlist.link.receiver import MESSAGE_LIMIT
+from enlist.link.sender import REASON_LIMIT, Held, Offer, Out, Sender
 from enlist.link.transfers import PieceOut
 from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
@@ -133,6 +134,18 @@ def test_refused_set_is_sent_again_only_as_another_one() -> None:
     primary.want(2, b"b")
     assert primary.sender.refusal(ORIGIN) is None
     assert sent(primary)[0].desired is not None
+
+
+def test_of_a_refusal_no_more_is_kept_than_a_receiver_says() -> None:
+    primary = Primary()
+    primary.want(1, b"a")
+    out, _ = sent(primary)
+    primary.sender.on_set_refused(
+        pb.SetRefused(origin=ORIGIN, epoch=1, number=1, sequence=out.sequence, reason="R" * 9999, message="m" * 9999)
+    )
+    refusal = primary.sender.refusal(ORIGIN)
+    assert refusal is not None
+    assert (len(refusal.reason), len(refusal.message)) == (REASON_LIMIT, MESSAGE_LIMIT)
 
 
 def test_what_was_wanted_before_a_refused_set_is_sent_anew() -> None:
