@@ -1,4 +1,4 @@
-"""What links are told: everybody is reckoned anew when the account wants something else, whoever read that first."""
+"""What links are told: everybody is reckoned anew when the account wants something else, whoever read that first; and bodies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist_primary.changes.publisher import Changes
+from enlist_primary.links.body_cache import BodyCache
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
@@ -174,3 +175,38 @@ async def test_an_account_whose_last_link_closed_is_forgotten() -> None:
         hub.close(link)
         mine.bring(changed(5, 5))
         assert mine._layout(ACME) is None
+
+
+class Bodies:
+    """Takes the place of a database in which each account has these bodies; `asked` are those that were read."""
+
+    def __init__(self, **bodies: bytes) -> None:
+        self._bodies = bodies
+        self.asked: list[str] = []
+
+    async def read(self, query: object, account: str, digest: bytes) -> bytes:
+        """One body."""
+        self.asked.append(digest.decode())
+        return self._bodies[digest.decode()]
+
+
+async def test_a_body_that_two_accounts_load_at_once_counts_once_in_the_cache() -> None:
+    """Else the cache would take each such body for two, and in the end keep none but the newest."""
+    bodies = Bodies(one=bytes(100), two=bytes(100))
+    database: Any = bodies
+    mine = Desires(database, Hub(), cache=BodyCache(200))
+    both = await asyncio.gather(*(mine.piece(account, b"one", 0) for account in (ACME, "corp.example")))
+    assert both[0] == both[1]
+    assert bodies.asked == ["one", "one"], "neither account reads what is the other's"
+    for digest in (b"two", b"one", b"two"):
+        await mine.piece(ACME, digest, 0)
+    assert bodies.asked == ["one", "one", "two"]
+
+
+async def test_the_least_recently_used_body_leaves_the_cache_first() -> None:
+    bodies = Bodies(one=bytes(100), two=bytes(100), three=bytes(100))
+    database: Any = bodies
+    mine = Desires(database, Hub(), cache=BodyCache(200))
+    for digest in (b"one", b"two", b"one", b"three", b"one", b"two"):
+        await mine.piece(ACME, digest, 0)
+    assert bodies.asked == ["one", "two", "three", "two"]

@@ -8,7 +8,6 @@ later number with everything that changed up to it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,8 +15,8 @@ from typing import NamedTuple
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
 from enlist.runtime.controller import Again, Backoff, Controller, each
-from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes
+from enlist_primary.links.body_cache import BodyCache, PreparedBody, prepare
 from enlist_primary.links.fair_queue import Turns
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout
@@ -26,8 +25,6 @@ from enlist_primary.store import desired as rows
 from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.servers import Standing
 
-CACHE_BYTES = 32 * 1024 * 1024
-"""Bytes of bodies kept in memory, at most."""
 BACKOFF = Backoff(first=0.5, longest=5.0)
 DEADLINE = 60.0
 """Seconds after which reading an account's layout counts as failed."""
@@ -64,13 +61,6 @@ class _Account:
             self.layout = layout
 
 
-class _Prepared(NamedTuple):
-    """A body in pieces, each serialised as it travels behind any set."""
-
-    size: int
-    pieces: tuple[bytes, ...]
-
-
 class Piece(NamedTuple):
     """A piece as it travels: how many bytes of the body are in it, and how large that is."""
 
@@ -82,16 +72,15 @@ class Piece(NamedTuple):
 class Desires:
     """The layouts of accounts that have links, and the bodies that were sent lately."""
 
-    def __init__(self, database: Database, hub: Hub, backoff: Backoff = BACKOFF) -> None:
+    def __init__(self, database: Database, hub: Hub, backoff: Backoff = BACKOFF, cache: BodyCache | None = None) -> None:
         self.turns = Turns()
         self._database = database
         self._hub = hub
         self._accounts: dict[str, _Account] = {}
         self._behind = Controller[str]("layouts", each(self._catch_up), at_once=AT_ONCE, backoff=backoff, deadline=DEADLINE)
         """Accounts whose layout is to be read."""
-        self._bodies: OrderedDict[bytes, _Prepared] = OrderedDict()
-        self._size = 0
-        self._loading: dict[tuple[str, bytes], asyncio.Task[_Prepared | None]] = {}
+        self._bodies = cache if cache is not None else BodyCache()
+        self._loading: dict[tuple[str, bytes], asyncio.Task[PreparedBody | None]] = {}
 
     async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
         """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
@@ -181,18 +170,17 @@ class Desires:
 
     async def piece(self, account: str, digest: bytes, offset: int, large: bytes | None = None) -> Piece | None:
         """A piece of a body as it travels; None where the body is gone. `large` is a set that travels as a body does."""
-        prepared = _prepared(digest, large) if large is not None else await self._body(account, digest)
+        prepared = prepare(digest, large) if large is not None else await self._body(account, digest)
         if prepared is None:
             return None
         place = offset // PIECE
         encoded = prepared.pieces[place] if place < len(prepared.pieces) else b""
         return Piece(encoded, min(PIECE, max(prepared.size - offset, 0)), prepared.size)
 
-    async def _body(self, account: str, digest: bytes) -> _Prepared | None:
+    async def _body(self, account: str, digest: bytes) -> PreparedBody | None:
         """A body as it travels: read and serialised once, however many servers get it at a time."""
         found = self._bodies.get(digest)
         if found is not None:
-            self._bodies.move_to_end(digest)
             return found
         loading = self._loading.get((account, digest))
         if loading is None:
@@ -200,34 +188,16 @@ class Desires:
             loading.add_done_callback(lambda _: self._loading.pop((account, digest)))
         return await asyncio.shield(loading)  # the link that asked first may end, the others still wait
 
-    async def _load(self, account: str, digest: bytes) -> _Prepared | None:
+    async def _load(self, account: str, digest: bytes) -> PreparedBody | None:
         layout = self._layout(account)
         body = layout.window_body(digest) if layout is not None else None
         if body is None:
             body = await self._database.read(rows.body, account, digest)
         if body is None:
             return None
-        prepared = _prepared(digest, body)
-        self._remember(digest, prepared)
+        prepared = prepare(digest, body)
+        self._bodies.put(digest, prepared)
         return prepared
-
-    def _remember(self, digest: bytes, prepared: _Prepared) -> None:
-        """Keeps a body; two accounts may have loaded the same one."""
-        before = self._bodies.pop(digest, None)
-        self._size += prepared.size - (before.size if before is not None else 0)
-        self._bodies[digest] = prepared
-        while self._size > CACHE_BYTES and len(self._bodies) > 1:
-            _, oldest = self._bodies.popitem(last=False)
-            self._size -= oldest.size
-
-
-def _prepared(digest: bytes, body: bytes) -> _Prepared:
-    size = len(body)
-    pieces = [
-        pb.BodyPiece(digest=digest, offset=offset, data=body[offset : offset + PIECE], size=size)
-        for offset in range(0, max(size, 1), PIECE)
-    ]
-    return _Prepared(size, tuple(pb.FromPrimary(pieces=[piece]).SerializeToString() for piece in pieces))
 
 
 def _place(
