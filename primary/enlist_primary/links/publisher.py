@@ -31,6 +31,9 @@ DEADLINE = 60.0
 AT_ONCE = 4
 """Accounts whose layouts are read side by side."""
 
+Check = Callable[[Transaction, Standing], Server]
+"""Gives a server's row, or refuses it."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -54,6 +57,8 @@ class _Account:
     desired: int = 0
     told: int = -1
     moved: dict[str, str] = field(default_factory=dict)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the link that reads the layout."""
 
     def keep(self, layout: Layout) -> None:
         """Takes a layout that was read, unless a newer one is here."""
@@ -82,17 +87,25 @@ class Desires:
         self._bodies = cache if cache is not None else BodyCache()
         self._loading: dict[tuple[str, bytes], asyncio.Task[PreparedBody | None]] = {}
 
-    async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
+    async def placed(self, standing: Standing, check: Check) -> Placed:
         """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
 
         Should the feed have passed meanwhile, it is read again: what the feed brought then, the link has missed.
         """
         while True:
-            row, head, layout = await self._database.read(_place, standing, check, self._layout)
-            known = self._of(standing.account)
-            known.keep(layout)
-            if head >= known.head:
-                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, head))
+            row, place = await self._database.read(_place, standing, check)
+            layout = self._layout(standing.account)
+            if layout is None or layout.number != place.desired:
+                row, place, layout = await self._place_anew(standing, check)
+            if place.head >= self._of(standing.account).head:
+                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, place.head))
+
+    async def _place_anew(self, standing: Standing, check: Check) -> tuple[Server, rows.Place, Layout]:
+        """Reads the layout in one view with the place. Of many links that open together, the first reads it for all."""
+        async with self._of(standing.account).reading:
+            row, place, layout = await self._database.read(_place_with_layout, standing, check, self._layout(standing.account))
+            self._of(standing.account).keep(layout)
+            return row, place, layout
 
     def ended(self, account: str) -> frozenset[str]:
         """The runs of tasks that are over: a late word on one of them still counts."""
@@ -103,7 +116,7 @@ class Desires:
         return self._accounts.setdefault(account, _Account())
 
     def _layout(self, account: str) -> Layout | None:
-        """What was read last, for who reads now. May be called in any thread."""
+        """What was read last."""
         known = self._accounts.get(account)
         return None if known is None else known.layout
 
@@ -200,12 +213,12 @@ class Desires:
         return prepared
 
 
-def _place(
-    tx: Transaction, standing: Standing, check: Callable[[Transaction, Standing], Server], known: Callable[[str], Layout | None]
-) -> tuple[Server, int, Layout]:
-    """What is known is asked only now: of many links that open together, the first few read the layout for all."""
-    row = check(tx, standing)
-    place = rows.place(tx, standing.account)
-    last = known(standing.account)
+def _place(tx: Transaction, standing: Standing, check: Check) -> tuple[Server, rows.Place]:
+    return check(tx, standing), rows.place(tx, standing.account)
+
+
+def _place_with_layout(tx: Transaction, standing: Standing, check: Check, last: Layout | None) -> tuple[Server, rows.Place, Layout]:
+    """`last` is the layout that was read last: it is read again only if it is of another number by now."""
+    row, place = _place(tx, standing, check)
     layout = last if last is not None and last.number == place.desired else rows.layout(tx, standing.account, last)
-    return row, place.head, layout
+    return row, place, layout
