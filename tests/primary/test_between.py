@@ -478,7 +478,9 @@ async def test_all_that_is_below_is_said_in_acknowledged_messages(
 
 async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
     await attached(own, acknowledging(hierarchy_pb2.Ack(sequence=7))).hear()
-    assert caplog.text.count("acknowledgement of what was not sent") == 1
+    (line,) = [each for each in caplog.records if each.getMessage() == "acknowledgement of what was not sent"]
+    fields: dict[str, Any] = getattr(line, "fields", {})
+    assert fields == {"reason": Reason.LINK_VIOLATION, "sequence": 7}
 
 
 async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None:
