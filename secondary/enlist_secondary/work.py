@@ -55,7 +55,8 @@ class Work:
         self._strange: set[str] = set()
         again = Backoff(AGAIN_SECONDS, AGAIN_SECONDS)
         self._saving = Controller[str](_CAME, each(self._save), backoff=again, on_failure=_log_fault)
-        self._ascended = False  # others stand above than the file says
+        self._ancestry_wanted = self._ancestry_saved = 0
+        """How often other primaries came to stand above, and how often that was when the file was last written."""
 
     def _upstream(self, config: SecondaryConfig, identity: Identity) -> Upstream | None:
         """The primary on this host, if the owner joined the two."""
@@ -157,7 +158,7 @@ class Work:
     def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""
         if self._ancestors.take(said, self._held.versions):
-            self._ascended = True
+            self._ancestry_wanted += 1
             self._stand()
 
     def _stand(self) -> None:
@@ -201,17 +202,15 @@ class Work:
 
     async def _saved(self) -> bool:
         """Whether something could not be written."""
-        ascended, self._ascended = self._ascended, False
+        wanted = self._ancestry_wanted
         try:
-            if ascended:  # first: without it a restart would take back what the sets from further up put in force
+            if wanted != self._ancestry_saved:  # first: a restart would take back what the sets from further up put in force
                 await to_the_end(self._ancestors.save, self._ancestors.ascent)
-                ascended = False
+                self._ancestry_saved = wanted
             await self._held.save()
         except Refused as refused:
             _LOG.warning("a desired set was not kept yet", reason=refused.reason, problem=refused.message)
             return True
-        finally:
-            self._ascended |= ascended
         return False
 
     def _say_what_is_strange(self) -> None:

@@ -156,9 +156,7 @@ def at(number: int, port: int) -> Endpoint:
 def deaf(number: int) -> Iterator[Endpoint]:
     """A port whose queue is full: the system answers no further SYN there."""
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind((f"127.0.0.{number}", 0))
-        listener.listen(0)
+        listener = stack.enter_context(socket.create_server((f"127.0.0.{number}", 0), backlog=0))
         for _ in range(3):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -27,6 +28,7 @@ from enlist_primary.model.reports import Asked
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
+from enlist_primary.rpc.upstream import Upstream
 from enlist_primary.store import changes, policies
 from enlist_primary.store import levels as rows
 from tests.attacks.above import Above, policy, stand_under, way_up
@@ -171,10 +173,11 @@ async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(r
 class Refusing:
     """A database that refuses some operations a few times."""
 
-    def __init__(self, database: Any, name: str, times: int) -> None:
+    def __init__(self, database: Any, name: str, times: int, reason: Reason = Reason.STORAGE_FULL) -> None:
         self._database = database
         self._name = name
         self.times = times
+        self._reason = reason
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
@@ -183,7 +186,7 @@ class Refusing:
         """See `Database.write`."""
         if operation.__name__ == self._name and self.times:
             self.times -= 1
-            raise Refused(Reason.STORAGE_FULL, "Full.")
+            raise Refused(self._reason, "No.")
         return await self._database.write(account, operation, *arguments)
 
 
@@ -224,6 +227,69 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
     assert [kept.verified.version.number for kept in ancestors.sets] == [5]
     (ack,) = [ack for message in stream.told for ack in message.set_acks]
     assert (ack.origin, ack.epoch, ack.number) == (above.fingerprint, 1, 5)
+
+
+async def test_a_refused_set_from_above_holds_up_no_complete_one_behind_it(own: Context) -> None:
+    """Of two origins: what is wrong with the first shows only when it is handed down."""
+    above = await stand_under(own)
+    top = Above(above.signer, "top", "holding.example", "t" * 10)
+    (near,) = own.upper.message.ancestors
+    await own.upper.ascend(way_up(near, top.step()))
+    (first, first_body), (second, second_body) = policy("web", 5, {"n": 5}), policy("web", 6, {"n": 6})
+    refusing: Any = Refusing(own.database, "hand_down", 1, Reason.SET_STALE)
+    ancestors = Upper(refusing, own.signer, own.changes.publish, own.clock)
+    await ancestors.load()
+    pieces = [
+        hierarchy_pb2.BodyPiece(digest=item.digest, data=body, size=len(body))
+        for item, body in ((first, first_body), (second, second_body))
+    ]
+    stream = Stream(
+        upstream_pb2.FromDaemon(sequence=1, desired=top.set(5, first)),
+        upstream_pb2.FromDaemon(sequence=2, desired=above.set(6, second)),
+        upstream_pb2.FromDaemon(sequence=3, pieces=pieces),
+    )
+    await attached(own, stream, ancestors).hear()
+    (refused,) = [each for message in stream.told for each in message.set_refusals]
+    assert (refused.origin, refused.number, refused.reason) == (top.fingerprint, 5, Reason.SET_STALE)
+    (ack,) = [each for message in stream.told for each in message.set_acks]
+    assert (ack.origin, ack.number) == (above.fingerprint, 6)
+    assert [kept.verified.version.number for kept in ancestors.sets] == [6]
+
+
+class Attached(Stream):
+    """A stream on which the secondary on this host says these messages, and stays until the primary ends it."""
+
+    async def read(self) -> Any:
+        return self._said.pop(0) if len(self._said) > 1 else await asyncio.Event().wait()
+
+
+async def test_stream_begins_once_the_one_before_has_ended(own: Context) -> None:
+    """Else what the first one still writes would be taken for the second one's."""
+    holding: Any = Holding(own.database, "stand_under")
+    ancestors = Upper(holding, own.signer, own.changes.publish, own.clock)
+    upstream = Upstream(replace(own, upper=ancestors))
+    first, second = (Attached(joining(name)) for name in ("first", "second"))
+    one: Any = first
+    two: Any = second
+    before = asyncio.create_task(upstream.Attach(None, one))
+    await holding.asked.wait()
+    after = asyncio.create_task(upstream.Attach(None, two))
+    await asyncio.wait([after], timeout=0)
+    holding.leave.set()
+    await before
+    await eventually(lambda: any(message.HasField("heard") for message in second.told), what="an answer to the second")
+    assert ancestors.row is not None
+    assert (ancestors.row.name, ancestors.connected) == ("second", True)
+    after.cancel()
+    await asyncio.wait([after])
+
+
+def joining(name: str) -> upstream_pb2.FromDaemon:
+    """The word of a secondary on this host that is linked to another primary of this name."""
+    certificate = certificates.der(new_signer().authority.certificate)
+    present = document_pb2.ANCESTOR_STATE_PRESENT
+    said = upstream_pb2.Upper(authority_certificate=certificate, primary_name=name, bequest=present, connected=True)
+    return upstream_pb2.FromDaemon(upper=said)
 
 
 async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_written_down(running: Running, own: Context) -> None:
@@ -430,7 +496,9 @@ async def test_all_that_is_below_is_said_in_acknowledged_messages(
 
 async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
     await attached(own, acknowledging(hierarchy_pb2.Ack(sequence=7))).hear()
-    assert caplog.text.count("acknowledgement of what was not sent") == 1
+    (line,) = [each for each in caplog.records if each.getMessage() == "acknowledgement of what was not sent"]
+    fields: dict[str, Any] = getattr(line, "fields", {})
+    assert fields == {"reason": Reason.LINK_VIOLATION, "sequence": 7}
 
 
 async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None:

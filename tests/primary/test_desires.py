@@ -1,20 +1,25 @@
-"""What links are told: everybody is reckoned anew when the account wants something else, whoever read that first."""
+"""What links are told: everybody is reckoned anew when the account wants something else, whoever read that first; and bodies."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from enlist.documents import SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist_primary.changes.publisher import Changes
+from enlist_primary.links.body_cache import BodyCache
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
 from enlist_primary.model.servers import State
+from enlist_primary.store import desired as rows
 from enlist_primary.store.changes import Position
 from enlist_primary.store.servers import Standing
 from tests.support.waiting import eventually
@@ -174,3 +179,78 @@ async def test_an_account_whose_last_link_closed_is_forgotten() -> None:
         hub.close(link)
         mine.bring(changed(5, 5))
         assert mine._layout(ACME) is None
+
+
+class Views:
+    """Takes the place of a database whose account has come to this number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    async def read(self, query: Callable[..., Any], *arguments: Any) -> Any:
+        """What a query finds."""
+        await asyncio.sleep(0)  # others begin theirs
+        return query(self, *arguments)
+
+
+async def test_links_that_open_together_read_the_layout_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be thousands, at the start and after each decision."""
+    read: list[tuple[int, Layout | None]] = []
+
+    def read_layout(tx: Views, account: str, before: Layout | None) -> Layout:
+        read.append((tx.number, before))
+        return layout(tx.number, tx.number)
+
+    monkeypatch.setattr(rows, "layout", read_layout)
+    monkeypatch.setattr(rows, "place", lambda tx, account: rows.Place(tx.number + 1, tx.number))
+    views = Views(4)
+    database: Any = views
+    mine = Desires(database, Hub())
+
+    async def placed(id: str) -> tuple[SetVersion, tuple[int, ...]]:
+        row: Any = SimpleNamespace(id=id, group_id="root")
+        found = await mine.placed(standing(id, "root"), lambda tx, _: row)
+        assert found.row is row
+        return found.version, tuple(each.revision for each in found.desired.versions("policy/web"))
+
+    for number in (4, 5):
+        views.number = number
+        told = await asyncio.gather(*map(placed, "abcdefgh"))
+        assert set(told) == {(SetVersion(1, number + 1), (number,))}
+    assert await placed("i") == (SetVersion(1, 6), (5,))
+    assert [(number, None if before is None else before.number) for number, before in read] == [(4, None), (5, 4)]
+
+
+class Bodies:
+    """Takes the place of a database in which each account has these bodies; `asked` are those that were read."""
+
+    def __init__(self, **bodies: bytes) -> None:
+        self._bodies = bodies
+        self.asked: list[str] = []
+
+    async def read(self, query: object, account: str, digest: bytes) -> bytes:
+        """One body."""
+        self.asked.append(digest.decode())
+        return self._bodies[digest.decode()]
+
+
+async def test_a_body_that_two_accounts_load_at_once_counts_once_in_the_cache() -> None:
+    """Else the cache would take each such body for two, and in the end keep none but the newest."""
+    bodies = Bodies(one=bytes(100), two=bytes(100))
+    database: Any = bodies
+    mine = Desires(database, Hub(), cache=BodyCache(200))
+    both = await asyncio.gather(*(mine.piece(account, b"one", 0) for account in (ACME, "corp.example")))
+    assert both[0] == both[1]
+    assert bodies.asked == ["one", "one"], "neither account reads what is the other's"
+    for digest in (b"two", b"one", b"two"):
+        await mine.piece(ACME, digest, 0)
+    assert bodies.asked == ["one", "one", "two"]
+
+
+async def test_the_least_recently_used_body_leaves_the_cache_first() -> None:
+    bodies = Bodies(one=bytes(100), two=bytes(100), three=bytes(100))
+    database: Any = bodies
+    mine = Desires(database, Hub(), cache=BodyCache(200))
+    for digest in (b"one", b"two", b"one", b"three", b"one", b"two"):
+        await mine.piece(ACME, digest, 0)
+    assert bodies.asked == ["one", "two", "three", "two"]

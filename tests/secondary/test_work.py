@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -494,3 +495,26 @@ async def test_who_stands_above_is_written_down_also_after_a_fault(site: Site, m
         await soon(lambda: site.motd.in_force == A)
     assert len(saved) == 3
     assert [each.origin.primary_id for each in saved[-1].above] == [above.fingerprint]
+
+
+async def test_who_comes_to_stand_above_while_that_is_written_down_is_written_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save, leave = list[Ascent](), Ancestors.save, threading.Event()
+
+    def slow(self: Ancestors, ascent: Ascent) -> None:
+        saved.append(ascent)
+        assert leave.wait(20)
+        save(self, ascent)
+
+    monkeypatch.setattr(Ancestors, "save", slow)
+    above = Above(site.signer)
+    top = Above(above.signer, "top", "holding.example", "t" * 10)
+    async with site.working() as work:
+        link = Link(work)
+        link.take(pb.FromPrimary(ancestry=way_up(above.step())))
+        await soon(lambda: len(saved) == 1, "who stands above to be written", 5)
+        link.take(pb.FromPrimary(ancestry=way_up(above.step(), top.step())))
+        leave.set()
+        await soon(lambda: len(saved) == 2, "who stands above that to be written", 5)
+    assert [each.origin.primary_id for each in saved[-1].above] == [above.fingerprint, top.fingerprint]

@@ -39,6 +39,7 @@ class LinkClient:
         self.ended: grpc.aio.AioRpcError | None = None
         """What the link ended with, if the primary ended it while `listen` read."""
         self._end = end
+        self._writing = asyncio.Lock()
         self._coming: dict[str, DesiredSet] = {}
         self._receiver = Receiver(self._accept, self.bodies.__contains__)
         self._receiver.linked()
@@ -107,7 +108,8 @@ class LinkClient:
 
     async def send(self, **fields: Any) -> None:
         """A message of these fields."""
-        await self.stream.write(pb.FromSecondary(**fields))
+        async with self._writing:  # gRPC ends a call that is written to by two tasks at once, here by the test and `listen`
+            await self.stream.write(pb.FromSecondary(**fields))
 
     async def report(self, *reports: document_pb2.Report) -> int:
         """Reports in one message; its number, which the primary acknowledges."""

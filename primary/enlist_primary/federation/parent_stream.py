@@ -92,7 +92,7 @@ class ParentStream:
         if ack.refused:
             raise Refused(Reason.OVERLOADED, "The secondary on this host has no room for what is below. Attach again.")
         if not self._below.ack(ack.sequence):
-            log.warning("acknowledgement of what was not sent", sequence=ack.sequence)
+            log.warning("acknowledgement of what was not sent", reason=Reason.LINK_VIOLATION, sequence=ack.sequence)
 
     def _on_settled(self, path: str, run: str) -> None:
         """The server that ran it, or the one on the way to it, is told; one without a link reports again with its next one."""

@@ -8,7 +8,6 @@ later number with everything that changed up to it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,8 +15,8 @@ from typing import NamedTuple
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
 from enlist.runtime.controller import Again, Backoff, Controller, each
-from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes
+from enlist_primary.links.body_cache import BodyCache, PreparedBody, prepare
 from enlist_primary.links.fair_queue import Turns
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout
@@ -26,13 +25,14 @@ from enlist_primary.store import desired as rows
 from enlist_primary.store.database import Database, Transaction
 from enlist_primary.store.servers import Standing
 
-CACHE_BYTES = 32 * 1024 * 1024
-"""Bytes of bodies kept in memory, at most."""
 BACKOFF = Backoff(first=0.5, longest=5.0)
 DEADLINE = 60.0
 """Seconds after which reading an account's layout counts as failed."""
 AT_ONCE = 4
 """Accounts whose layouts are read side by side."""
+
+Check = Callable[[Transaction, Standing], Server]
+"""Gives a server's row, or refuses it."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,13 @@ class _Account:
     desired: int = 0
     told: int = -1
     moved: dict[str, str] = field(default_factory=dict)
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the link that reads the layout."""
 
     def keep(self, layout: Layout) -> None:
         """Takes a layout that was read, unless a newer one is here."""
         if self.layout is None or self.layout.number < layout.number:
             self.layout = layout
-
-
-class _Prepared(NamedTuple):
-    """A body in pieces, each serialised as it travels behind any set."""
-
-    size: int
-    pieces: tuple[bytes, ...]
 
 
 class Piece(NamedTuple):
@@ -82,28 +77,35 @@ class Piece(NamedTuple):
 class Desires:
     """The layouts of accounts that have links, and the bodies that were sent lately."""
 
-    def __init__(self, database: Database, hub: Hub, backoff: Backoff = BACKOFF) -> None:
+    def __init__(self, database: Database, hub: Hub, backoff: Backoff = BACKOFF, cache: BodyCache | None = None) -> None:
         self.turns = Turns()
         self._database = database
         self._hub = hub
         self._accounts: dict[str, _Account] = {}
         self._behind = Controller[str]("layouts", each(self._catch_up), at_once=AT_ONCE, backoff=backoff, deadline=DEADLINE)
         """Accounts whose layout is to be read."""
-        self._bodies: OrderedDict[bytes, _Prepared] = OrderedDict()
-        self._size = 0
-        self._loading: dict[tuple[str, bytes], asyncio.Task[_Prepared | None]] = {}
+        self._bodies = cache if cache is not None else BodyCache()
+        self._loading: dict[tuple[str, bytes], asyncio.Task[PreparedBody | None]] = {}
 
-    async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
+    async def placed(self, standing: Standing, check: Check) -> Placed:
         """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
 
         Should the feed have passed meanwhile, it is read again: what the feed brought then, the link has missed.
         """
         while True:
-            row, head, layout = await self._database.read(_place, standing, check, self._layout)
-            known = self._of(standing.account)
-            known.keep(layout)
-            if head >= known.head:
-                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, head))
+            row, place = await self._database.read(_place, standing, check)
+            layout = self._layout(standing.account)
+            if layout is None or layout.number != place.desired:
+                row, place, layout = await self._place_anew(standing, check)
+            if place.head >= self._of(standing.account).head:
+                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, place.head))
+
+    async def _place_anew(self, standing: Standing, check: Check) -> tuple[Server, rows.Place, Layout]:
+        """Reads the layout in one view with the place. Of many links that open together, the first reads it for all."""
+        async with self._of(standing.account).reading:
+            row, place, layout = await self._database.read(_place_with_layout, standing, check, self._layout(standing.account))
+            self._of(standing.account).keep(layout)
+            return row, place, layout
 
     def ended(self, account: str) -> frozenset[str]:
         """The runs of tasks that are over: a late word on one of them still counts."""
@@ -114,7 +116,7 @@ class Desires:
         return self._accounts.setdefault(account, _Account())
 
     def _layout(self, account: str) -> Layout | None:
-        """What was read last, for who reads now. May be called in any thread."""
+        """What was read last."""
         known = self._accounts.get(account)
         return None if known is None else known.layout
 
@@ -181,18 +183,17 @@ class Desires:
 
     async def piece(self, account: str, digest: bytes, offset: int, large: bytes | None = None) -> Piece | None:
         """A piece of a body as it travels; None where the body is gone. `large` is a set that travels as a body does."""
-        prepared = _prepared(digest, large) if large is not None else await self._body(account, digest)
+        prepared = prepare(digest, large) if large is not None else await self._body(account, digest)
         if prepared is None:
             return None
         place = offset // PIECE
         encoded = prepared.pieces[place] if place < len(prepared.pieces) else b""
         return Piece(encoded, min(PIECE, max(prepared.size - offset, 0)), prepared.size)
 
-    async def _body(self, account: str, digest: bytes) -> _Prepared | None:
+    async def _body(self, account: str, digest: bytes) -> PreparedBody | None:
         """A body as it travels: read and serialised once, however many servers get it at a time."""
         found = self._bodies.get(digest)
         if found is not None:
-            self._bodies.move_to_end(digest)
             return found
         loading = self._loading.get((account, digest))
         if loading is None:
@@ -200,42 +201,24 @@ class Desires:
             loading.add_done_callback(lambda _: self._loading.pop((account, digest)))
         return await asyncio.shield(loading)  # the link that asked first may end, the others still wait
 
-    async def _load(self, account: str, digest: bytes) -> _Prepared | None:
+    async def _load(self, account: str, digest: bytes) -> PreparedBody | None:
         layout = self._layout(account)
         body = layout.window_body(digest) if layout is not None else None
         if body is None:
             body = await self._database.read(rows.body, account, digest)
         if body is None:
             return None
-        prepared = _prepared(digest, body)
-        self._remember(digest, prepared)
+        prepared = prepare(digest, body)
+        self._bodies.put(digest, prepared)
         return prepared
 
-    def _remember(self, digest: bytes, prepared: _Prepared) -> None:
-        """Keeps a body; two accounts may have loaded the same one."""
-        before = self._bodies.pop(digest, None)
-        self._size += prepared.size - (before.size if before is not None else 0)
-        self._bodies[digest] = prepared
-        while self._size > CACHE_BYTES and len(self._bodies) > 1:
-            _, oldest = self._bodies.popitem(last=False)
-            self._size -= oldest.size
+
+def _place(tx: Transaction, standing: Standing, check: Check) -> tuple[Server, rows.Place]:
+    return check(tx, standing), rows.place(tx, standing.account)
 
 
-def _prepared(digest: bytes, body: bytes) -> _Prepared:
-    size = len(body)
-    pieces = [
-        pb.BodyPiece(digest=digest, offset=offset, data=body[offset : offset + PIECE], size=size)
-        for offset in range(0, max(size, 1), PIECE)
-    ]
-    return _Prepared(size, tuple(pb.FromPrimary(pieces=[piece]).SerializeToString() for piece in pieces))
-
-
-def _place(
-    tx: Transaction, standing: Standing, check: Callable[[Transaction, Standing], Server], known: Callable[[str], Layout | None]
-) -> tuple[Server, int, Layout]:
-    """What is known is asked only now: of many links that open together, the first few read the layout for all."""
-    row = check(tx, standing)
-    place = rows.place(tx, standing.account)
-    last = known(standing.account)
+def _place_with_layout(tx: Transaction, standing: Standing, check: Check, last: Layout | None) -> tuple[Server, rows.Place, Layout]:
+    """`last` is the layout that was read last: it is read again only if it is of another number by now."""
+    row, place = _place(tx, standing, check)
     layout = last if last is not None and last.number == place.desired else rows.layout(tx, standing.account, last)
-    return row, place.head, layout
+    return row, place, layout

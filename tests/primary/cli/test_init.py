@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from enlist.runtime.formats import FORMAT
 from tests.primary.cli.conftest import Ran, Run
 
 MADE = {"primary.toml", "enlist.db", "authority.key", "authority.pem", "owner.token", "lock"}
@@ -82,7 +83,14 @@ def test_the_configuration_says_what_was_asked_for(init: Run, data: Path) -> Non
         "2",
     )
     config = tomllib.loads((data / "primary.toml").read_text())
-    assert config == {"name": "main", "listen": "127.0.0.1", "advertise": ["a.example", "10.0.0.1"], "ssl_port": 1, "api_port": 2}
+    assert config == {
+        "format": FORMAT,
+        "name": "main",
+        "listen": "127.0.0.1",
+        "advertise": ["a.example", "10.0.0.1"],
+        "ssl_port": 1,
+        "api_port": 2,
+    }
 
 
 def test_the_ports_are_the_design_s_unless_told(init: Run, data: Path) -> None:
