@@ -30,6 +30,7 @@ async def meet(
 
     A stranger at the address of the enrolment that stands, `alarmed`, is an alarm there.
     """
+    dialer = dialer.attempt()
     primary = await checks.reach(dialer, address, now)
     try:
         way = await checks.vouched(

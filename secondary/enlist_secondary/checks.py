@@ -197,11 +197,14 @@ class SslPort(NamedTuple):
 async def reach_ssl_port(dialer: Dialer, address: Address, authority: certificates.Authority, now: Clock) -> SslPort:
     """Looks at what is served where trusted servers connect, and pins it if the authority itself issued it.
 
-    Refuses with SSL_PORT_UNREACHABLE, TLS_INTERCEPTED or CLOCK_SKEW. A company's certificate has no place at this port.
+    Refuses with NAME_NOT_FOUND, SSL_PORT_UNREACHABLE, TLS_INTERCEPTED or CLOCK_SKEW. A company's certificate has no place at this
+    port.
     """
     try:
         probed = await dialer.probe(address)
     except Refused as refused:
+        if refused.reason is Reason.NAME_NOT_FOUND:
+            raise
         raise Refused(Reason.SSL_PORT_UNREACHABLE, f"The SSL port does not answer: {refused.message}") from None
     leaf = certificates.load(probed.leaf_der)
     if certificates.issued_by(leaf, authority.certificate):

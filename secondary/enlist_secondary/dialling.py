@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import grpc.aio
 
 from enlist import __version__, channel
@@ -33,6 +31,7 @@ async def connect(dialer: Dialer, config: SecondaryConfig, identity: Identity, n
     Refuses with the primary's reason, with what the checks found on the way, or with CERTIFICATE_INVALID: all is well at the SSL
     port until it sees this server's certificate.
     """
+    dialer = dialer.attempt()
     address, (endpoint, pin) = await _look(dialer, config, identity, now)
     try:
         return await _open(dialer.channel(endpoint, pin, identity.client()), address, config, identity, now, work)
@@ -85,8 +84,11 @@ async def _look(dialer: Dialer, config: SecondaryConfig, identity: Identity, now
     """What is served at the SSL port, where it was or where the primary now says it is, once it is verified."""
     kept = await _remembered(dialer, config, identity, now)
     if kept.ssl_port:
-        with suppress(Refused):
+        try:
             return await _verified(dialer, Address(config.address.host, kept.ssl_port), config, identity, now)
+        except Refused as refused:
+            if refused.reason is Reason.NAME_NOT_FOUND:  # nor is it at the other port
+                raise
     primary = await meet(dialer, config, identity.authority, now)
     return await _verified(dialer, primary.ssl_address, config, identity, now)
 

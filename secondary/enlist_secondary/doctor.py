@@ -43,6 +43,7 @@ _API_KEY = frozenset(reason for reason in Reason if reason.startswith("API_KEY_"
 
 async def diagnose(dialer: Dialer, config: SecondaryConfig, now: Clock) -> list[Stage]:
     """All checks of a secondary. Tells the primary nothing before its identity is sure, and raises nothing but damaged files."""
+    dialer = dialer.attempt()
     mine = identity.load(config.folder)
     primary, stages = await _reach(dialer, config, now)
     identity_stage = await _identity(dialer, config, mine, primary)

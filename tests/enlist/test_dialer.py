@@ -19,7 +19,7 @@ from enlist.reasons import Reason, Refused
 from enlist.transport.dialer import Dialer
 from enlist.transport.endpoints import Endpoint
 from enlist.v1 import registration_pb2, registration_pb2_grpc
-from tests.support.dialling import dial, served
+from tests.support.dialling import Names, dial, served
 from tests.support.ports import free_port
 from tests.support.pretender import Leaf, new_signer, pretending, secondary_leaf, server_leaf
 
@@ -135,18 +135,6 @@ async def test_a_verifying_probe_accepts_what_its_authority_vouches_for_and_noth
 NAME = "primary.example"
 
 
-class Names:
-    """A resolver that knows one name, and counts how often it is asked."""
-
-    def __init__(self, *endpoints: Endpoint) -> None:
-        self.endpoints = endpoints
-        self.asked: list[Address] = []
-
-    async def __call__(self, address: Address) -> Sequence[Endpoint]:
-        self.asked.append(address)
-        return self.endpoints
-
-
 def at(number: int, port: int) -> Endpoint:
     """A further address of this machine."""
     return Endpoint(f"127.0.0.{number}", port)
@@ -235,6 +223,25 @@ async def test_a_dns_that_does_not_answer_costs_no_more_than_the_deadline() -> N
 
 async def test_a_name_without_an_address_is_not_found() -> None:
     assert (await refusal_of(Address(NAME, 13299), Dialer(resolve=Names()))).reason is Reason.NAME_NOT_FOUND
+
+
+async def test_one_attempt_looks_a_name_up_once_for_all_ports() -> None:
+    async with pretending(SIGNER, host="127.0.0.2") as api, pretending(SIGNER, host="127.0.0.2") as other:
+        names = Names(at(3, 13299), at(2, 13299))
+        attempt = Dialer(resolve=names).attempt()
+        for port in (api.address.port, other.address.port):
+            assert (await attempt.probe(Address(NAME, port))).endpoint == at(2, port)
+        assert names.asked == [Address(NAME, api.address.port)]
+        await Dialer(resolve=names).attempt().probe(Address(NAME, api.address.port))
+        assert len(names.asked) == 2
+
+
+async def test_one_attempt_looks_a_name_up_once_that_is_not_found() -> None:
+    names = Names()
+    attempt = Dialer(resolve=names).attempt()
+    for port in (13299, 13000):
+        assert (await refusal_of(Address(NAME, port), attempt)).reason is Reason.NAME_NOT_FOUND
+    assert len(names.asked) == 1
 
 
 # --- The pin ------------------------------------------------------------------------------------------------------------------

@@ -19,11 +19,15 @@ from enlist.transport.endpoints import Endpoint, interleaved, literal, look_up
 from enlist.transport.race import race
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for one attempt: look-up, TCP connection and TLS handshake together."""
+"""Seconds for one probe: look-up, TCP connection and TLS handshake together."""
 
 SILENCE = 4.0
 """Seconds after which one of several addresses counts as dead if it has not accepted a TCP connection: a SYN has then been repeated
 twice (RFC 6298). Otherwise a dead address would hold an attempt open that the other addresses have long refused."""
+
+
+Resolve = Callable[[Address], Awaitable[Sequence[Endpoint]]]
+"""Looks a name up; raises `socket.gaierror`, or finds nothing, where there is none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Probed:
 class Dialer:
     """Dials primaries directly.
 
-    A name is resolved once for each attempt, by the system's resolver and within the deadline; its addresses then race to the end
+    A name is resolved once for each `attempt`, by the system's resolver and within the deadline; its addresses then race to the end
     of a TLS handshake. gRPC would do neither: its own resolver waits for a dead DNS server even where the hosts file has the name,
     and it stays with an address that is silent. So a channel is only ever opened to the literal address that answered a probe.
     This costs one handshake more, which also shows the certificate, and tells why a connection fails.
@@ -48,15 +52,19 @@ class Dialer:
         self,
         within: float = CONNECT_TIMEOUT,
         silence: float = SILENCE,
-        resolve: Callable[[Address], Awaitable[Sequence[Endpoint]]] = look_up,
+        resolve: Resolve = look_up,
     ) -> None:
-        """`within` is the deadline of an attempt, `silence` that of a TCP connection to one of several addresses, in seconds.
+        """`within` is the deadline of a probe, `silence` that of a TCP connection to one of several addresses, in seconds.
 
-        `resolve` looks a name up, once for each attempt.
+        `resolve` looks a name up.
         """
         self._within = within
         self._silence = silence
         self._resolve = resolve
+
+    def attempt(self) -> Dialer:
+        """The dialer for one attempt to reach a primary, whatever ports that takes: it looks each name up once, found or not."""
+        return Dialer(self._within, self._silence, _Once(self._resolve))
 
     async def probe(self, address: Address, context: ssl.SSLContext | None = None, at: Endpoint | None = None) -> Probed:
         """The certificate served at an address; it is not verified, unless `context` does. Sends nothing but a handshake.
@@ -120,6 +128,20 @@ class Dialer:
             case OSError():
                 return Refused(Reason.UNREACHABLE, f"{address} cannot be reached: {_why(error)}.")
         return error
+
+
+class _Once:
+    """What a resolver says of each name, asked once; nobody asks it for two ports at a time."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._hosts: dict[str, Sequence[str]] = {}
+
+    async def __call__(self, address: Address) -> Sequence[Endpoint]:
+        if address.host not in self._hosts:
+            self._hosts[address.host] = ()  # as it stays where the look-up fails, or is given up
+            self._hosts[address.host] = [found.host for found in await self._resolve(address)]
+        return [Endpoint(host, address.port) for host in self._hosts[address.host]]
 
 
 def _unverified() -> ssl.SSLContext:
