@@ -6,7 +6,6 @@ half done is done again or taken back. A disk that is full keeps new policies fr
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from enlist import documents
 from enlist.reasons import Refused
 from enlist.runtime import schedules
+from enlist.runtime.controller import Again, Controller, each, run_all
 from enlist.runtime.logs import Log
 from enlist.runtime.schedules import Window
 from enlist.runtime.terminal import moment
@@ -29,7 +29,6 @@ from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, se
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Record, Step, Wanted
 from enlist_secondary.policy_store import PolicyStore
-from enlist_secondary.resting import Rest, rest
 
 DRIFT_SECONDS = 10.0
 """Seconds between two looks whether somebody changed locally what a policy governs."""
@@ -44,6 +43,7 @@ SHORTEST_SLEEP = 0.05
 UNSUPPORTED = "This server has no handler for it."
 _GOING_BACK = " Going back failed: "
 _ENDING = "It could not be ended: "
+_SETS = "sets"
 _LOG = Log("enlist.secondary")
 
 
@@ -59,40 +59,41 @@ class Policies:
         now: Clock,
         drift_seconds: float = DRIFT_SECONDS,
         elapsed: Clock = time.monotonic,
-        rest: Rest = rest,
     ) -> None:
-        """`now` is the clock, which may be set; `elapsed` counts seconds that went by, whatever is done to the clock.
-
-        `rest` waits for the next thing to do.
-        """
+        """`now` is the clock, which may be set; `elapsed` counts seconds that went by, whatever is done to the clock."""
         self._held = held
         self._handlers = handlers
         self._now = now
         self._elapsed = elapsed
-        self._rest = rest
         self._store = PolicyStore(folder, outbox, now, elapsed)
         self._wanted: dict[str, Wanted] = {}
         self._window: Window | None = None
         self._seen: object = None  # the items that `_wanted` and `_window` were made from; None before the first time
-        self._stale = True
         self._problem = ""
         self._again: set[str] = set()
-        self._busy: dict[str, asyncio.Task[None]] = {}
-        self._wake = asyncio.Event()
         self._drift_seconds = drift_seconds
-        self._looked = -math.inf  # this and the following by `elapsed`
-        self._read_at = -math.inf
+        self._look_at: dict[str, float] = {}
+        """When to look whether somebody changed what is in force of a kind, by `elapsed`."""
         self._resting: dict[str, float] = {}
+        """For how many seconds a kind rests after what is being done about it."""
+        self._stale = True
+        """Whether the sets are to be read before anything is done by what they said."""
+        self._held_up: set[str] = set()
+        """The kinds that wait for that."""
+        self._sets = Controller[str]("policy sets", each(self._read_sets), clock=elapsed)
+        # One at a time for each handler, which says itself how long it takes: those without one do not wait behind them.
+        self._kinds = Controller[str]("policies", each(self._reconcile), at_once=len(handlers) + 1, clock=elapsed)
 
     def load(self) -> None:
         """Reads the records. What failed before is tried once more: the owner may have mended the handler meanwhile."""
         self._store.load()
         self._again = {kind for kind, record in self._store.all().items() if record.state == records.FAILED}
+        self._look_at = dict.fromkeys(self._store.all(), -math.inf)  # something may have been changed while this server was down
 
     def look(self) -> None:
         """Other sets may hold now."""
-        self._stale, self._read_at = True, -math.inf
-        self._wake.set()
+        self._stale = True
+        self._sets.mark(_SETS)
 
     def say_all(self) -> None:
         """Puts the word on every kind in the outbox: after a start, before the first link."""
@@ -104,41 +105,39 @@ class Policies:
 
     @property
     def busy(self) -> frozenset[str]:
-        """The kinds that are being worked on."""
-        return frozenset(self._busy)
+        """The kinds that are being worked on, or are about to be; and the sets, while they are read."""
+        return self._sets.busy | self._kinds.busy
 
     # --- When something is to be done -----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Until cancelled; handlers that run then are cancelled too."""
-        try:
-            while True:
-                self._wake.clear()
-                await self._read_sets()
-                await self._rest(self._wake, self._begin())
-        finally:
-            for task in self._busy.values():
-                task.cancel()
-            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        self.look()
+        for kind in self._store.all():
+            self._kinds.mark(kind)
+        await run_all([self._sets, self._kinds])
 
-    async def _read_sets(self) -> None:
+    async def _read_sets(self, _: str) -> Again:
         """What cannot be read changes nothing: what holds, holds on."""
-        if not self._stale or self._elapsed() < self._read_at:
-            return
-        self._stale = False
         try:
-            await self._read()
-            self._problem = ""
+            await self._read_changed()
         except Refused as refused:
-            self._stale, self._read_at = True, self._elapsed() + AGAIN_SECONDS
             if self._problem != refused.message:
                 self._problem = refused.message
                 _LOG.warning("policies cannot be read", reason=refused.reason, problem=refused.message)
-        except Exception:  # `run` is begun anew, and reads them then
-            self._stale = True
-            raise
+            return AGAIN_SECONDS
+        except Exception as error:
+            _LOG.fault("policies cannot be read", error)
+            return AGAIN_SECONDS
+        finally:
+            self._stale = False
+            for kind in self._held_up:
+                self._kinds.mark(kind)
+            self._held_up.clear()
+        self._problem = ""
+        return None
 
-    async def _read(self) -> None:
+    async def _read_changed(self) -> None:
         kinds = (documents.POLICY, documents.WINDOW)
         if (self._held.unlocked, self._held.items(kinds)) == self._seen:
             return
@@ -146,57 +145,59 @@ class Policies:
         found = await self._held.all(kinds)
         self._wanted = await to_the_end(records.wanted, found)
         self._seen = unlocked, [(document.origin, document.item) for document in found]
-        self._resting.clear()
         try:
             self._window = records.window(found)
         except (Refused, ValueError) as error:  # it holds nothing up
             self._window = None
             _LOG.warning("a maintenance window cannot be read", problem=str(error))
+        for kind in {**self._wanted, **self._store.all()}:  # those that rest too: what they waited for may be over
+            self._kinds.mark(kind)
 
-    def _begin(self) -> float | None:
-        """Begins what is to be done for each kind that is not being worked on. Seconds until there may be more; None for never."""
-        elapsed, opens = self._elapsed(), self._opens()
-        drift = elapsed - self._looked >= self._drift_seconds
-        self._looked = elapsed if drift else self._looked
-        free = [kind for kind in {**self._wanted, **self._store.all()} if kind not in self._busy]
-        dues = [self._begin_one(kind, elapsed, opens, drift) for kind in free]
+    async def _reconcile(self, kind: str) -> Again:
+        """Does what is to be done for a kind. In how many seconds it is to be looked at again; None for never."""
         if self._stale:
-            dues.append(self._read_at)
-        if any(map(self._watched, self._wanted)):
-            dues.append(self._looked + self._drift_seconds)
-        due = min(dues, default=math.inf)
-        return max(due - elapsed, SHORTEST_SLEEP) if due < math.inf else None
-
-    def _begin_one(self, kind: str, elapsed: float, opens: int | None, drift: bool) -> float:
-        """Begins what is to be done for a kind. By `elapsed`, when it is to be looked at again; its end wakes us besides."""
-        step = self._step(kind, opens is None)
-        expires = self._store.expires(kind) if kind in self._handlers else math.inf
-        rests = self._resting.get(kind, -math.inf)
-        if elapsed < rests and step not in (Step.ROLL_BACK, Step.CONFIRM):
-            return min(rests, expires)
-        work = self._work(kind, step, opens, drift)
-        if work is not None:
-            self._busy[kind] = task = asyncio.create_task(work)
-            task.add_done_callback(lambda task: self._ended(kind, task))
-            return math.inf
-        if step is Step.WAIT and opens is not None:
-            return min(expires, elapsed + min(opens - self._now(), CLOCK_SECONDS))
-        return expires
-
-    def _ended(self, kind: str, task: asyncio.Task[None]) -> None:
-        del self._busy[kind]
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._rests(kind, AGAIN_SECONDS)
-        if isinstance(error, Refused):
-            _LOG.warning("a policy waits", kind=kind, reason=error.reason, problem=error.message)
-        elif error is not None:
+            self._held_up.add(kind)
+            return None
+        try:
+            return await self._do_next(kind)
+        except Refused as refused:
+            _LOG.warning("a policy waits", kind=kind, reason=refused.reason, problem=refused.message)
+        except Exception as error:
             _LOG.fault("a policy could not be worked on", error, kind=kind)
-            self._store.postpone(kind, self._resting[kind])
-        self._wake.set()
+            self._store.postpone(kind, self._elapsed() + AGAIN_SECONDS)
+        self._resting.pop(kind, None)
+        return self._until(kind, self._elapsed() + AGAIN_SECONDS)
+
+    async def _do_next(self, kind: str) -> Again:
+        if kind not in self._wanted and kind not in self._store.all():
+            return None
+        elapsed, opens = self._elapsed(), self._opens()
+        step = self._step(kind, opens is None)
+        look_at = self._next_look(kind, elapsed)
+        work = self._work(kind, step, opens, look_at <= elapsed)
+        if work is not None:
+            await work
+            rests = self._resting.pop(kind, 0.0)
+            return self._until(kind, self._elapsed() + rests) if rests else 0.0
+        due = look_at
+        if step is Step.WAIT and opens is not None:
+            due = min(due, elapsed + min(opens - self._now(), CLOCK_SECONDS))
+        return self._until(kind, due)
+
+    def _next_look(self, kind: str, elapsed: float) -> float:
+        """When to look whether what is in force was changed, by `elapsed`."""
+        if self._watched(kind):
+            return self._look_at.setdefault(kind, elapsed + self._drift_seconds)
+        self._look_at.pop(kind, None)
+        return math.inf
+
+    def _until(self, kind: str, due: float) -> Again:
+        """The seconds until then, by `elapsed`, or until what waits to be confirmed is to be taken back, if that is earlier."""
+        due = min(due, self._store.expires(kind) if kind in self._handlers else math.inf)
+        return max(due - self._elapsed(), SHORTEST_SLEEP) if due < math.inf else None
 
     def _rests(self, kind: str, seconds: float) -> None:
-        self._resting[kind] = self._elapsed() + seconds
+        self._resting[kind] = seconds
 
     def _opens(self) -> int | None:
         """When the maintenance window opens, Unix seconds; None if it is open, or there is none."""
@@ -235,6 +236,7 @@ class Policies:
         if work is None and kind in self._store.unwritten:
             work = self._store.write(kind, record)
         if work is None and drift and want is not None and self._watched(kind):
+            self._look_at[kind] = self._elapsed() + self._drift_seconds
             work = self._watch(want, record)
         return work
 
@@ -357,7 +359,6 @@ class Policies:
                 return
         await self._store.forget(kind)
         self._again.discard(kind)
-        self._resting.pop(kind, None)
 
     async def _tried(self, kind: str, call: Awaitable[None]) -> str:
         """What went wrong in a handler, as a sentence; empty if nothing did."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from enlist import documents
 from enlist.reasons import Refused
+from enlist.runtime.controller import Controller, Outcome
 from enlist.v1 import document_pb2 as pb
 from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
@@ -121,6 +122,37 @@ class Worker:
         return outcome
 
 
+class Looks:
+    """The controllers of an engine: what they looked at, and when they will again."""
+
+    def __init__(self, *controllers: Controller[str]) -> None:
+        self.keys: list[str] = []
+        """What was looked at, in its order."""
+        self._controllers = controllers
+        for each in controllers:
+            self._note(each)
+
+    def _note(self, controller: Controller[str]) -> None:
+        reconcile = controller._reconcile
+
+        async def noted(keys: Sequence[str]) -> Mapping[str, Outcome]:
+            self.keys.extend(keys)
+            return await reconcile(keys)
+
+        controller._reconcile = noted
+
+    def wake(self) -> None:
+        """Time has passed, which nobody but the tests tells them."""
+        for each in self._controllers:
+            each._wake.set()
+
+    @property
+    def rest(self) -> float | None:
+        """For how many seconds they have nothing to do; None for ever."""
+        dues = [each.first_due - each._clock() for each in self._controllers if each.first_due is not None]
+        return min(dues, default=None)
+
+
 class Nap:
     """How an engine rests: noted, and ended early by `end`."""
 
@@ -168,7 +200,7 @@ class Server:
     ) -> None:
         self.held = Documents(folder / "documents", [each.origin for each in origins])
         self.outbox = Outbox(lambda: None)
-        self.policies_rest, self.tasks_rest = Nap(), Nap()
+        self.tasks_rest = Nap()
         self.policies = Policies(
             folder / "policies",
             self.held,
@@ -177,8 +209,8 @@ class Server:
             times.clock,
             drift_seconds=10.0,
             elapsed=times.stopwatch,
-            rest=self.policies_rest,
         )
+        self.policies_looks = Looks(self.policies._sets, self.policies._kinds)
         self.tasks = Tasks(folder / "tasks", self.held, tasks, self.outbox, times.clock, at_once, self.tasks_rest)
         self.line = Line(self.held)
         self._times = times
@@ -221,7 +253,7 @@ class Server:
 
     def wake(self) -> None:
         """Both engines look once more what is due."""
-        self.policies_rest.end()
+        self.policies_looks.wake()
         self.tasks_rest.end()
 
     async def settled(self) -> None:
@@ -239,7 +271,7 @@ class Server:
     def rests(self) -> bool:
         """Whether neither engine has anything to do, or one has ended."""
         dead = any(task.done() for task in self._running)
-        return dead or (self.policies_rest.asleep and self.tasks_rest.asleep)
+        return dead or self.tasks_rest.asleep
 
     def report(self, kind: str = "motd") -> pb.Report | None:
         """The report on a policy."""

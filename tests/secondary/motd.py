@@ -30,9 +30,3 @@ async def provisional(server: Server, machine: Machine) -> None:
     await server.send(machine.primary, policy(6, B, confirm=60))
     await soon(lambda: (server.word() or {})["running"] == meant(machine, 6))
     await server.done()
-
-
-def counted(server: Server) -> list[float | None]:
-    """How often the engine looks what is to be done, and how long it then rests."""
-    server.policies_rest.lengths.clear()
-    return server.policies_rest.lengths

@@ -469,6 +469,7 @@ async def test_sets_that_met_a_fault_are_read_once_more(site: Site, monkeypatch:
             raise RuntimeError("can't start new thread")
         return await to_the_end(*work)
 
+    monkeypatch.setattr(policies, "AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(policies, "to_the_end", strained)
     async with site.working() as work:
         Link(work).bring(site.primary, policy(5, A))

@@ -104,6 +104,10 @@ class DueQueue(Generic[K]):
             due.append(key)
         return due
 
+    def due(self, now: float) -> list[K]:
+        """The keys that are due; they stay so."""
+        return [key for key, due in self._dues.items() if due <= now]
+
     def __len__(self) -> int:
         return len(self._dues)
 
@@ -127,13 +131,14 @@ class Controller(Generic[K]):
         deadline: float | None = None,
         on_failure: Callable[[K, Exception], None] | None = None,
         chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """`reconcile` gets at most `batch` keys at a time and runs at most `at_once` times side by side.
 
         `pace` is the least number of seconds from one begin to the next of the same key; `rest_after` says for how many seconds a
         key rests after a call that took so many. A call that takes longer than `deadline` seconds has failed; None is only for what
         lives as long as a link. `on_failure` hears of each failure; without it a refusal is one line in the log, and anything else
-        a fault.
+        a fault. `clock` counts the seconds that go by; None is the loop's own.
         """
         self._name = name
         self._reconcile = reconcile
@@ -145,6 +150,7 @@ class Controller(Generic[K]):
         self._deadline = deadline
         self._on_failure = on_failure or self._log_failure
         self._chance = chance
+        self._clock = clock or _loop_time
         self._queue: DueQueue[K] = DueQueue()
         self._running: dict[K, float | None] = {}
         """Keys being reconciled, each with the time for which it was marked meanwhile."""
@@ -157,7 +163,7 @@ class Controller(Generic[K]):
 
     def mark(self, key: K, after: float = 0.0) -> None:
         """Something about this key changed: it is reconciled, `after` so many seconds at the earliest."""
-        due = asyncio.get_running_loop().time() + after
+        due = self._clock() + after
         if key in self._running:
             marked = self._running[key]
             self._running[key] = due if marked is None else min(marked, due)
@@ -172,6 +178,16 @@ class Controller(Generic[K]):
         if key in self._running:
             self._running[key] = None
 
+    @property
+    def busy(self) -> frozenset[K]:
+        """The keys that are being reconciled, or are due."""
+        return frozenset([*self._running, *self._queue.due(self._clock())])
+
+    @property
+    def first_due(self) -> float | None:
+        """When the next key is due that is not being reconciled, by the clock; None for never."""
+        return self._queue.first_due
+
     async def run(self) -> None:
         """Until cancelled; what runs then is cancelled and awaited."""
         try:
@@ -185,7 +201,7 @@ class Controller(Generic[K]):
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin_due(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         while len(self._tasks) < self._at_once and (keys := self._queue.pop(now, self._batch)):
             self._running.update(dict.fromkeys(keys))
             for key in keys:
@@ -198,7 +214,7 @@ class Controller(Generic[K]):
         """Until a key is due and there is room for it."""
         first = self._queue.first_due if len(self._tasks) < self._at_once else None
         try:
-            async with asyncio.timeout_at(first):
+            async with asyncio.timeout(None if first is None else first - self._clock()):
                 await self._wake.wait()
         except TimeoutError:
             return
@@ -221,7 +237,7 @@ class Controller(Generic[K]):
     def _settle(self, key: K, outcome: Outcome, began: float) -> None:
         """When the key is due again, after this outcome and what was marked meanwhile."""
         marked = self._running.pop(key)
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         earliest = max(began + self._pace, now + self._rest_after(now - began))
         if isinstance(outcome, Exception):
             self._failures[key] = failures = self._failures.get(key, 0) + 1
@@ -256,6 +272,10 @@ class Controller(Generic[K]):
             log.warning("reconciliation failed", controller=self._name, key=key, reason="TIMED_OUT")
         else:
             log.fault("reconciliation failed", error, controller=self._name, key=key)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def each(reconcile: Reconcile[K]) -> ReconcileBatch[K]:
