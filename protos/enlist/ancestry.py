@@ -111,7 +111,7 @@ def verify(ancestry: pb.Ancestry, own: Authority) -> list[Above]:
     for ancestor in ancestry.ancestors:
         above = step(ancestor, lower)
         if above.origin.primary_id in met:
-            raise Refused(Reason.WOULD_LOOP, "A primary cannot stand above itself.")
+            raise Refused(Reason.WOULD_LOOP, "A primary cannot be its own ancestor.")
         met.add(above.origin.primary_id)
         found.append(above)
         lower = above.authority

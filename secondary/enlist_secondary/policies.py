@@ -341,7 +341,7 @@ class Policies:
             await self._store.note(kind, put)
 
     async def _end(self, kind: str, record: Record) -> None:
-        """No layer speaks of this kind any more: what stood there before the first one comes back."""
+        """No policy of this kind is left: restore the original."""
         if record.touched and kind not in self._handlers:
             _LOG.warning("a policy ended, and what it put in force stays: this server has no handler for it any more", kind=kind)
         elif record.touched:

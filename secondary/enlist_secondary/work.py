@@ -129,7 +129,7 @@ class Work:
             self._ascend(said)
         except Refused as refused:
             lasts: Callable[..., None] = _LOG.alarm if refused.reason in ALARMS else _LOG.warning
-            lasts("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
+            lasts("ancestry refused", reason=refused.reason, problem=refused.message)
         self._saving.mark(_CAME)
 
     def _on_documents(self, message: pb.FromPrimary) -> None:

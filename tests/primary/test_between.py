@@ -70,7 +70,7 @@ async def test_a_link_is_told_who_stands_above_when_it_opens_and_when_that_chang
         assert await ancestries(link, 5) == 1
         await hand_down(own, above, 6)
         assert await ancestries(link, 6) == 0
-        (near,) = own.upper.message.ancestors
+        (near,) = own.upper.snapshot.message.ancestors
         await own.upper.ascend(way_up(near, Above(above.signer, "top", "holding.example", "t" * 10).step()))
         await hand_down(own, above, 7)
         assert await ancestries(link, 7) == 1
@@ -221,7 +221,7 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
         upstream_pb2.FromDaemon(sequence=1, desired=above.set(5, item)), upstream_pb2.FromDaemon(sequence=2, pieces=[piece])
     )
     await attached(own, stream, ancestors).hear()
-    assert [kept.verified.version.number for kept in ancestors.sets] == [5]
+    assert [kept.verified.version.number for kept in ancestors.snapshot.sets] == [5]
     (ack,) = [ack for message in stream.told for ack in message.set_acks]
     assert (ack.origin, ack.epoch, ack.number) == (above.fingerprint, 1, 5)
 

@@ -23,8 +23,8 @@ _DESCENDANTS = f"{Coarse.DESCENDANTS}/"
 class Changes:
     """A page of one account's change log. `number` is the last change in it, `view` how far the account is where it was read.
 
-    `records` say how those servers among the subjects stand that hold a key. With `reload`, changes were trimmed before they were
-    read: the subjects are then all that the account has.
+    `records` are the trust records of those servers among the subjects that hold a key. With `reload`, changes were trimmed before
+    they were read: the subjects are then all that the account has.
     """
 
     account: str

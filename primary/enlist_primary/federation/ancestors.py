@@ -32,7 +32,7 @@ log = Log("upper")
 
 
 class Upper:
-    """What stands above this primary. Links compare `version` with what they handed down last."""
+    """The ancestors of this primary. Links compare `version` with what they handed down last."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Upper:
     def _verified(self, signed: document_pb2.SignedSet) -> DesiredSet:
         origin = self.snapshot.origins.get(signed.origin)
         if origin is None:
-            raise Refused(Reason.SET_INVALID, "A set came of a primary that does not stand above this one.")
+            raise Refused(Reason.SET_INVALID, "The set's origin is not an ancestor of this primary.")
         return documents.verify(signed, origin)
 
     def _keep(self, signed: document_pb2.SignedSet, verified: DesiredSet) -> None:
@@ -93,11 +93,6 @@ class Upper:
     def row(self) -> model.Upper | None:
         """The primary right above, or the last that was."""
         return self.snapshot.row
-
-    @property
-    def message(self) -> document_pb2.Ancestry:
-        """The ancestry as it is handed down."""
-        return self.snapshot.message
 
     @property
     def version(self) -> int:
@@ -123,11 +118,6 @@ class Upper:
     def primary_ids(self) -> frozenset[str]:
         """This primary and all above it: none of them can stand below."""
         return frozenset({self.own_id, *self.snapshot.origins})
-
-    @property
-    def sets(self) -> Sequence[Kept]:
-        """What is handed down, the top-most primary's first."""
-        return self.snapshot.sets
 
     @property
     def items(self) -> frozenset[tuple[str, str]]:
@@ -157,7 +147,7 @@ class Upper:
         authority = certificates.read_authority(upper_authority)
         own = self._signer.authority
         if authority.primary_id == own.primary_id:
-            raise Refused(Reason.WOULD_LOOP, "A primary cannot stand above itself.")
+            raise Refused(Reason.WOULD_LOOP, "A primary cannot be its own ancestor.")
         sign = self._signer.sign_consent
         async with self._lock:
             row = await self._database.write(
@@ -170,7 +160,7 @@ class Upper:
         return pb.LowerPrimary(authority_certificate=certificate, consent=row.consent, consent_signature=row.signature)
 
     async def ascend(self, said: document_pb2.Ancestry) -> None:
-        """Takes who stands above. Refused: SET_INVALID, WOULD_LOOP, SET_STALE, ORIGINS_FULL, ORIGINS_UNREADABLE."""
+        """Accepts an ancestry. Refused: SET_INVALID, WOULD_LOOP, SET_STALE, ORIGINS_FULL, ORIGINS_UNREADABLE."""
         async with self._lock:
             if self.snapshot.row is None:
                 return
@@ -198,7 +188,7 @@ class Upper:
             self._renew()
 
     def seen(self, connected: bool, at: int | None, refusal: str) -> None:
-        """How the secondary on this host fares with the primary above."""
+        """State of the link to the parent, as the secondary on this host reports it."""
         self.connected, self.connected_at, self.refusal = connected, at, refusal
         self._publish(AncestorChange(self.version))
 

@@ -1,4 +1,4 @@
-"""The primary on a secondary's host that wants to stand under this one: whether it may, said over that secondary's link."""
+"""The primary on a secondary's host that asks to become a child of this one: whether it may, said over that secondary's link."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Children:
         consent = ancestry.consented(authority, said.consent, said.consent_signature)
         own_id, present = self._signer.authority.primary_id, document_pb2.ANCESTOR_STATE_PRESENT
         if consent.parent_primary_id != own_id or consent.state != present:
-            raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
+            raise Refused(Reason.SET_INVALID, "That primary's consent does not name this primary as its parent.")
         account, id = child.account, child.id
         make = partial(self._signer.cross_certificate, authority, account, id)
         above, now = self._ancestors.primary_ids, int(self._clock())
@@ -94,7 +94,7 @@ class Children:
 
     async def _refuse(self, child: Lower, refused: Refused) -> pb.LowerAnswer:
         account, id = child.account, child.id
-        log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
+        log.warning("child primary refused", account=account, server=id, reason=refused.reason)
         child.certified = False
         self._descendants.forget(account, id)
         left = await self._database.read(rows.bequest, account, id)

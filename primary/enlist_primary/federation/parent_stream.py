@@ -178,7 +178,7 @@ class ParentStream:
     def _log_refused(self, refused: Refused | None) -> None:
         if refused is not None:
             say = log.alarm if refused.reason is Reason.SET_CONFLICT else log.warning
-            say("what came from above was refused", reason=refused.reason, problem=refused.message)
+            say("ancestry or desired set refused", reason=refused.reason, problem=refused.message)
 
     async def _joined(self, said: pb.Upper) -> None:
         ancestors, now = self._ancestors, int(self._clock())

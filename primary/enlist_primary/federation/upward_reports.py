@@ -15,7 +15,7 @@ from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT
 SERVER_BYTES = 256 * 1024
 """What of one server's reports goes up together, at most."""
 ORIGIN = 64
-"""Characters of a fingerprint."""
+"""Characters of a primary id."""
 
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""

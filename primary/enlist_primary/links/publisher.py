@@ -1,8 +1,8 @@
-"""What every linked server shall get: layouts kept as the feed brings them, sets signed and pushed where they differ.
+"""What every linked server must get: layouts kept as the tail brings changes, sets signed and pushed where they differ.
 
-Sets are stamped with the number of the account's journal as of which they were reckoned, so a set must be a function of the
-database at that number. A link's place is read in one view together with that number; from then on the feed brings, in order, each
-later number with everything that changed up to it.
+A set's version has the number of the account's journal as of which it was computed, so a set must be a function of the database at
+that number. A link's place is read in one view together with that number; from then on the tail brings, in order, each later number
+with everything that changed up to it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Placed:
-    """A server's row, and what it shall get, both of one view of the database; `head` is the journal's number there."""
+    """A server's row, and what it must get, both of one view of the database; `head` is the journal's number there."""
 
     row: Server
     desired: Desired
@@ -48,8 +48,8 @@ class Placed:
 class _Account:
     """What is known of an account that has links.
 
-    The feed has come to `head`, and says that `desired` was the last number that changed what servers shall get; by the layout of
-    the number `told` all links were last reckoned. `moved` are servers about which something was decided since, with their groups.
+    The tail has come to `head`, and says that `desired` was the last number that changed what servers must get; by the layout of
+    the number `told` all links were last reevaluated. `moved` are servers with a decision since then, with their groups.
     """
 
     layout: Layout | None = None
@@ -94,9 +94,9 @@ class Desires:
         self._loading: dict[tuple[str, bytes], asyncio.Task[_Prepared | None]] = {}
 
     async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
-        """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
+        """What a server that opens its link must get. `check` gives its row, or refuses it; the registry holds the link already.
 
-        Should the feed have passed meanwhile, it is read again: what the feed brought then, the link has missed.
+        Should the tail have passed meanwhile, the snapshot is read again: the link has missed what came then.
         """
         while True:
             row, head, layout = await self._database.read(_place, standing, check, self._layout)
@@ -133,9 +133,9 @@ class Desires:
             self._settle(changes.account, known)
 
     def _settle(self, account: str, known: _Account) -> None:
-        """Tells links, if the layout is that of the number to which the feed has come.
+        """Publishes only when the layout's version equals the tail's position.
 
-        One of a later view of the database waits for the news that lead there: else one stamp could stand for two contents.
+        A later one waits for the changes that lead there: else one version could have two contents.
         """
         layout = known.layout
         if layout is None or layout.number > known.head:
@@ -147,7 +147,7 @@ class Desires:
         self._tell(known, layout, moved)
 
     def _tell(self, known: _Account, layout: Layout, moved: Mapping[str, str]) -> None:
-        """Whether all links are to be reckoned anew does not depend on who read the layout: a link that opened may have been
+        """Whether all links are to be reevaluated does not depend on who read the layout: a link that opened may have been
         quicker."""
         anew, known.told = known.told != layout.number, layout.number
         found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
@@ -167,7 +167,7 @@ class Desires:
             link.deliver(wanted, stamp)
 
     async def run(self) -> None:
-        """Reads the layouts that the feed found behind, until cancelled: what takes long here holds up no news of trust."""
+        """Reads the layouts that are behind, until cancelled: what takes long here delays no change of trust."""
         await self._behind.run()
 
     async def _catch_up(self, account: str) -> Again:

@@ -1,4 +1,4 @@
-"""The hub: which links are open now, and their end when trust ends.
+"""The registry of open links, and their end when trust ends.
 
 An idle link costs one parked coroutine: no timer of its own, no query, no call. Certificates that run out are watched by one
 timer for all links; that the peer is alive is HTTP/2's business.
@@ -29,7 +29,7 @@ Key = tuple[str, str]
 class Link:
     """An open link. `ended` gets the refusal to end it with; `expires_at` is when its certificate ends, Unix seconds.
 
-    `wanted` is what was last put in line for it, reckoned as of `number` of the account's journal: -1 until it has a place.
+    `wanted` is what was last put in line for it, computed as of `number` of the account's journal: -1 until it has a place.
     """
 
     key: Key

@@ -112,7 +112,7 @@ def remnants(
 
 
 def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:
-    """A report as this primary takes it; None for one that makes no sense. `origin` is this primary's own fingerprint.
+    """A report as this primary takes it; None for one that makes no sense. `origin` is this primary's id.
 
     A server's clock may be wrong: nothing came to be so later than now.
     """

@@ -19,7 +19,7 @@ from enlist_secondary.connection.session import Session
 from enlist_secondary.identity import Identity
 
 GATHER_SECONDS = 0.03
-"""Seconds for which words are gathered before they are said: most policies are received and in force within them."""
+"""Seconds for which reports are gathered before they are sent: most policies are received and in force within them."""
 
 _LOG = Log("enlist.secondary")
 _Call = grpc.aio.StreamStreamCall[pb.FromSecondary, pb.FromPrimary]
