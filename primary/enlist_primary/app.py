@@ -14,7 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from enlist import certificates, names
-from enlist.reasons import Reason, Refused
+from enlist.reasons import Refused
 from enlist.runtime import config as toml
 from enlist.runtime import files, sockets
 from enlist.runtime.logs import Log
@@ -47,7 +47,7 @@ from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.inbox import Inbox
 from enlist_primary.links.link import Links
 from enlist_primary.links.publisher import Desires
-from enlist_primary.links.registry import Hub
+from enlist_primary.links.registry import Hub, shutting_down
 from enlist_primary.links.waiters import WaitingRoom
 from enlist_primary.rpc import listeners
 from enlist_primary.rpc.access import Access
@@ -264,7 +264,7 @@ class Primary:
             self.broken.set()
 
     async def _stop(self, server: grpc.aio.Server, health: Health) -> None:
-        self.context.hub.end_all(Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back."))
+        self.context.hub.end_all(shutting_down())
         self.context.waiting.close()
         with suppress(TimeoutError):  # it waits for each who watches, and one of them may never read
             async with asyncio.timeout(HEALTH_TIMEOUT):

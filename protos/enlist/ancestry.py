@@ -26,6 +26,8 @@ from enlist.v1 import document_pb2 as pb
 
 LEVELS = 16
 """Primaries above another one, at most."""
+ORIGINS = LEVELS + 1
+"""Primaries whose sets count at a server, at most: its own, and those above that one."""
 LIFETIME = 10 * 365 * 86400
 """Seconds for which a cross-certificate is made out: as long as an authority's own. What ends it is the upper primary's word."""
 

@@ -132,6 +132,11 @@ def digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
+def is_digest(said: bytes) -> bool:
+    """Whether it may be a body's SHA-256."""
+    return len(said) == DIGEST_BYTES
+
+
 def content(items: Sequence[Item]) -> bytes:
     """SHA-256 over the items in their order, each field behind its length."""
     total = hashlib.sha256()
@@ -202,6 +207,18 @@ def _item(message: pb.Item) -> Item:
     return Item(message.kind, message.name, message.revision, message.digest, message.confirm_seconds)
 
 
+def encode_held(verified: DesiredSet) -> pb.Held:
+    """A set that is held, as its holder names it."""
+    return pb.Held(
+        origin=verified.origin,
+        epoch=verified.version.epoch,
+        number=verified.version.number,
+        content=verified.content,
+        digests=sorted({item.digest for item in verified.items}),
+        target=verified.target,
+    )
+
+
 def encode_version(version: ItemVersion) -> pb.ItemVersion:
     """The version as a report names it."""
     return pb.ItemVersion(revision=version.revision, digest=bytes.fromhex(version.digest))
@@ -213,7 +230,7 @@ def decode_version(message: pb.ItemVersion) -> ItemVersion | None:
 
 
 def _is_version(message: pb.Item | pb.ItemVersion) -> bool:
-    return len(message.digest) == DIGEST_BYTES and 0 < message.revision < _LARGEST
+    return is_digest(message.digest) and 0 < message.revision < _LARGEST
 
 
 def _named_well(kind: str, name: str) -> bool:

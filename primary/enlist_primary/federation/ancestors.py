@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import DecodeError
@@ -127,18 +127,9 @@ class Upper:
         """
         return self.snapshot.items
 
-    def held(self) -> Iterator[document_pb2.Held]:
+    def held(self) -> Sequence[document_pb2.Held]:
         """Which sets are here, for the secondary on this host to send only others."""
-        for origin, kept in self.snapshot.kept.items():
-            version, content = kept.verified.version, kept.verified.content
-            yield document_pb2.Held(
-                origin=origin,
-                epoch=version.epoch,
-                number=version.number,
-                content=content,
-                digests=sorted(kept.desired.digests),
-                target=kept.verified.target,
-            )
+        return [documents.encode_held(kept.verified) for kept in self.snapshot.kept.values()]
 
     # --- What comes -------------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from enlist import __version__, documents, names, proofs
 from enlist.channel import PROTOCOL
 from enlist.documents import SetVersion
 from enlist.link.ends import PrimaryEnd
+from enlist.link.pace import travels
 from enlist.link.phases import violation
 from enlist.link.sender import Held, Offer, Out
 from enlist.reasons import Reason, Refused
@@ -348,7 +349,7 @@ class _Body:
                 sender.body_gone(piece.digest)
                 continue
             sender.piece_sent(out, piece, found.length, found.size, now)
-            parts += [found.encoded] if found.length or not found.size else []
+            parts += [found.encoded] if travels(found.length, found.size) else []
         if out.sent is None and not parts:
             return b""
         head = pb.FromPrimary(sequence=out.sequence, desired=out.desired, large_set=out.large_set)

@@ -25,6 +25,11 @@ from enlist_primary.store.servers import Standing
 Key = tuple[str, str]
 
 
+def shutting_down() -> Refused:
+    """The refusal of every call and link while the primary stops."""
+    return Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")
+
+
 @dataclass(eq=False, slots=True)
 class Link:
     """An open link. `ended` gets the refusal to end it with; `expires_at` is when its certificate ends, Unix seconds.
@@ -101,7 +106,7 @@ class Hub:
     def open(self, account: str, id: str, expires_at: int) -> Link:
         """Takes a link in; an older one of the same server ends."""
         if self._closing:
-            raise Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")
+            raise shutting_down()
         link = Link((account, id), expires_at, asyncio.get_running_loop().create_future())
         older = self.find(account, id)
         self._links.setdefault(account, {})[id] = link

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from enlist import names
-from enlist.ancestry import LEVELS
+from enlist.ancestry import LEVELS, ORIGINS
 from enlist.layers import Layer
 from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
@@ -21,7 +21,6 @@ from enlist_primary.model.servers import State
 SERVERS = 100_000
 """Servers below one middle server, at most: what it says of others is passed over."""
 _TEXT = 300
-_ORIGIN = 64
 _REASON = 40
 _LATEST = 253402300799  # the last second of the year 9999
 
@@ -157,12 +156,12 @@ def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer 
 
 def read_refusals(said: Iterable[pb.SetRefused]) -> tuple[SetRefusal, ...]:
     """The sets that are refused, bounded and made printable; a later refusal of the same origin replaces the one before."""
-    found = {each.origin[:_ORIGIN]: SetRefusal(*map(escape, _cut(each))) for each in said}
-    return tuple(list(found.values())[: LEVELS + 1])
+    found = {each.origin[: names.PRIMARY_ID_LENGTH]: SetRefusal(*map(escape, _cut(each))) for each in said}
+    return tuple(list(found.values())[:ORIGINS])
 
 
 def _cut(said: pb.SetRefused) -> tuple[str, str, str]:
-    return said.origin[:_ORIGIN], said.reason[:_REASON], said.message[:_TEXT]
+    return said.origin[: names.PRIMARY_ID_LENGTH], said.reason[:_REASON], said.message[:_TEXT]
 
 
 def called(servers: Iterable[BelowServer], name_or_id: str) -> list[BelowServer]:

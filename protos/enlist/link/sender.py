@@ -12,8 +12,9 @@ from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
 from enlist.link.phases import violation
 from enlist.link.transfers import PieceOut, Transfers
+from enlist.names import PRIMARY_ID_LENGTH
 from enlist.reasons import Refused
-from enlist.v1 import document_pb2
+from enlist.v1 import document_pb2, upstream_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 
 REMEMBERED = 4096
@@ -47,6 +48,13 @@ class Held(NamedTuple):
     content: bytes
     digests: frozenset[bytes]
     target: str = ""
+
+
+def decode_held(said: document_pb2.Held) -> Held:
+    """What counts of it: a receiver that says more keeps nothing more in the sender's memory."""
+    digests = frozenset(filter(documents.is_digest, said.digests[: documents.ITEM_LIMIT]))
+    content, target = said.content[: documents.DIGEST_BYTES], said.target[:PRIMARY_ID_LENGTH]  # a server's id is shorter
+    return Held(SetVersion(said.epoch, said.number), content, digests, target)
 
 
 class Refusal(NamedTuple):
@@ -296,6 +304,19 @@ class Sender:
         self._transfers.end(digest)
 
     # --- In -------------------------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: pb.FromSecondary | upstream_pb2.ToDaemon, now: float) -> None:
+        """Takes what a message says of sets and bodies; `now` is a clock that does not jump. Refused with LINK_VIOLATION.
+
+        A refusal from below the receiver is not its own.
+        """
+        for body_ack in message.body_acks:
+            self.on_body_ack(body_ack, now)
+        for set_ack in message.set_acks:
+            self.on_set_ack(set_ack)
+        for refused in message.set_refusals:
+            if not refused.below:
+                self.on_set_refused(refused)
 
     def on_body_ack(self, ack: pb.BodyAck, now: float) -> None:
         """The receiver has so much of a body. Refused with LINK_VIOLATION: of what was never sent."""
