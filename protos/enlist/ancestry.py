@@ -34,6 +34,7 @@ LIFETIME = 10 * 365 * 86400
 _LABEL = b"enlist-consent-v1\0"
 _NAME_LIMIT = 253  # characters of an account's domain; ids are shorter
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
+_LEFT = {"keep": pb.ANCESTOR_STATE_KEPT, "freeze": pb.ANCESTOR_STATE_FROZEN}
 _STATES = (pb.ANCESTOR_STATE_PRESENT, pb.ANCESTOR_STATE_KEPT, pb.ANCESTOR_STATE_FROZEN)
 
 
@@ -82,6 +83,11 @@ def cross_certificate(
         .sign(upper_key, hashes.SHA256())
         .public_bytes(serialization.Encoding.DER)
     )
+
+
+def left_state(bequest: str) -> pb.AncestorState.ValueType:
+    """The state that a step is in once it has ended with this bequest (`keep`, `freeze`); unspecified where nothing stays."""
+    return _LEFT.get(bequest, pb.ANCESTOR_STATE_UNSPECIFIED)
 
 
 def sign_consent(lower_key: ec.EllipticCurvePrivateKey, consent: bytes) -> bytes:

@@ -38,6 +38,9 @@ POLICY = "policy/"
 TASK = "task/"
 WINDOW = "window"
 
+UNDER_WAY = frozenset({pb.TASK_STATE_QUEUED, pb.TASK_STATE_SENT, pb.TASK_STATE_RUNNING})
+"""The states of a run that has not ended."""
+
 _LABEL = b"enlist-desired-set-v1\0"
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
 _LARGEST = 2**62
@@ -150,6 +153,11 @@ def content(items: Sequence[Item]) -> bytes:
 def about(item: Item) -> tuple[str, str]:
     """Under which kind and name a server reports on it: each run of a task by itself, the layers of a policy together."""
     return item.kind, item.name if item.kind.startswith(TASK) else ""
+
+
+def is_outcome(report: pb.Report) -> bool:
+    """Whether a report says how a run ended."""
+    return report.kind.startswith(TASK) and report.task_state not in UNDER_WAY
 
 
 def encode_items(items: Sequence[Item]) -> bytes:

@@ -29,12 +29,10 @@ from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, se
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Record, Step, Wanted
 from enlist_secondary.policy_store import PolicyStore
-from enlist_secondary.resting import Rest, rest
+from enlist_secondary.resting import AGAIN_SECONDS, Rest, rest
 
 DRIFT_SECONDS = 10.0
 """Seconds between two looks whether somebody changed locally what a policy governs."""
-AGAIN_SECONDS = 10.0
-"""Seconds after which something that the disk refused is tried again."""
 GO_BACK_SECONDS = 60.0
 """Seconds after which a handler that could not go back, or could not put back, is asked again."""
 CLOCK_SECONDS = 60.0

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from enlist_primary.store.changes import Coarse, Position
+from enlist_primary.store.changes import Position, about_descendants, about_server
 from enlist_primary.store.servers import Standing
 
-_SERVER = f"{Coarse.SERVERS}/"
-_DESCENDANTS = f"{Coarse.DESCENDANTS}/"
+_SERVER = about_server("")
+_DESCENDANTS = about_descendants("")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Changes:
     def more(self) -> bool:
         """Whether other changes follow that were there already."""
         return self.number < self.view.change
+
+    def concerns(self, *prefixes: str) -> bool:
+        """Whether a subject begins with one of these; after a reload, anything may have changed."""
+        return self.reload or any(subject.startswith(prefixes) for subject in self.subjects)
 
     @property
     def ids(self) -> Sequence[str]:

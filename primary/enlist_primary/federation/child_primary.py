@@ -27,11 +27,9 @@ AT_ONCE = 8
 
 log = Log("link")
 
-_LEFT = {
+_LEFT: dict[Bequest | None, document_pb2.AncestorState.ValueType] = {
     None: document_pb2.ANCESTOR_STATE_PRESENT,
-    Bequest.KEEP: document_pb2.ANCESTOR_STATE_KEPT,
-    Bequest.FREEZE: document_pb2.ANCESTOR_STATE_FROZEN,
-    Bequest.DELETE: document_pb2.ANCESTOR_STATE_UNSPECIFIED,
+    **{each: ancestry.left_state(each) for each in Bequest},
 }
 
 

@@ -13,7 +13,7 @@ from enlist.runtime.write_behind import Countdown, Written
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.ingest import reports as ingest
-from enlist_primary.ingest.writer import FLUSH_SECONDS, AccountWriter
+from enlist_primary.ingest.writer import ACCOUNT_BYTES, FLUSH_SECONDS, AccountWriter
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
 from enlist_primary.model.levels import SERVERS, BelowServer, DescendantRecord, SetRefusal
@@ -24,8 +24,6 @@ from enlist_primary.store.database import Database
 
 SERVERS_AT_ONCE = 1000
 """Servers that are taken of one message: twice as many as any primary puts into one."""
-ACCOUNT_BYTES = 64 * 1024 * 1024
-"""What waits to be written of one account takes at most about this much."""
 _ROW_BYTES = 1000
 
 Via = tuple[str, str]

@@ -200,9 +200,4 @@ def _weight(server: Below) -> int:
 
 def _outcome_for(report: document_pb2.Report, origin: str) -> bool:
     """Whether this is the outcome of a run that this origin ordered."""
-    if not report.kind.startswith(documents.TASK) or report.task_state in _UNDER_WAY:
-        return False
-    return any(each.origin == origin for each in report.observed_items)
-
-
-_UNDER_WAY = (document_pb2.TASK_STATE_QUEUED, document_pb2.TASK_STATE_SENT, document_pb2.TASK_STATE_RUNNING)
+    return documents.is_outcome(report) and any(each.origin == origin for each in report.observed_items)
