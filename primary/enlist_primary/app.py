@@ -280,15 +280,15 @@ class Primary:
         for record in changes.records:
             self.context.hub.judge(record)
         for link in filter(None, (self.context.hub.find(changes.account, id) for id in changes.ids)):
-            if link.reconsider is not None:
-                link.reconsider()
+            if link.reevaluate is not None:
+                link.reevaluate()
 
     def _hand_down(self, change: AncestorChange) -> None:
         """Tells every link when what comes from above this primary changed."""
         if change.version != self._handed_down:
             self._handed_down = change.version
             self.context.subtree.prune(self.context.upper.items)
-            self.context.hub.look_up()
+            self.context.hub.on_ancestry_changed()
 
     def _renew_when_due(self) -> float:
         """Renews the primary's own certificates at half-life; a machine that slept through it does so when it wakes."""

@@ -49,7 +49,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSet:
     """A set that counts, as it was signed, and what the hello says of it."""
 
     held: pb.Held
@@ -264,11 +264,11 @@ class Documents:
             return False
         return True
 
-    async def complete(self) -> list[Kept]:
+    async def complete(self) -> list[StoredSet]:
         """The sets that count, to be handed down, the top-most origin's first."""
         async with self._lock:
             names = [origin.primary_id for origin in self._origins if origin.primary_id in self._sets]
-            return [Kept(documents.encode_held(self._sets[name]), await to_the_end(self._signed, name)) for name in names]
+            return [StoredSet(documents.encode_held(self._sets[name]), await to_the_end(self._signed, name)) for name in names]
 
     def _signed(self, origin: str) -> pb.SignedSet:
         return pb.SignedSet.FromString(files.read(self._path(origin)))

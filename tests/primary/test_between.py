@@ -241,7 +241,7 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     await eventually(lambda: theirs.certified)
     database.times = 3
     leave = (ACCOUNT, middle, False, Bequest.DELETE, PRIMARY_ITSELF, own.now())
-    theirs.reconsider()
+    theirs.reevaluate()
     await own.database.write(ACCOUNT, levels.allow, *leave)
     await eventually(lambda: theirs.answer is not None and theirs.answer.reason == Reason.NOT_ALLOWED, what="the refusal")
     assert not theirs.certified

@@ -126,7 +126,7 @@ async def test_a_layout_that_an_opening_link_read_first_reaches_all_other_links(
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub) as mine:
-        mine._of(ACME).keep(layout(5, 5))  # what `placed` does for the link that opens
+        mine._of(ACME).keep(layout(5, 5))  # what `snapshot` does for the link that opens
         mine.bring(changed(5, 5))
         assert revisions(told) == [(5,)]
         mine.bring(changed(6, 5))

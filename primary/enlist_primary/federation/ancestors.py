@@ -18,7 +18,7 @@ from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
 from enlist_primary.changes.publisher import AncestorChange
-from enlist_primary.federation.snapshot import AncestrySnapshot, Kept
+from enlist_primary.federation.snapshot import AncestrySnapshot, StoredSet
 from enlist_primary.model import levels as model
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import Desired
@@ -85,7 +85,7 @@ class Upper:
         return documents.verify(signed, origin)
 
     def _keep(self, signed: document_pb2.SignedSet, verified: DesiredSet) -> None:
-        self.snapshot = self.snapshot.holding(Kept(signed, verified, Desired(verified.items)))
+        self.snapshot = self.snapshot.holding(StoredSet(signed, verified, Desired(verified.items)))
 
     # --- What is known ------------------------------------------------------------------------------------------------------------
 

@@ -136,16 +136,16 @@ class Lower:
             self._last = None
             self._ask(said)
 
-    def reconsider(self) -> None:
+    def reevaluate(self) -> None:
         """Something was decided about the server: what was refused may be allowed now, or the other way round."""
         if self.question is not None:
             self._ask(self.question.said)
 
-    def look_up(self) -> None:
+    def on_ancestry_changed(self) -> None:
         """Something above this primary changed: one that was refused because it stands there may do so no more."""
         undecided = self.question is not None and self.question.number != self._decided
         if undecided or (self._last is not None and self._last.reason == Reason.WOULD_LOOP):
-            self.reconsider()
+            self.reevaluate()
 
     def _ask(self, said: pb.LowerPrimary) -> None:
         self.question = Question(said, 1 if self.question is None else self.question.number + 1)

@@ -36,7 +36,7 @@ AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Placed:
+class Snapshot:
     """A server's row, and what it must get, both of one view of the database; `head` is the journal's number there."""
 
     row: Server
@@ -93,7 +93,7 @@ class Desires:
         self._size = 0
         self._loading: dict[tuple[str, bytes], asyncio.Task[_Prepared | None]] = {}
 
-    async def placed(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Placed:
+    async def snapshot(self, standing: Standing, check: Callable[[Transaction, Standing], Server]) -> Snapshot:
         """What a server that opens its link must get. `check` gives its row, or refuses it; the registry holds the link already.
 
         Should the tail have passed meanwhile, the snapshot is read again: the link has missed what came then.
@@ -103,7 +103,7 @@ class Desires:
             known = self._of(standing.account)
             known.keep(layout)
             if head >= known.head:
-                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, head))
+                return Snapshot(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, head))
 
     def ended(self, account: str) -> frozenset[str]:
         """The runs of tasks that are over: a late word on one of them still counts."""
@@ -151,20 +151,20 @@ class Desires:
         quicker."""
         anew, known.told = known.told != layout.number, layout.number
         found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
-        stamp = SetVersion(layout.epoch, known.head)
+        version = SetVersion(layout.epoch, known.head)
         for link in filter(None, found):
-            self._reckon(link, layout, stamp, moved)
+            self._reevaluate(link, layout, version, moved)
 
-    def _reckon(self, link: Link, layout: Layout, stamp: SetVersion, moved: Mapping[str, str]) -> None:
+    def _reevaluate(self, link: Link, layout: Layout, version: SetVersion, moved: Mapping[str, str]) -> None:
         """A link without a place, or placed by a later view of the database, has nothing to learn from this one."""
-        if link.deliver is None or not 0 <= link.number < stamp.number:
+        if link.deliver is None or not 0 <= link.number < version.number:
             return
         id = link.key[1]
-        link.group_id, link.number = moved.get(id, link.group_id), stamp.number
+        link.group_id, link.number = moved.get(id, link.group_id), version.number
         wanted = layout.desired(id, link.group_id)
         if wanted.content != link.wanted.content:
             link.wanted = wanted
-            link.deliver(wanted, stamp)
+            link.deliver(wanted, version)
 
     async def run(self) -> None:
         """Reads the layouts that are behind, until cancelled: what takes long here delays no change of trust."""

@@ -55,7 +55,7 @@ class Link:
     """Something else is wanted at the server."""
     on_ancestors: Callable[[], None] | None = None
     """Something above this primary changed: it is handed down."""
-    reconsider: Callable[[], None] | None = None
+    reevaluate: Callable[[], None] | None = None
     """Something was decided about the server: whether a primary on its host may stand below may have changed."""
     settle: Callable[[str, str], None] | None = None
     """The outcome of a run at a path below the server (empty: at itself) has arrived at the primary that ordered it."""
@@ -69,16 +69,16 @@ class Link:
         self,
         deliver: Callable[[Desired, SetVersion], None],
         on_ancestors: Callable[[], None],
-        reconsider: Callable[[], None],
+        reevaluate: Callable[[], None],
         settle: Callable[[str, str], None],
     ) -> None:
         """The link has its place: from now on it hears of changes."""
         self.deliver, self.on_ancestors = deliver, on_ancestors
-        self.reconsider, self.settle = reconsider, settle
+        self.reevaluate, self.settle = reevaluate, settle
 
     def detach(self) -> None:
         """The link hears of nothing any more."""
-        self.deliver = self.on_ancestors = self.reconsider = self.settle = None
+        self.deliver = self.on_ancestors = self.reevaluate = self.settle = None
 
     @property
     def attached(self) -> bool:
@@ -152,7 +152,7 @@ class Hub:
         """All open links of an account."""
         return list(self._links.get(account, {}).values())
 
-    def look_up(self) -> None:
+    def on_ancestry_changed(self) -> None:
         """Something above this primary changed: every link hands it down."""
         for account in list(self._links):
             for link in self.of(account):

@@ -12,7 +12,7 @@ from enlist.link.sender import Offer, Out, Sender, decode_held
 from enlist.link.transfers import PieceOut
 from enlist.v1 import document_pb2, upstream_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_secondary.documents import Documents, Kept
+from enlist_secondary.documents import Documents, StoredSet
 
 
 class HandingDown:
@@ -49,7 +49,7 @@ class HandingDown:
         if self._sender is not None:
             self._sender.on_message(message, asyncio.get_running_loop().time())
 
-    def offer(self, counting: Sequence[Kept]) -> None:
+    def offer(self, counting: Sequence[StoredSet]) -> None:
         """From now on these sets are wanted there. Who is not above any more is forgotten there as well."""
         if self._sender is None:
             return
@@ -81,11 +81,11 @@ class HandingDown:
         return pb.BodyPiece(digest=piece.digest, offset=piece.offset, data=data, size=len(body))
 
 
-def _offer(kept: Kept) -> Offer:
+def _offer(kept: StoredSet) -> Offer:
     held = kept.held
     version = SetVersion(held.epoch, held.number)
     return Offer(version, held.content, frozenset(held.digests), partial(_signed, kept), exact=True, target=held.target)
 
 
-def _signed(kept: Kept) -> document_pb2.SignedSet:
+def _signed(kept: StoredSet) -> document_pb2.SignedSet:
     return kept.signed
