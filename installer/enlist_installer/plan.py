@@ -40,7 +40,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What shall be: a configuration, whose `enrolment` does not count, and the id of the primary that was reached."""
+    """What is wanted: a configuration, whose `enrolment` does not count, and the id of the primary that was reached."""
 
     config: SecondaryConfig
     primary_id: str

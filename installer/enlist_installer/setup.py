@@ -257,8 +257,8 @@ class _Before:
     shared: tuple[Path, ...]
     """Those of them that every enrolment in the data folder has in common."""
     known: KnownPrimaries
-    authority: str
-    """The fingerprint of the authority that this set-up accepts."""
+    primary_id: str
+    """The id of the primary that this set-up accepts."""
     folder: Path
     made: tuple[Path, ...]
     target: Path
@@ -268,13 +268,13 @@ class _Before:
     @classmethod
     def remember(cls, setup: Setup) -> _Before:
         data, folder = setup.config.data_folder, setup.target.parent
-        known, authority = KnownPrimaries.load(data), setup.answered.primary.authority.fingerprint
+        known, primary_id = KnownPrimaries.load(data), setup.answered.primary.authority.primary_id
         shared = (data / places.CLAIM, data / places.LOCK)
         contents = {path: content(path) for path in (setup.target, configs.backup_path(setup.target), *shared)}
         above = (data, *data.parents, folder, *folder.parents)
         made, text = tuple(each for each in above if not each.exists()), configs.render(setup.config).encode()
         path = setup.answered.path
-        return cls(path, contents, shared, known, authority, setup.config.folder, made, setup.target, text)
+        return cls(path, contents, shared, known, primary_id, setup.config.folder, made, setup.target, text)
 
     def restore(self) -> None:
         """The keys go first, and what cannot be restored costs nothing else: the disk may be full."""
@@ -284,7 +284,7 @@ class _Before:
                 self._put_back(self.target, configs.backup_path(self.target))
         self._put_back(*self.shared)
         with contextlib.suppress(Refused):
-            self.known.take_back(self.authority)
+            self.known.take_back(self.primary_id)
         for folder in self.made:
             with contextlib.suppress(OSError):  # made by somebody else meanwhile, and no longer empty
                 folder.rmdir()

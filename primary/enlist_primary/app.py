@@ -14,7 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from enlist import certificates, names
-from enlist.reasons import Reason, Refused
+from enlist.reasons import Refused
 from enlist.runtime import config as toml
 from enlist.runtime import files, sockets
 from enlist.runtime.logs import Log
@@ -47,7 +47,7 @@ from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.inbox import Inbox
 from enlist_primary.links.link import Links
 from enlist_primary.links.publisher import Desires
-from enlist_primary.links.registry import Hub
+from enlist_primary.links.registry import Hub, shutting_down
 from enlist_primary.links.waiters import WaitingRoom
 from enlist_primary.rpc import listeners
 from enlist_primary.rpc.access import Access
@@ -264,7 +264,7 @@ class Primary:
             self.broken.set()
 
     async def _stop(self, server: grpc.aio.Server, health: Health) -> None:
-        self.context.hub.end_all(Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back."))
+        self.context.hub.end_all(shutting_down())
         self.context.waiting.close()
         with suppress(TimeoutError):  # it waits for each who watches, and one of them may never read
             async with asyncio.timeout(HEALTH_TIMEOUT):
@@ -280,15 +280,15 @@ class Primary:
         for record in changes.records:
             self.context.hub.judge(record)
         for link in filter(None, (self.context.hub.find(changes.account, id) for id in changes.ids)):
-            if link.reconsider is not None:
-                link.reconsider()
+            if link.reevaluate is not None:
+                link.reevaluate()
 
     def _hand_down(self, change: AncestorChange) -> None:
         """Tells every link when what comes from above this primary changed."""
         if change.version != self._handed_down:
             self._handed_down = change.version
             self.context.subtree.prune(self.context.upper.items)
-            self.context.hub.look_up()
+            self.context.hub.on_ancestry_changed()
 
     def _renew_when_due(self) -> float:
         """Renews the primary's own certificates at half-life; a machine that slept through it does so when it wakes."""

@@ -26,6 +26,8 @@ from enlist.v1 import document_pb2 as pb
 
 LEVELS = 16
 """Primaries above another one, at most."""
+ORIGINS = LEVELS + 1
+"""Primaries whose sets count at a server, at most: its own, and those above that one."""
 ANCESTRY_LIMIT = 256 * 1024
 """Bytes of an ancestry, at most: what is kept of it must be read again."""
 LIFETIME = 10 * 365 * 86400
@@ -34,6 +36,7 @@ LIFETIME = 10 * 365 * 86400
 _LABEL = b"enlist-consent-v1\0"
 _NAME_LIMIT = 253  # characters of an account's domain; ids are shorter
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
+_LEFT = {"keep": pb.ANCESTOR_STATE_KEPT, "freeze": pb.ANCESTOR_STATE_FROZEN}
 _STATES = (pb.ANCESTOR_STATE_PRESENT, pb.ANCESTOR_STATE_KEPT, pb.ANCESTOR_STATE_FROZEN)
 
 
@@ -84,6 +87,11 @@ def cross_certificate(
     )
 
 
+def left_state(bequest: str) -> pb.AncestorState.ValueType:
+    """The state that a step is in once it has ended with this bequest (`keep`, `freeze`); unspecified where nothing stays."""
+    return _LEFT.get(bequest, pb.ANCESTOR_STATE_UNSPECIFIED)
+
+
 def sign_consent(lower_key: ec.EllipticCurvePrivateKey, consent: bytes) -> bytes:
     """The lower authority's signature over a serialised `Consent`."""
     return lower_key.sign(_LABEL + consent, _SIGNATURE)
@@ -115,7 +123,7 @@ def verify(ancestry: pb.Ancestry, own: Authority) -> list[Above]:
     for ancestor in ancestry.ancestors:
         above = step(ancestor, lower)
         if above.origin.primary_id in met:
-            raise Refused(Reason.WOULD_LOOP, "A primary cannot stand above itself.")
+            raise Refused(Reason.WOULD_LOOP, "A primary cannot be its own ancestor.")
         met.add(above.origin.primary_id)
         found.append(above)
         lower = above.authority

@@ -30,8 +30,6 @@ SET_LIMIT = 512 * 1024
 """Bytes in a set, at most."""
 BESIDE_SET = 1024
 """Bytes of a signed set besides the set, at most: the signature and the origin."""
-ORIGIN_LIMIT = 64
-"""Characters of a primary id, at most."""
 DIGEST_BYTES = 32
 """Bytes in a body's SHA-256."""
 
@@ -41,6 +39,9 @@ BODIES_LIMIT = 64 * 1024 * 1024
 POLICY = "policy/"
 TASK = "task/"
 WINDOW = "window"
+
+UNDER_WAY = frozenset({pb.TASK_STATE_QUEUED, pb.TASK_STATE_SENT, pb.TASK_STATE_RUNNING})
+"""The states of a run that has not ended."""
 
 _LABEL = b"enlist-desired-set-v1\0"
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
@@ -136,6 +137,11 @@ def digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
+def is_digest(said: bytes) -> bool:
+    """Whether it may be a body's SHA-256."""
+    return len(said) == DIGEST_BYTES
+
+
 def content(items: Sequence[Item]) -> bytes:
     """SHA-256 over the items in their order, each field behind its length."""
     total = hashlib.sha256()
@@ -149,6 +155,11 @@ def content(items: Sequence[Item]) -> bytes:
 def about(item: Item) -> tuple[str, str]:
     """Under which kind and name a server reports on it: each run of a task by itself, the layers of a policy together."""
     return item.kind, item.name if item.kind.startswith(TASK) else ""
+
+
+def is_outcome(report: pb.Report) -> bool:
+    """Whether a report says how a run ended."""
+    return report.kind.startswith(TASK) and report.task_state not in UNDER_WAY
 
 
 def encode_items(items: Sequence[Item]) -> bytes:
@@ -206,6 +217,18 @@ def _item(message: pb.Item) -> Item:
     return Item(message.kind, message.name, message.revision, message.digest, message.confirm_seconds)
 
 
+def encode_held(verified: DesiredSet) -> pb.Held:
+    """A set that is held, as its holder names it."""
+    return pb.Held(
+        origin=verified.origin,
+        epoch=verified.version.epoch,
+        number=verified.version.number,
+        content=verified.content,
+        digests=sorted({item.digest for item in verified.items}),
+        target=verified.target,
+    )
+
+
 def encode_version(version: ItemVersion) -> pb.ItemVersion:
     """The version as a report names it."""
     return pb.ItemVersion(revision=version.revision, digest=bytes.fromhex(version.digest))
@@ -217,7 +240,7 @@ def decode_version(message: pb.ItemVersion) -> ItemVersion | None:
 
 
 def _is_version(message: pb.Item | pb.ItemVersion) -> bool:
-    return len(message.digest) == DIGEST_BYTES and 0 < message.revision < _LARGEST
+    return is_digest(message.digest) and 0 < message.revision < _LARGEST
 
 
 def _named_well(kind: str, name: str) -> bool:

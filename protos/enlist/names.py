@@ -17,6 +17,8 @@ from enlist.reasons import Reason, Refused
 API_PORT = 13299
 SSL_PORT = 13000
 NAME_LIMIT = 63
+PRIMARY_ID_LENGTH = 64
+"""Characters of a primary id, as of every fingerprint."""
 ROOT_GROUP = "/"
 GROUP_DEPTH = 16
 """Groups on the way from the root group down, at most: a path is for people, and is put together for every row that shows it."""

@@ -49,7 +49,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSet:
     """A set that counts, as it was signed, and what the hello says of it."""
 
     held: pb.Held
@@ -205,7 +205,7 @@ class Documents:
         """What a hello says of the sets that are here."""
         found = []
         for name, kept in self._sets.items():
-            said = _held(kept)
+            said = documents.encode_held(kept)
             if name in self._coming:  # whatever is wanted now, it differs from what is here
                 said.content = _INCOMPLETE
             found.append(said)
@@ -264,12 +264,12 @@ class Documents:
             return False
         return True
 
-    async def complete(self) -> list[Kept]:
+    async def complete(self) -> list[StoredSet]:
         """The sets that count, to be handed down, the top-most origin's first."""
         async with self._lock:
             # Taken now: an ancestry may be heard while the files are read.
             found = [self._sets[each.primary_id] for each in self._origins if each.primary_id in self._sets]
-            return [Kept(_held(each), await to_the_end(self._signed, each.origin)) for each in found]
+            return [StoredSet(documents.encode_held(each), await to_the_end(self._signed, each.origin)) for each in found]
 
     def _signed(self, origin: str) -> pb.SignedSet:
         return pb.SignedSet.FromString(files.read(self._path(origin)))
@@ -291,16 +291,13 @@ class Documents:
 
         Refused with LINK_VIOLATION, which ends the link.
         """
-        if not message.sequence or not self.receiver.is_new(message.sequence):
+        taken = self.receiver.on_message(message)
+        if taken is None:
             return None, ""
-        refused = self.receiver.on_set(message.desired) if message.HasField("desired") else None
-        if message.HasField("large_set"):
-            self.receiver.on_large_set(message.large_set)
-        taken = self.receiver.on_pieces(message.pieces)
         self._fresh.update(taken.bodies)
         if sum(map(len, self._fresh.values())) > documents.BODIES_LIMIT * (1 + len(self._coming)):  # each has its own
             raise violation("the bodies that wait for the disk are too much together")
-        return refused or taken.refused, taken.problem
+        return taken.refused, taken.problem
 
     def _accept(self, signed: pb.SignedSet) -> None:
         origin = next((each for each in self._origins if each.primary_id == signed.origin), None)
@@ -472,17 +469,6 @@ def _subjects(sets: Iterable[DesiredSet]) -> frozenset[Subject]:
 
 def _is_digest(name: str) -> bool:
     return len(name) == 2 * documents.DIGEST_BYTES and not set(name) - set("0123456789abcdef")
-
-
-def _held(kept: DesiredSet) -> pb.Held:
-    return pb.Held(
-        origin=kept.origin,
-        epoch=kept.version.epoch,
-        number=kept.version.number,
-        content=kept.content,
-        digests=sorted(_digests(kept)),
-        target=kept.target,
-    )
 
 
 def _verified(signed: pb.SignedSet, origin: Origin) -> DesiredSet:

@@ -89,7 +89,7 @@ class KnownPrimaries:
 
     def _accept(self, authority: Authority, address: names.Address, new: _Entry) -> KnownPrimaries:
         holder = self.accepted(address)
-        if holder is not None and holder.fingerprint != authority.fingerprint:
+        if holder is not None and holder.primary_id != authority.primary_id:
             raise Refused(Reason.IDENTITY_CHANGED, f"{self.path}: {address} belongs to another primary; delete that entry first.")
         entry = self._of(authority.primary_id) or new
         grown = msgspec.structs.replace(entry, addresses=tuple(dict.fromkeys((*entry.addresses, _shown(address)))))

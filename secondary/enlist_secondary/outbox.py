@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from enlist.link.pace import PIECE
 from enlist.runtime.link_outbox import LinkOutbox, OutboxCursor
 from enlist.v1 import document_pb2, hierarchy_pb2
 
 REPORTS_AT_ONCE = 500
-MESSAGE_BYTES = 8 * 1024
-"""Bytes of reports in one message, unless one alone is longer: a link over a slow line must stay alive beside it."""
+MESSAGE_BYTES = PIECE
+"""Bytes of reports, or of servers below, in one message, unless one alone is longer: a link over a slow line must stay
+alive beside it."""
 
 Key = tuple[str, str]
 ReportCursor = OutboxCursor[Key, document_pb2.Report]

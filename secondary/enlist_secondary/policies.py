@@ -29,11 +29,10 @@ from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, se
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Record, Step, Wanted
 from enlist_secondary.policy_store import PolicyStore
+from enlist_secondary.resting import AGAIN_SECONDS
 
 DRIFT_SECONDS = 10.0
 """Seconds between two looks whether somebody changed locally what a policy governs."""
-AGAIN_SECONDS = 10.0
-"""Seconds after which something that the disk refused is tried again."""
 GO_BACK_SECONDS = 60.0
 """Seconds after which a handler that could not go back, or could not put back, is asked again."""
 CLOCK_SECONDS = 60.0
@@ -344,7 +343,7 @@ class Policies:
             await self._store.note(kind, put)
 
     async def _end(self, kind: str, record: Record) -> None:
-        """No layer speaks of this kind any more: what stood there before the first one comes back."""
+        """No policy of this kind is left: restore the original."""
         if record.touched and kind not in self._handlers:
             _LOG.warning("a policy ended, and what it put in force stays: this server has no handler for it any more", kind=kind)
         elif record.touched:

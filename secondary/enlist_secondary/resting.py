@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+AGAIN_SECONDS = 10.0
+"""Seconds from a fault, or from what the disk refused, to the next attempt."""
+
 Rest = Callable[[asyncio.Event, float | None], Awaitable[None]]
 """How a loop waits until there is something to do: see `rest`."""
 

@@ -29,12 +29,10 @@ from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Document, Documents, origin_items
 from enlist_secondary.handlers.interface import NO_EXIT_CODE, TaskHandler, TaskOutcome, sentence
 from enlist_secondary.outbox import Outbox
-from enlist_secondary.resting import Rest, rest
+from enlist_secondary.resting import AGAIN_SECONDS, Rest, rest
 
 AT_ONCE = 4
 """Runs that go on at the same time, at most."""
-AGAIN_SECONDS = 10.0
-"""Seconds after which something that the disk refused is tried again."""
 UNSETTLED_SECONDS = 30 * 86400
 """Seconds for which an outcome is reported that does not arrive."""
 KEPT_SECONDS = 7 * 86400

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from enlist import documents
+from enlist import ancestry, documents
 from enlist.link.ends import SecondaryEnd
 from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
@@ -24,12 +24,9 @@ from enlist_secondary.handlers.configured import build_policies, build_tasks
 from enlist_secondary.identity import Identity
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
+from enlist_secondary.resting import AGAIN_SECONDS
 from enlist_secondary.tasks import Tasks
 
-AGAIN_SECONDS = 10.0
-"""Seconds from a fault, or from what the disk refused, to the next attempt."""
-
-_LEFT = {"keep": document_pb2.ANCESTOR_STATE_KEPT, "freeze": document_pb2.ANCESTOR_STATE_FROZEN}
 _KNOWN = (documents.POLICY, documents.TASK, documents.WINDOW)
 _CAME = "documents"
 _LOG = Log("enlist.secondary")
@@ -66,7 +63,7 @@ class Work:
         known = state.load(config.folder)
         upstream = Upstream(socket, self._held, identity.authority, known.primary_name, above, self._now, self._notify)
         if known.state in ("removed", "departed", "revoked"):  # until the primary above says otherwise, what it said last holds
-            upstream.left(_LEFT.get(known.bequest, document_pb2.ANCESTOR_STATE_UNSPECIFIED))
+            upstream.left(ancestry.left_state(known.bequest))
         return upstream
 
     def load(self) -> None:
@@ -130,7 +127,7 @@ class Work:
             self._ascend(said)
         except Refused as refused:
             lasts: Callable[..., None] = _LOG.alarm if refused.reason in ALARMS else _LOG.warning
-            lasts("a word on the primaries above was refused", reason=refused.reason, problem=refused.message)
+            lasts("ancestry refused", reason=refused.reason, problem=refused.message)
         self._saving.mark(_CAME)
 
     def _on_documents(self, message: pb.FromPrimary) -> None:
@@ -167,7 +164,7 @@ class Work:
     async def farewell(self, bequest: str) -> None:
         """The primary above has ended this enrolment; `bequest` says what stays with the servers below."""
         if self.upstream is not None:
-            await self.upstream.farewell(_LEFT.get(bequest, document_pb2.ANCESTOR_STATE_UNSPECIFIED))
+            await self.upstream.farewell(ancestry.left_state(bequest))
 
     # --- The work -------------------------------------------------------------------------------------------------------------
 

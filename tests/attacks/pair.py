@@ -36,7 +36,7 @@ from tests.support.secondaries import Secondary, set_up
 from tests.support.waiting import eventually
 
 PARENT = f"accounts/{ACCOUNT}"
-SET_REFUSED, WORD_REFUSED = "a desired set was refused", "a word on the primaries above was refused"
+SET_REFUSED, WORD_REFUSED = "a desired set was refused", "ancestry refused"
 PIECE_REFUSED = "a piece of a body was not taken"
 TELL = """
 import json, sys

@@ -72,7 +72,7 @@ async def test_a_link_is_told_who_stands_above_when_it_opens_and_when_that_chang
         assert await ancestries(link, 5) == 1
         await hand_down(own, above, 6)
         assert await ancestries(link, 6) == 0
-        (near,) = own.upper.message.ancestors
+        (near,) = own.upper.snapshot.message.ancestors
         await own.upper.ascend(way_up(near, Above(above.signer, "top", "holding.example", "t" * 10).step()))
         await hand_down(own, above, 7)
         assert await ancestries(link, 7) == 1
@@ -224,7 +224,7 @@ async def test_a_set_from_above_that_could_not_be_written_down_is_tried_again(
         upstream_pb2.FromDaemon(sequence=1, desired=above.set(5, item)), upstream_pb2.FromDaemon(sequence=2, pieces=[piece])
     )
     await attached(own, stream, ancestors).hear()
-    assert [kept.verified.version.number for kept in ancestors.sets] == [5]
+    assert [kept.verified.version.number for kept in ancestors.snapshot.sets] == [5]
     (ack,) = [ack for message in stream.told for ack in message.set_acks]
     assert (ack.origin, ack.epoch, ack.number) == (above.fingerprint, 1, 5)
 
@@ -233,7 +233,7 @@ async def test_a_refused_set_from_above_holds_up_no_complete_one_behind_it(own: 
     """Of two origins: what is wrong with the first shows only when it is handed down."""
     above = await stand_under(own)
     top = Above(above.signer, "top", "holding.example", "t" * 10)
-    (near,) = own.upper.message.ancestors
+    (near,) = own.upper.snapshot.message.ancestors
     await own.upper.ascend(way_up(near, top.step()))
     (first, first_body), (second, second_body) = policy("web", 5, {"n": 5}), policy("web", 6, {"n": 6})
     refusing: Any = Refusing(own.database, "hand_down", 1, Reason.SET_STALE)
@@ -253,7 +253,7 @@ async def test_a_refused_set_from_above_holds_up_no_complete_one_behind_it(own: 
     assert (refused.origin, refused.number, refused.reason) == (top.fingerprint, 5, Reason.SET_STALE)
     (ack,) = [each for message in stream.told for each in message.set_acks]
     assert (ack.origin, ack.number) == (above.fingerprint, 6)
-    assert [kept.verified.version.number for kept in ancestors.sets] == [6]
+    assert [kept.verified.version.number for kept in ancestors.snapshot.sets] == [6]
 
 
 class Attached(Stream):
@@ -307,7 +307,7 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     await eventually(lambda: theirs.certified)
     database.times = 3
     leave = (ACCOUNT, middle, False, Bequest.DELETE, PRIMARY_ITSELF, own.now())
-    theirs.reconsider()
+    theirs.reevaluate()
     await own.database.write(ACCOUNT, levels.allow, *leave)
     await eventually(lambda: theirs.answer is not None and theirs.answer.reason == Reason.NOT_ALLOWED, what="the refusal")
     assert not theirs.certified

@@ -131,7 +131,7 @@ async def test_a_layout_that_an_opening_link_read_first_reaches_all_other_links(
     hub = Hub()
     _, told = linked(hub, "a", 4)
     async with running(hub) as mine:
-        mine._of(ACME).keep(layout(5, 5))  # what `placed` does for the link that opens
+        mine._of(ACME).keep(layout(5, 5))  # what `snapshot` does for the link that opens
         mine.bring(changed(5, 5))
         assert revisions(told) == [(5,)]
         mine.bring(changed(6, 5))
@@ -209,7 +209,7 @@ async def test_links_that_open_together_read_the_layout_once(monkeypatch: pytest
 
     async def placed(id: str) -> tuple[SetVersion, tuple[int, ...]]:
         row: Any = SimpleNamespace(id=id, group_id="root")
-        found = await mine.placed(standing(id, "root"), lambda tx, _: row)
+        found = await mine.snapshot(standing(id, "root"), lambda tx, _: row)
         assert found.row is row
         return found.version, tuple(each.revision for each in found.desired.versions("policy/web"))
 

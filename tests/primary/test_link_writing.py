@@ -149,7 +149,7 @@ async def test_no_set_from_above_goes_out_before_its_origin_was_told(running: Ru
     asker, id = await trusted(running)
 
     async def meanwhile() -> None:
-        (near,) = own.upper.message.ancestors
+        (near,) = own.upper.snapshot.message.ancestors
         await own.upper.ascend(way_up(near, top.step()))
         item, content = policy("web", 9, {"number": 9})
         await own.upper.take(top.set(9, item), {item.digest: content})

@@ -86,7 +86,7 @@ async def test_damaged_memory_takes_nothing_until_it_is_cleared(running: Running
         with pytest.raises(Refused) as caught:
             await attempt
         assert caught.value.reason is Reason.ORIGINS_UNREADABLE
-    assert [kept.verified.version.number for kept in own.upper.sets] == [3]
+    assert [kept.verified.version.number for kept in own.upper.snapshot.sets] == [3]
     assert (await refused_by(stub.ListOrigins(pb.ListOriginsRequest()))).reason is Reason.ORIGINS_UNREADABLE
     await stub.ClearOrigin(pb.ClearOriginRequest(all=True))
     await own.upper.take(above.set(4), {})
@@ -104,9 +104,9 @@ async def test_reader_keeps_one_consistent_view_while_another_step_comes(own: Co
     step.consent, step.consent_signature = before.message.ancestors[0].consent, before.message.ancestors[0].consent_signature
     await own.upper.ascend(way_up(step))
     assert (before.above[0].origin.account, len(before.sets)) == ("corp.example", 1)
-    assert (own.upper.above[0].origin.account, len(own.upper.sets)) == ("other.example", 0)
+    assert (own.upper.above[0].origin.account, len(own.upper.snapshot.sets)) == ("other.example", 0)
     await own.upper.take(moved.set(1), {})
-    assert [kept.verified.version.number for kept in own.upper.sets] == [1]
+    assert [kept.verified.version.number for kept in own.upper.snapshot.sets] == [1]
 
 
 async def test_status_names_this_primary_and_those_above_by_primary_id(running: Running, own: Context) -> None:

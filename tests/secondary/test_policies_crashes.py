@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_secondary import policies as engine
+from enlist_secondary.resting import AGAIN_SECONDS
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import HALF, Machine, soon
 from tests.secondary.motd import A, B, C, meant, provisional, word
@@ -23,10 +23,10 @@ async def test_on_a_full_disk_nothing_is_begun_and_it_is_said_and_tried_again(ma
         told = await server.until("received")
         assert told["meant"] == meant(machine, 6)
         assert "no space is left" in told["message"]
-        await server.pass_by(engine.AGAIN_SECONDS + 1)
+        await server.pass_by(AGAIN_SECONDS + 1)
         assert machine.motd.in_force == A
         disk.full = lambda _: False
-        await server.pass_by(engine.AGAIN_SECONDS + 1)
+        await server.pass_by(AGAIN_SECONDS + 1)
         await server.until("applied")
         assert machine.motd.in_force == B
 
@@ -40,7 +40,7 @@ async def test_on_a_disk_that_has_filled_up_meanwhile_the_outcome_is_told_and_wr
         machine.motd.gate.open()
         await server.until("applied")
         disk.full = lambda _: False
-        await server.pass_by(engine.AGAIN_SECONDS + 1)
+        await server.pass_by(AGAIN_SECONDS + 1)
         await server.done()
         assert '"applied"' in (machine.folder / "policies" / "motd.json").read_text()
         assert machine.motd.calls == [("apply", A)]
@@ -194,5 +194,5 @@ async def test_a_set_that_cannot_be_read_now_is_read_later(machine: Machine, mon
         await server.done()
         assert machine.motd.in_force == A
         monkeypatch.setattr(server.held, "all", read)
-        await server.pass_by(engine.AGAIN_SECONDS + 1)
+        await server.pass_by(AGAIN_SECONDS + 1)
         await soon(lambda: machine.motd.in_force == B)

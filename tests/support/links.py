@@ -76,13 +76,10 @@ class LinkClient:
 
     async def _take(self, message: pb.FromPrimary) -> None:
         self._end.on_message(message)
-        if not self._receiver.is_new(message.sequence):
+        taken = self._receiver.on_message(message)
+        if taken is None:
             return
-        if message.HasField("desired"):
-            self._receiver.on_set(message.desired)
-        if message.HasField("large_set"):
-            self._receiver.on_large_set(message.large_set)
-        self.bodies |= self._receiver.on_pieces(message.pieces).bodies
+        self.bodies |= taken.bodies
         self._complete()
         if self.answers and self._receiver.ready:
             told = self._receiver.replies()

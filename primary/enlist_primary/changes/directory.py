@@ -141,7 +141,7 @@ class Directory:
 
 
 def _look_up(tx: Transaction, wanted: Iterable[Key]) -> dict[str, tuple[int, list[str], list[Standing]]]:
-    """Of each account: its last change, the servers that are looked up there, and how those stand that are there."""
+    """Of each account: its last change, the servers that are looked up there, and the trust records found."""
     ids: dict[str, list[str]] = defaultdict(list)
     for account, id in wanted:
         ids[account].append(id)

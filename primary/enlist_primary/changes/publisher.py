@@ -12,19 +12,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from enlist_primary.store.changes import Coarse, Position
+from enlist_primary.store.changes import Position, about_descendants, about_server
 from enlist_primary.store.servers import Standing
 
-_SERVER = f"{Coarse.SERVERS}/"
-_DESCENDANTS = f"{Coarse.DESCENDANTS}/"
+_SERVER = about_server("")
+_DESCENDANTS = about_descendants("")
 
 
 @dataclass(frozen=True)
 class Changes:
     """A page of one account's change log. `number` is the last change in it, `view` how far the account is where it was read.
 
-    `records` say how those servers among the subjects stand that hold a key. With `reload`, changes were trimmed before they were
-    read: the subjects are then all that the account has.
+    `records` are the trust records of those servers among the subjects that hold a key. With `reload`, changes were trimmed before
+    they were read: the subjects are then all that the account has.
     """
 
     account: str
@@ -38,6 +38,10 @@ class Changes:
     def more(self) -> bool:
         """Whether other changes follow that were there already."""
         return self.number < self.view.change
+
+    def concerns(self, *prefixes: str) -> bool:
+        """Whether a subject begins with one of these; after a reload, anything may have changed."""
+        return self.reload or any(subject.startswith(prefixes) for subject in self.subjects)
 
     @property
     def ids(self) -> Sequence[str]:

@@ -34,7 +34,7 @@ class Found:
 
 
 async def fetch(channel: grpc.aio.Channel, account: str = "-", name_or_id: str = "") -> list[ListedBelow]:
-    """All servers below the middle servers of an account, or of every account.
+    """All servers below the intermediates of an account, or of every account.
 
     With a name or an id, only those that it names, and those on the way to them.
     """
@@ -58,14 +58,14 @@ def state_of(server: BelowServer) -> str:
     return output.name_of_enum(server_pb2.ServerState.Name(server.state), "SERVER_STATE_")
 
 
-def choose(middles: Sequence[Server], below: Sequence[ListedBelow], wanted: str) -> Found | None:
+def choose(intermediates: Sequence[Server], below: Sequence[ListedBelow], wanted: str) -> Found | None:
     """The one that is meant by the ids or the names on the way down, by MIDDLE/NAME or by its name; None if nobody is.
 
-    Servers that cannot be meant may be missing from `middles` and `below`.
+    Servers that cannot be meant may be missing from `intermediates` and `below`.
     An id goes before a name, and where several could be meant none is: a primary below calls its servers what it likes.
     """
     wanted = "/".join(part.strip() for part in wanted.split("/"))
-    called = {(each.account, each.id): each.display_name or each.id for each in middles}
+    called = {(each.account, each.id): each.display_name or each.id for each in intermediates}
     called |= {(each.account, id_of(each)): each.server.display_name for each in below}
     found = [each for each in below if id_of(each) == wanted] or [each for each in below if wanted in _spellings(each, called)]
     if len(found) > 1:

@@ -152,13 +152,13 @@ async def find_anywhere(channel: grpc.aio.Channel, wanted: str, account: str = "
 
 
 async def find_below(channel: grpc.aio.Channel, wanted: str, account: str = "-") -> below.Found | None:
-    """The one server below a middle server that is meant; None if nobody is."""
+    """The one server below an intermediate that is meant; None if nobody is."""
     *way, last = (part.strip() for part in wanted.split("/"))
     if not last:
         return None
     listed = await below.fetch(channel, account, last)
-    middles = [way[0]] if way else [each.via for each in listed[:1]]  # of several without a way to them, none is meant
-    found = [server for name in middles for server in await called(channel, name, account)] if listed else []
+    intermediates = [way[0]] if way else [each.via for each in listed[:1]]  # of several without a way to them, none is meant
+    found = [server for name in intermediates for server in await called(channel, name, account)] if listed else []
     return below.choose(found, listed, wanted)
 
 

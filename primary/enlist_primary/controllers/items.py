@@ -69,7 +69,7 @@ class AccountItems(Generic[Item]):
 
     def on_changes(self, changes: Changes) -> None:
         """Something in an account changed."""
-        if changes.reload or any(subject.startswith(self._subjects) for subject in changes.subjects):
+        if changes.concerns(*self._subjects):
             self._accounts.mark(changes.account)
         else:
             self.mark(changes.account)

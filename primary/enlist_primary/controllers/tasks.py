@@ -57,7 +57,7 @@ class Scheduler:
 
     def on_changes(self, changes: Changes) -> None:
         """A decision was made in an account, or its servers reported something."""
-        if changes.reload or any(subject.startswith("tasks/") for subject in changes.subjects):
+        if changes.concerns("tasks/"):
             self._schedules.mark(changes.account)
         self._runs.on_changes(changes)
 

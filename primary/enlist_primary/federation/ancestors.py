@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import DecodeError
@@ -18,7 +18,7 @@ from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
 from enlist_primary.changes.publisher import AncestorChange
-from enlist_primary.federation.snapshot import AncestrySnapshot, Kept
+from enlist_primary.federation.snapshot import AncestrySnapshot, StoredSet
 from enlist_primary.model import levels as model
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.desired import Desired
@@ -32,7 +32,7 @@ log = Log("upper")
 
 
 class Upper:
-    """What stands above this primary. Links compare `version` with what they handed down last."""
+    """The ancestors of this primary. Links compare `version` with what they handed down last."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class Upper:
     def _verified(self, signed: document_pb2.SignedSet) -> DesiredSet:
         origin = self.snapshot.origins.get(signed.origin)
         if origin is None:
-            raise Refused(Reason.SET_INVALID, "A set came of a primary that does not stand above this one.")
+            raise Refused(Reason.SET_INVALID, "The set's origin is not an ancestor of this primary.")
         return documents.verify(signed, origin)
 
     def _keep(self, signed: document_pb2.SignedSet, verified: DesiredSet) -> None:
-        self.snapshot = self.snapshot.holding(Kept(signed, verified, Desired(verified.items)))
+        self.snapshot = self.snapshot.holding(StoredSet(signed, verified, Desired(verified.items)))
 
     # --- What is known ------------------------------------------------------------------------------------------------------------
 
@@ -93,11 +93,6 @@ class Upper:
     def row(self) -> model.Upper | None:
         """The primary right above, or the last that was."""
         return self.snapshot.row
-
-    @property
-    def message(self) -> document_pb2.Ancestry:
-        """The ancestry as it is handed down."""
-        return self.snapshot.message
 
     @property
     def version(self) -> int:
@@ -125,11 +120,6 @@ class Upper:
         return frozenset({self.own_id, *self.snapshot.origins})
 
     @property
-    def sets(self) -> Sequence[Kept]:
-        """What is handed down, the top-most primary's first."""
-        return self.snapshot.sets
-
-    @property
     def items(self) -> frozenset[tuple[str, str]]:
         """What servers below may speak of because of the primaries above: (kind, run or nothing).
 
@@ -137,18 +127,9 @@ class Upper:
         """
         return self.snapshot.items
 
-    def held(self) -> Iterator[document_pb2.Held]:
+    def held(self) -> Sequence[document_pb2.Held]:
         """Which sets are here, for the secondary on this host to send only others."""
-        for origin, kept in self.snapshot.kept.items():
-            version, content = kept.verified.version, kept.verified.content
-            yield document_pb2.Held(
-                origin=origin,
-                epoch=version.epoch,
-                number=version.number,
-                content=content,
-                digests=sorted(kept.desired.digests),
-                target=kept.verified.target,
-            )
+        return [documents.encode_held(kept.verified) for kept in self.snapshot.kept.values()]
 
     # --- What comes -------------------------------------------------------------------------------------------------------------
 
@@ -157,7 +138,7 @@ class Upper:
         authority = certificates.read_authority(upper_authority)
         own = self._signer.authority
         if authority.primary_id == own.primary_id:
-            raise Refused(Reason.WOULD_LOOP, "A primary cannot stand above itself.")
+            raise Refused(Reason.WOULD_LOOP, "A primary cannot be its own ancestor.")
         sign = self._signer.sign_consent
         async with self._lock:
             row = await self._database.write(
@@ -170,7 +151,7 @@ class Upper:
         return pb.LowerPrimary(authority_certificate=certificate, consent=row.consent, consent_signature=row.signature)
 
     async def ascend(self, said: document_pb2.Ancestry) -> None:
-        """Takes who stands above. Refused: SET_INVALID, WOULD_LOOP, SET_STALE, ORIGINS_FULL, ORIGINS_UNREADABLE."""
+        """Accepts an ancestry. Refused: SET_INVALID, WOULD_LOOP, SET_STALE, ORIGINS_FULL, ORIGINS_UNREADABLE."""
         async with self._lock:
             if self.snapshot.row is None:
                 return
@@ -198,7 +179,7 @@ class Upper:
             self._renew()
 
     def seen(self, connected: bool, at: int | None, refusal: str) -> None:
-        """How the secondary on this host fares with the primary above."""
+        """State of the link to the parent, as the secondary on this host reports it."""
         self.connected, self.connected_at, self.refusal = connected, at, refusal
         self._publish(AncestorChange(self.version))
 

@@ -1,4 +1,4 @@
-"""The primary on a secondary's host that wants to stand under this one: whether it may, said over that secondary's link."""
+"""The primary on a secondary's host that asks to become a child of this one: whether it may, said over that secondary's link."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ AT_ONCE = 8
 
 log = Log("link")
 
-_LEFT = {
+_LEFT: dict[Bequest | None, document_pb2.AncestorState.ValueType] = {
     None: document_pb2.ANCESTOR_STATE_PRESENT,
-    Bequest.KEEP: document_pb2.ANCESTOR_STATE_KEPT,
-    Bequest.FREEZE: document_pb2.ANCESTOR_STATE_FROZEN,
-    Bequest.DELETE: document_pb2.ANCESTOR_STATE_UNSPECIFIED,
+    **{each: ancestry.left_state(each) for each in Bequest},
 }
 
 
@@ -86,7 +84,7 @@ class Children:
         consent = ancestry.consented(authority, said.consent, said.consent_signature)
         own_id, present = self._signer.authority.primary_id, document_pb2.ANCESTOR_STATE_PRESENT
         if consent.parent_primary_id != own_id or consent.state != present:
-            raise Refused(Reason.SET_INVALID, "That primary does not consent to stand under this one.")
+            raise Refused(Reason.SET_INVALID, "That primary's consent does not name this primary as its parent.")
         account, id = child.account, child.id
         make = partial(self._signer.cross_certificate, authority, account, id)
         above, now = self._ancestors.primary_ids, int(self._clock())
@@ -94,7 +92,7 @@ class Children:
 
     async def _refuse(self, child: Lower, refused: Refused) -> pb.LowerAnswer:
         account, id = child.account, child.id
-        log.warning("a primary may not stand below", account=account, server=id, reason=refused.reason)
+        log.warning("child primary refused", account=account, server=id, reason=refused.reason)
         left = await self._database.read(rows.bequest, account, id)
         child.certified = False
         self._descendants.forget(account, id)
@@ -138,16 +136,16 @@ class Lower:
             self._last = None
             self._ask(said)
 
-    def reconsider(self) -> None:
+    def reevaluate(self) -> None:
         """Something was decided about the server: what was refused may be allowed now, or the other way round."""
         if self.question is not None:
             self._ask(self.question.said)
 
-    def look_up(self) -> None:
+    def on_ancestry_changed(self) -> None:
         """Something above this primary changed: one that was refused because it stands there may do so no more."""
         undecided = self.question is not None and self.question.number != self._decided
         if undecided or (self._last is not None and self._last.reason == Reason.WOULD_LOOP):
-            self.reconsider()
+            self.reevaluate()
 
     def _ask(self, said: pb.LowerPrimary) -> None:
         self.question = Question(said, 1 if self.question is None else self.question.number + 1)

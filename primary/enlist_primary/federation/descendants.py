@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from enlist import documents
-from enlist.ancestry import LEVELS
+from enlist.ancestry import ORIGINS
 from enlist.runtime.write_behind import Countdown, Written
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.ingest import reports as ingest
-from enlist_primary.ingest.writer import FLUSH_SECONDS, AccountWriter
+from enlist_primary.ingest.writer import ACCOUNT_BYTES, FLUSH_SECONDS, AccountWriter
 from enlist_primary.model import levels as model
 from enlist_primary.model import reports
 from enlist_primary.model.levels import SERVERS, BelowServer, DescendantRecord, SetRefusal
@@ -25,8 +25,6 @@ from enlist_primary.store.database import Database
 
 SERVERS_AT_ONCE = 1000
 """Servers that are taken of one message: twice as many as any primary puts into one."""
-ACCOUNT_BYTES = 64 * 1024 * 1024
-"""What waits to be written of one account takes at most about this much."""
 _ROW_BYTES = 1000
 
 Via = tuple[str, str]
@@ -127,7 +125,7 @@ class Descendants:
                 branch.refusals[each.origin] = each
             else:
                 branch.refusals.pop(each.origin, None)
-        while len(branch.refusals) > LEVELS + 1:
+        while len(branch.refusals) > ORIGINS:
             del branch.refusals[next(iter(branch.refusals))]
         self._publish_paths(account, via, list(branch.servers))
 

@@ -102,13 +102,9 @@ class ParentStream:
             link.settle(rest, run)
 
     async def _on_documents(self, message: pb.FromDaemon) -> None:
-        if not message.sequence or not self._receiver.is_new(message.sequence):
+        taken = self._receiver.on_message(message)
+        if taken is None:
             return
-        if message.HasField("desired"):
-            self._log_refused(self._receiver.on_set(message.desired))
-        if message.HasField("large_set"):
-            self._receiver.on_large_set(message.large_set)
-        taken = self._receiver.on_pieces(message.pieces)
         self._log_refused(taken.refused)
         if taken.problem:
             log.warning("a piece of a body was not taken", problem=taken.problem)
@@ -169,7 +165,7 @@ class ParentStream:
     def _log_refused(self, refused: Refused | None) -> None:
         if refused is not None:
             say = log.alarm if refused.reason is Reason.SET_CONFLICT else log.warning
-            say("what came from above was refused", reason=refused.reason, problem=refused.message)
+            say("ancestry or desired set refused", reason=refused.reason, problem=refused.message)
 
     async def _joined(self, said: pb.Upper) -> None:
         ancestors, now = self._ancestors, int(self._clock())

@@ -18,7 +18,7 @@ LATE_RUNS = 200
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSet:
     """A set from above: as it was signed, and as it was verified."""
 
     signed: document_pb2.SignedSet
@@ -36,7 +36,7 @@ class AncestrySnapshot:
     """The ancestry as it is handed down."""
     above: tuple[Above, ...] = ()
     """All primaries above, the nearest first."""
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    kept: Mapping[str, StoredSet] = field(default_factory=dict)
     """Their sets, by primary id."""
     late: Mapping[tuple[str, str], None] = field(default_factory=dict)
     """Runs that they do not want any more."""
@@ -48,7 +48,7 @@ class AncestrySnapshot:
         return {each.origin.primary_id: each.origin for each in self.above}
 
     @cached_property
-    def sets(self) -> Sequence[Kept]:
+    def sets(self) -> Sequence[StoredSet]:
         """What is handed down, the top-most primary's first."""
         return [self.kept[each] for each in reversed(list(self.origins)) if each in self.kept]
 
@@ -68,7 +68,7 @@ class AncestrySnapshot:
         kept = {origin: each for origin, each in self.kept.items() if each.verified.place in places}
         return replace(self, row=row, message=message, above=tuple(above), kept=kept, version=self.version + 1)
 
-    def holding(self, kept: Kept) -> AncestrySnapshot:
+    def holding(self, kept: StoredSet) -> AncestrySnapshot:
         """Once this set is here."""
         late = dict(self.late)
         if (before := self.kept.get(kept.verified.origin)) is not None:

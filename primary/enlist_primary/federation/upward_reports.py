@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from enlist import documents, outputs
-from enlist.ancestry import LEVELS
+from enlist.ancestry import ORIGINS
+from enlist.names import PRIMARY_ID_LENGTH
 from enlist.v1 import document_pb2 as pb
 from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT
 
 SERVER_BYTES = 256 * 1024
 """What of one server's reports goes up together, at most."""
-ORIGIN = 64
-"""Characters of a fingerprint."""
 
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""
@@ -86,7 +85,9 @@ def _bounded(report: pb.Report) -> pb.Report:
 
 
 def _origin_items(said: Sequence[pb.OriginItems]) -> list[pb.OriginItems]:
-    return [pb.OriginItems(origin=each.origin[:ORIGIN], items=map(_version, each.items[:LAYERS])) for each in said[: LEVELS + 1]]
+    return [
+        pb.OriginItems(origin=each.origin[:PRIMARY_ID_LENGTH], items=map(_version, each.items[:LAYERS])) for each in said[:ORIGINS]
+    ]
 
 
 def _version(said: pb.ItemVersion) -> pb.ItemVersion:

@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable
 
 from enlist.runtime.write_behind import Written
-from enlist_primary.ingest.writer import FLUSH_SECONDS, AccountWriter
+from enlist_primary.ingest.writer import ACCOUNT_BYTES, FLUSH_SECONDS, AccountWriter
 from enlist_primary.model.reports import Word
 from enlist_primary.operations import reports
 from enlist_primary.store.database import Database
 
-ACCOUNT_BYTES = 64 * 1024 * 1024
-"""What waits to be written of one account takes at most about this much."""
 _WORD_BYTES = 400
 
 Key = tuple[str, str, str]

@@ -17,6 +17,8 @@ from enlist_primary.store.database import Database, Transaction
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+ACCOUNT_BYTES = 64 * 1024 * 1024
+"""What waits to be written of one account takes at most about this much."""
 BATCH = 500
 """Entries in one write, at most: a longer one would hold up decisions."""
 AT_ONCE = 16

@@ -17,6 +17,7 @@ from enlist import __version__, documents, names, proofs
 from enlist.channel import PROTOCOL
 from enlist.documents import SetVersion
 from enlist.link.ends import PrimaryEnd
+from enlist.link.pace import travels
 from enlist.link.phases import violation
 from enlist.link.sender import Held, Offer, Out
 from enlist.reasons import Reason, Refused
@@ -28,7 +29,7 @@ from enlist_primary.authority.signer import Signer
 from enlist_primary.changes.publisher import ChangePublisher, PresenceChange
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.child_primary import Children, Lower
-from enlist_primary.federation.snapshot import Kept
+from enlist_primary.federation.snapshot import StoredSet
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.inbox import Inbox
 from enlist_primary.links.publisher import Desires
@@ -215,13 +216,13 @@ class _Body:
     async def _welcome(self) -> None:
         own, link = self._own, self._link
         # Read once the registry holds the link: this read knows of a decision made before, and the link is told of one made later.
-        placed = await own.publisher.placed(self._peer.standing, still_trusted)
-        row = placed.row
-        link.group_id, link.number, link.wanted = row.group_id, placed.version.number, placed.desired
-        if self._end.sender.held(self._origin) is None and placed.desired.content == NOTHING.content:
+        snapshot = await own.publisher.snapshot(self._peer.standing, still_trusted)
+        row = snapshot.row
+        link.group_id, link.number, link.wanted = row.group_id, snapshot.version.number, snapshot.desired
+        if self._end.sender.held(self._origin) is None and snapshot.desired.content == NOTHING.content:
             self._end.sender.assume(self._origin, Held(_NEVER, NOTHING.content, frozenset(), self._id))
-        self._offer(placed.desired, placed.version)
-        link.attach(self._deliver, self._on_ancestors, self._child.reconsider, self._settle)
+        self._offer(snapshot.desired, snapshot.version)
+        link.attach(self._deliver, self._on_ancestors, self._child.reevaluate, self._settle)
         welcome = pb.Welcome(
             primary_name=own.primary_name,
             version=__version__,
@@ -272,7 +273,7 @@ class _Body:
     def _on_ancestors(self) -> None:
         """Something above this primary changed."""
         self._begin_writing()
-        self._child.look_up()
+        self._child.on_ancestry_changed()
 
     def _settle(self, path: str, run: str) -> None:
         """The outcome of a run has arrived at the primary that ordered it."""
@@ -352,7 +353,7 @@ class _Body:
                 sender.body_gone(piece.digest)
                 continue
             sender.piece_sent(out, piece, found.length, found.size, now)
-            parts += [found.encoded] if found.length or not found.size else []
+            parts += [found.encoded] if travels(found.length, found.size) else []
         if out.sent is None and not parts:
             return b""
         head = pb.FromPrimary(sequence=out.sequence, desired=out.desired, large_set=out.large_set)
@@ -387,7 +388,7 @@ class _Body:
         self._own.changes.publish(PresenceChange(self._account, [self._id]))
 
 
-def _handed_down(kept: Kept) -> Offer:
+def _handed_down(kept: StoredSet) -> Offer:
     verified, desired = kept.verified, kept.desired
     sign: Callable[[], document_pb2.SignedSet] = lambda: kept.signed  # noqa: E731  # as it was signed
     return Offer(verified.version, verified.content, desired.digests, sign, True, verified.target, desired.order)

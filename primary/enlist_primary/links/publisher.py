@@ -1,8 +1,8 @@
-"""What every linked server shall get: layouts kept as the feed brings them, sets signed and pushed where they differ.
+"""What every linked server must get: layouts kept as the tail brings changes, sets signed and pushed where they differ.
 
-Sets are stamped with the number of the account's journal as of which they were reckoned, so a set must be a function of the
-database at that number. A link's place is read in one view together with that number; from then on the feed brings, in order, each
-later number with everything that changed up to it.
+A set's version has the number of the account's journal as of which it was computed, so a set must be a function of the database at
+that number. A link's place is read in one view together with that number; from then on the tail brings, in order, each later number
+with everything that changed up to it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Check = Callable[[Transaction, Standing], Server]
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A server's row, and what it shall get, both of one view of the database; `head` is the journal's number there."""
+class Snapshot:
+    """A server's row, and what it must get, both of one view of the database; `head` is the journal's number there."""
 
     row: Server
     desired: Desired
@@ -48,8 +48,8 @@ class Placed:
 class _Account:
     """What is known of an account that has links.
 
-    The feed has come to `head`, and says that `desired` was the last number that changed what servers shall get; by the layout of
-    the number `told` all links were last reckoned. `moved` are servers about which something was decided since, with their groups.
+    The tail has come to `head`, and says that `desired` was the last number that changed what servers must get; by the layout of
+    the number `told` all links were last reevaluated. `moved` are servers with a decision since then, with their groups.
     """
 
     layout: Layout | None = None
@@ -87,10 +87,10 @@ class Desires:
         self._bodies = cache if cache is not None else BodyCache()
         self._loading: dict[tuple[str, bytes], asyncio.Task[PreparedBody | None]] = {}
 
-    async def placed(self, standing: Standing, check: Check) -> Placed:
-        """What a server that opens its link shall get. `check` gives its row, or refuses it; the hub holds the link already.
+    async def snapshot(self, standing: Standing, check: Check) -> Snapshot:
+        """What a server that opens its link must get. `check` gives its row, or refuses it; the registry holds the link already.
 
-        Should the feed have passed meanwhile, it is read again: what the feed brought then, the link has missed.
+        Should the tail have passed meanwhile, the snapshot is read again: the link has missed what came then.
         """
         while True:
             row, place = await self._database.read(_place, standing, check)
@@ -98,7 +98,7 @@ class Desires:
             if layout is None or layout.number != place.desired:
                 row, place, layout = await self._place_anew(standing, check)
             if place.head >= self._of(standing.account).head:
-                return Placed(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, place.head))
+                return Snapshot(row, layout.desired(row.id, row.group_id), SetVersion(layout.epoch, place.head))
 
     async def _place_anew(self, standing: Standing, check: Check) -> tuple[Server, rows.Place, Layout]:
         """Reads the layout in one view with the place. Of many links that open together, the first reads it for all."""
@@ -135,9 +135,9 @@ class Desires:
             self._settle(changes.account, known)
 
     def _settle(self, account: str, known: _Account) -> None:
-        """Tells links, if the layout is that of the number to which the feed has come.
+        """Publishes only when the layout's version equals the tail's position.
 
-        One of a later view of the database waits for the news that lead there: else one stamp could stand for two contents.
+        A later one waits for the changes that lead there: else one version could have two contents.
         """
         layout = known.layout
         if layout is None or layout.number > known.head:
@@ -149,27 +149,27 @@ class Desires:
         self._tell(known, layout, moved)
 
     def _tell(self, known: _Account, layout: Layout, moved: Mapping[str, str]) -> None:
-        """Whether all links are to be reckoned anew does not depend on who read the layout: a link that opened may have been
+        """Whether all links are to be reevaluated does not depend on who read the layout: a link that opened may have been
         quicker."""
         anew, known.told = known.told != layout.number, layout.number
         found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
-        stamp = SetVersion(layout.epoch, known.head)
+        version = SetVersion(layout.epoch, known.head)
         for link in filter(None, found):
-            self._reckon(link, layout, stamp, moved)
+            self._reevaluate(link, layout, version, moved)
 
-    def _reckon(self, link: Link, layout: Layout, stamp: SetVersion, moved: Mapping[str, str]) -> None:
+    def _reevaluate(self, link: Link, layout: Layout, version: SetVersion, moved: Mapping[str, str]) -> None:
         """A link without a place, or placed by a later view of the database, has nothing to learn from this one."""
-        if link.deliver is None or not 0 <= link.number < stamp.number:
+        if link.deliver is None or not 0 <= link.number < version.number:
             return
         id = link.key[1]
-        link.group_id, link.number = moved.get(id, link.group_id), stamp.number
+        link.group_id, link.number = moved.get(id, link.group_id), version.number
         wanted = layout.desired(id, link.group_id)
         if wanted.content != link.wanted.content:
             link.wanted = wanted
-            link.deliver(wanted, stamp)
+            link.deliver(wanted, version)
 
     async def run(self) -> None:
-        """Reads the layouts that the feed found behind, until cancelled: what takes long here holds up no news of trust."""
+        """Reads the layouts that are behind, until cancelled: what takes long here delays no change of trust."""
         await self._behind.run()
 
     async def _catch_up(self, account: str) -> Again:

@@ -1,4 +1,4 @@
-"""The hub: which links are open now, and their end when trust ends.
+"""The registry of open links, and their end when trust ends.
 
 An idle link costs one parked coroutine: no timer of its own, no query, no call. Certificates that run out are watched by one
 timer for all links; that the peer is alive is HTTP/2's business.
@@ -25,11 +25,16 @@ from enlist_primary.store.servers import Standing
 Key = tuple[str, str]
 
 
+def shutting_down() -> Refused:
+    """The refusal of every call and link while the primary stops."""
+    return Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")
+
+
 @dataclass(eq=False, slots=True)
 class Link:
     """An open link. `ended` gets the refusal to end it with; `expires_at` is when its certificate ends, Unix seconds.
 
-    `wanted` is what was last put in line for it, reckoned as of `number` of the account's journal: -1 until it has a place.
+    `wanted` is what was last put in line for it, computed as of `number` of the account's journal: -1 until it has a place.
     """
 
     key: Key
@@ -50,7 +55,7 @@ class Link:
     """Something else is wanted at the server."""
     on_ancestors: Callable[[], None] | None = None
     """Something above this primary changed: it is handed down."""
-    reconsider: Callable[[], None] | None = None
+    reevaluate: Callable[[], None] | None = None
     """Something was decided about the server: whether a primary on its host may stand below may have changed."""
     settle: Callable[[str, str], None] | None = None
     """The outcome of a run at a path below the server (empty: at itself) has arrived at the primary that ordered it."""
@@ -64,16 +69,16 @@ class Link:
         self,
         deliver: Callable[[Desired, SetVersion], None],
         on_ancestors: Callable[[], None],
-        reconsider: Callable[[], None],
+        reevaluate: Callable[[], None],
         settle: Callable[[str, str], None],
     ) -> None:
         """The link has its place: from now on it hears of changes."""
         self.deliver, self.on_ancestors = deliver, on_ancestors
-        self.reconsider, self.settle = reconsider, settle
+        self.reevaluate, self.settle = reevaluate, settle
 
     def detach(self) -> None:
         """The link hears of nothing any more."""
-        self.deliver = self.on_ancestors = self.reconsider = self.settle = None
+        self.deliver = self.on_ancestors = self.reevaluate = self.settle = None
 
     @property
     def attached(self) -> bool:
@@ -101,7 +106,7 @@ class Hub:
     def open(self, account: str, id: str, expires_at: int) -> Link:
         """Takes a link in; an older one of the same server ends."""
         if self._closing:
-            raise Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")
+            raise shutting_down()
         link = Link((account, id), expires_at, asyncio.get_running_loop().create_future())
         older = self.find(account, id)
         self._links.setdefault(account, {})[id] = link
@@ -147,7 +152,7 @@ class Hub:
         """All open links of an account."""
         return list(self._links.get(account, {}).values())
 
-    def look_up(self) -> None:
+    def on_ancestry_changed(self) -> None:
         """Something above this primary changed: every link hands it down."""
         for account in list(self._links):
             for link in self.of(account):

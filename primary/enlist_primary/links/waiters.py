@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from enlist.reasons import Reason, Refused
 from enlist_primary.changes.publisher import Changes
+from enlist_primary.links.registry import shutting_down
 
 PLACES = 4
 """Streams one server may wait on at once: its daemon's, a wizard's, and one or two whose end was not noticed yet."""
@@ -53,4 +54,4 @@ class WaitingRoom:
     def check(self) -> None:
         """Refuses once the room is closed."""
         if self._closing:
-            raise Refused(Reason.SHUTTING_DOWN, "The primary is shutting down. Try again when it is back.")
+            raise shutting_down()

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from enlist import names
-from enlist.ancestry import LEVELS
+from enlist.ancestry import LEVELS, ORIGINS
 from enlist.layers import Layer
 from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
@@ -22,7 +22,6 @@ from enlist_primary.model.servers import State
 SERVERS = 100_000
 """Servers below one middle server, at most: what it says of others is passed over."""
 _TEXT = 300
-_ORIGIN = 64
 _REASON = 40
 _LATEST = 253402300799  # the last second of the year 9999
 
@@ -158,12 +157,12 @@ def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer 
 
 def read_refusals(said: Iterable[pb.SetRefused]) -> tuple[SetRefusal, ...]:
     """The sets that are refused, bounded and made printable; a later refusal of the same origin replaces the one before."""
-    found = {each.origin[:_ORIGIN]: SetRefusal(*map(escape, _cut(each))) for each in islice(said, LEVELS + 1)}
+    found = {each.origin[: names.PRIMARY_ID_LENGTH]: SetRefusal(*map(escape, _cut(each))) for each in islice(said, ORIGINS)}
     return tuple(found.values())
 
 
 def _cut(said: pb.SetRefused) -> tuple[str, str, str]:
-    return said.origin[:_ORIGIN], said.reason[:_REASON], said.message[:_TEXT]
+    return said.origin[: names.PRIMARY_ID_LENGTH], said.reason[:_REASON], said.message[:_TEXT]
 
 
 def called(servers: Iterable[BelowServer], name_or_id: str) -> list[BelowServer]:

@@ -42,6 +42,7 @@ TASK_STATES = MappingProxyType(
     }
 )
 """What a server may say of a run."""
+_UNDER_WAY = frozenset(word for state, word in TASK_STATES.items() if state in documents.UNDER_WAY)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Word:
     @property
     def of_end(self) -> bool:
         """Whether it says how a run ended."""
-        return self.of_task and self.state not in ("sent", "running")
+        return self.of_task and self.state not in _UNDER_WAY
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def remnants(
 
 
 def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:
-    """A report as this primary takes it; None for one that makes no sense. `origin` is this primary's own fingerprint.
+    """A report as this primary takes it; None for one that makes no sense. `origin` is this primary's id.
 
     A server's clock may be wrong: nothing came to be so later than now.
     """

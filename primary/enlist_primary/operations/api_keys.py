@@ -13,8 +13,9 @@ from enlist_primary.model.api_keys import ApiKey, Kind
 from enlist_primary.model.servers import Event, State, after
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import groups
-from enlist_primary.operations.journalling import about_server, record
+from enlist_primary.operations.journalling import record
 from enlist_primary.store import accounts, api_keys, servers
+from enlist_primary.store.changes import about_server
 from enlist_primary.store.database import Transaction
 
 LONGEST = 100 * 365 * 86400

@@ -15,10 +15,11 @@ from enlist_primary.model.servers import REQUEST_LIFETIME, Event, Server, State,
 from enlist_primary.model.sources import block
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import api_keys, groups, levels
-from enlist_primary.operations.journalling import about_server, record
+from enlist_primary.operations.journalling import record
 from enlist_primary.store import accounts, changes, servers
 from enlist_primary.store import api_keys as key_rows
 from enlist_primary.store import groups as group_rows
+from enlist_primary.store.changes import about_server
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.groups import Group
 

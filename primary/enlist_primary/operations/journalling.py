@@ -29,11 +29,6 @@ def record(
     return journal.append(tx, account, entry)
 
 
-def about_server(id: str) -> str:
-    """The journal's subject for a server."""
-    return f"servers/{id}"
-
-
 def about_group(id: str) -> str:
     """The journal's subject for a group."""
     return f"groups/{id}"

@@ -16,9 +16,9 @@ from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.levels import ANCESTOR_STATES, Bequest, DescendantRecord, Upper, UpperState
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations import reports
-from enlist_primary.operations.journalling import about_server, record
+from enlist_primary.operations.journalling import record
 from enlist_primary.store import accounts, changes, levels, servers
-from enlist_primary.store.changes import Coarse
+from enlist_primary.store.changes import Coarse, about_server
 from enlist_primary.store.database import Transaction
 
 Sign = Callable[[bytes], bytes]

@@ -11,9 +11,9 @@ from enlist_primary.model.levels import Bequest
 from enlist_primary.model.servers import LIVING, Event, Server, State, after
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations import levels
-from enlist_primary.operations.journalling import about_server, record
+from enlist_primary.operations.journalling import record
 from enlist_primary.store import accounts, api_keys, changes, groups, servers
-from enlist_primary.store.changes import Coarse
+from enlist_primary.store.changes import Coarse, about_server
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.groups import Group
 

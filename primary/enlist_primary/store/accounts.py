@@ -59,7 +59,7 @@ def update(tx: Transaction, domain: str, contact: str | None, default_api_key: b
 
 
 def desires(tx: Transaction, domain: str, number: int) -> None:
-    """Notes that the decision of this number changed what servers of the account shall get: the links look anew.
+    """Notes that the decision of this number changed what servers of the account must get; links are reevaluated.
 
     The change log tells them: that decision is in it with its own subject, and `changes.Position` says the number.
     """

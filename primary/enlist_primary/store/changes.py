@@ -41,6 +41,11 @@ class Position(NamedTuple):
     desired: int
 
 
+def about_server(id: str) -> str:
+    """The subject for a server, in the journal too."""
+    return f"{Coarse.SERVERS}/{id}"
+
+
 def about_descendants(id: str) -> str:
     """The subject for a server below which no primary stands any longer: all that was known of its descendants is void."""
     return f"{Coarse.DESCENDANTS}/{id}"
@@ -91,7 +96,7 @@ def after(tx: Transaction, account: str, number: int, limit: int) -> list[str] |
 def everything(tx: Transaction, account: str) -> list[str]:
     """Subjects that stand for all changes that may have been trimmed: every server, and all coarse ones."""
     rows = tx.rows("SELECT id, may_have_secondaries AS may FROM server WHERE account = $1 ORDER BY id", account)
-    servers = [f"{Coarse.SERVERS}/{row['id']}" for row in rows]
+    servers = [about_server(row["id"]) for row in rows]
     return [ACCOUNT, *(each.value for each in Coarse), *servers, *(about_descendants(row["id"]) for row in rows if not row["may"])]
 
 

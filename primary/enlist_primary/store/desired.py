@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from enlist_primary.model.accounts import PRIMARY
@@ -65,12 +64,6 @@ def _window(row: Row) -> bytes | None:
         return None
     window = {"seconds": row["window_seconds"], "start": row["window_start"], "zone": row["window_zone"] or ""}
     return json.dumps(window, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def has_bodies(tx: Transaction, account: str, digests: Iterable[bytes]) -> bool:
-    """Whether the bodies of all these SHA-256 are here."""
-    sql = "SELECT 1 FROM body WHERE account = $1 AND digest = $2"
-    return all(tx.row(sql, account, digest.hex()) is not None for digest in digests)
 
 
 def body(tx: Transaction, account: str, digest: bytes) -> bytes | None:

@@ -31,9 +31,9 @@ CREATE TABLE account (
     contact text,
     default_api_key bigint NOT NULL DEFAULT 1,  -- 1: servers may ask without an API key
     landing_group text,                         -- where servers land that nobody has given another place; none: the root group
-    -- The number of the last decision that changed what any server of the account shall get.
+    -- The number of the last decision that changed what any server of the account must get.
     desired bigint NOT NULL DEFAULT 0,
-    -- Grows when the primary's data was restored: the first half of every stamp. The primary's own, on the account '.'.
+    -- Grows when the primary's data was restored: the first half of every set version. The primary's own, on the account '.'.
     epoch bigint NOT NULL DEFAULT 1,
     created_at bigint NOT NULL
 );
@@ -73,9 +73,9 @@ CREATE TABLE server (
     asked_with text,                            -- 'api-key/ID', or 'default'
     revision bigint NOT NULL DEFAULT 0,         -- journal number of the last decision about it, 0 if there was none
     reason text,
-    -- A middle server: its host runs a primary, which stands under this one if it may.
+    -- An intermediate: its host runs a primary, which is a child of this one if it may be.
     may_have_secondaries bigint NOT NULL DEFAULT 0,
-    child_primary_id text,                             -- SHA-256 of that primary's authority, hex; none: no primary stands below
+    child_primary_id text,                             -- primary id of the child; none: there is no child
     cross_certificate bytea,                    -- this primary's authority over that key, DER
     bequest text,                               -- of a removed one: 'keep', 'freeze' or 'delete'
     PRIMARY KEY (account, id),

@@ -13,20 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 
 from enlist import certificates, documents, proofs
-from enlist.ancestry import LEVELS
-from enlist.documents import SetVersion
+from enlist.ancestry import ORIGINS
 from enlist.link import phases
 from enlist.link.phases import Event, Phase, violation
-from enlist.link.receiver import WAITING
-from enlist.link.sender import Held, Sender
-from enlist.reasons import Reason, Refused
-from enlist.v1 import document_pb2
+from enlist.link.sender import Sender, decode_held
+from enlist.names import PRIMARY_ID_LENGTH
 from enlist.v1 import hierarchy_pb2 as pb
 
 CONNECT = "Connect"
 """The RPC that the proof in a hello names."""
-NAME_LIMIT = 64
-"""Characters of a primary id or of a server's id in a hello, at most."""
 
 
 class End:
@@ -73,9 +68,9 @@ class PrimaryEnd(End):
             hello = pb.Hello.FromString(said.hello)
         except DecodeError:
             raise violation("a hello cannot be read") from None
-        held = [(each.origin, _held(each)) for each in hello.held[: LEVELS + 1] if len(each.origin) <= NAME_LIMIT]
+        held = [(each.origin, decode_held(each)) for each in hello.held[:ORIGINS] if len(each.origin) <= PRIMARY_ID_LENGTH]
         parts = [(each.digest, each.received) for each in hello.bodies[: documents.ITEM_LIMIT]]
-        self.sender = Sender(held, [(digest, received) for digest, received in parts if received > 0 and _is_digest(digest)])
+        self.sender = Sender(held, [each for each in parts if documents.is_digest(each[0]) and each[1] > 0])
         return hello
 
     def welcome(self, welcome: pb.Welcome) -> pb.FromPrimary:
@@ -88,15 +83,7 @@ class PrimaryEnd(End):
         if message.HasField("hello"):
             self._on(Event.HELLO)
         self._on(Event.TRAFFIC)
-        if len(message.body_acks) + len(message.set_acks) + len(message.set_refusals) > WAITING:
-            raise violation("a message answers more than can have been sent")
-        for body_ack in message.body_acks:
-            self.sender.on_body_ack(body_ack, now)
-        for set_ack in message.set_acks:
-            self.sender.on_set_ack(set_ack)
-        for refused in message.set_refusals:
-            if not refused.below:
-                self.sender.on_set_refused(refused)
+        self.sender.on_message(message, now)
 
     def acknowledge(self, sequence: int, refused: bool = False) -> None:
         """A message of the secondary is taken for good; or there was no room for it."""
@@ -131,7 +118,7 @@ class SecondaryEnd(End):
     def on_challenge(self, message: pb.FromPrimary, hello: pb.Hello) -> pb.FromSecondary:
         """The answer to the first message. Refused: NOT_ENLIST, VERSION_INCOMPATIBLE."""
         if not message.challenge:
-            raise Refused(Reason.NOT_ENLIST, "The SSL port did not answer as a primary does.")
+            raise phases.not_a_primary()
         self._on(Event.CHALLENGE)
         said = hello.SerializeToString()
         signature = proofs.sign(self._key, CONNECT, message.challenge, self._authority_key, said)
@@ -141,7 +128,7 @@ class SecondaryEnd(End):
     def on_welcome(self, message: pb.FromPrimary) -> pb.Welcome:
         """The link is open. Refused with NOT_ENLIST."""
         if not message.HasField("welcome"):
-            raise Refused(Reason.NOT_ENLIST, "The SSL port did not answer as a primary does.")
+            raise phases.not_a_primary()
         self._on(Event.WELCOME)
         return message.welcome
 
@@ -152,13 +139,3 @@ class SecondaryEnd(End):
         if message.HasField("welcome"):
             self._on(Event.WELCOME)
         self._on(Event.TRAFFIC)
-
-
-def _held(said: document_pb2.Held) -> Held:
-    """What counts of it: a server that says more keeps nothing more in the primary's memory."""
-    digests = frozenset(filter(_is_digest, said.digests[: documents.ITEM_LIMIT]))
-    return Held(SetVersion(said.epoch, said.number), said.content[: documents.DIGEST_BYTES], digests, said.target[:NAME_LIMIT])
-
-
-def _is_digest(said: bytes) -> bool:
-    return len(said) == documents.DIGEST_BYTES

@@ -14,6 +14,11 @@ _QUICK = 0.3
 _SLOW = 1.0
 
 
+def travels(length: int, size: int) -> bool:
+    """Whether a piece of this length is sent of a body of this size: an empty piece travels only of an empty body."""
+    return length > 0 or size == 0
+
+
 class Pace:
     """The window of one link. It grows while acknowledgements come quickly, and falls back to two pieces when they do not."""
 

@@ -48,6 +48,11 @@ def after(phase: Phase, event: Event) -> Phase:
     return to
 
 
+def not_a_primary() -> Refused:
+    """The refusal of a peer that does not begin a link as a primary does."""
+    return Refused(Reason.NOT_ENLIST, "The SSL port did not answer as a primary does.")
+
+
 def violation(what: str) -> Refused:
     """The refusal of a message that no end of a link sends; it ends the link."""
     return Refused(Reason.LINK_VIOLATION, f"The link's protocol is broken: {what}.")

@@ -9,12 +9,13 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from enlist import documents
-from enlist.ancestry import LEVELS
+from enlist.ancestry import ORIGINS
 from enlist.documents import DesiredSet, SetVersion
 from enlist.link.pace import PIECE
 from enlist.link.phases import violation
+from enlist.names import PRIMARY_ID_LENGTH
 from enlist.reasons import Refused
-from enlist.v1 import document_pb2
+from enlist.v1 import document_pb2, upstream_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 
 MESSAGE_LIMIT = 1000
@@ -55,9 +56,9 @@ class _Large(NamedTuple):
 
 @dataclass
 class Taken:
-    """What came of the pieces in one message: the bodies that are whole now, by digest, and what was not taken, for the log.
+    """What came of one message: the bodies that are whole now, by digest, and what was not taken, for the log.
 
-    `refused` says why a set that came in pieces was not.
+    `refused` says why a set was not.
     """
 
     bodies: dict[bytes, bytes] = field(default_factory=dict)
@@ -133,6 +134,17 @@ class Receiver:
 
     # --- What comes -----------------------------------------------------------------------------------------------------------
 
+    def on_message(self, message: pb.FromPrimary | upstream_pb2.FromDaemon) -> Taken | None:
+        """Takes the set and the pieces in a message; None if there is none, or it was taken before. Refused as `on_pieces` is."""
+        if not self.is_new(message.sequence):
+            return None
+        refused = self.on_set(message.desired) if message.HasField("desired") else None
+        if message.HasField("large_set"):
+            self.on_large_set(message.large_set)
+        taken = self.on_pieces(message.pieces)
+        taken.refused = refused or taken.refused
+        return taken
+
     def is_new(self, sequence: int) -> bool:
         """Whether a message with a set or pieces has not been taken before."""
         if sequence <= self._sequence:
@@ -164,7 +176,7 @@ class Receiver:
         _check_origin(large.origin)
         self._forget_large(large.origin, but=large.digest)
         self._large[large.digest] = _Large(large.origin, self._sequence)
-        if len(self._large) > LEVELS + 1:
+        if len(self._large) > ORIGINS:
             raise violation("sets of too many origins were announced")
 
     def _forget_large(self, origin: str, but: bytes = b"") -> None:
@@ -273,7 +285,7 @@ def _key(signed: document_pb2.SignedSet) -> tuple[str, SetVersion]:
 
 
 def _check_origin(origin: str) -> None:
-    if len(origin) > documents.ORIGIN_LIMIT:
+    if len(origin) > PRIMARY_ID_LENGTH:
         raise violation("a set names no primary")
 
 

@@ -11,10 +11,11 @@ from enlist import documents
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
 from enlist.link.phases import violation
-from enlist.link.receiver import MESSAGE_LIMIT
+from enlist.link.receiver import MESSAGE_LIMIT, WAITING
 from enlist.link.transfers import PieceOut, Transfers
+from enlist.names import PRIMARY_ID_LENGTH
 from enlist.reasons import Refused
-from enlist.v1 import document_pb2
+from enlist.v1 import document_pb2, upstream_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 
 REMEMBERED = 4096
@@ -50,6 +51,13 @@ class Held(NamedTuple):
     content: bytes
     digests: frozenset[bytes]
     target: str = ""
+
+
+def decode_held(said: document_pb2.Held) -> Held:
+    """What counts of it: a receiver that says more keeps nothing more in the sender's memory."""
+    digests = frozenset(filter(documents.is_digest, said.digests[: documents.ITEM_LIMIT]))
+    content, target = said.content[: documents.DIGEST_BYTES], said.target[:PRIMARY_ID_LENGTH]  # a server's id is shorter
+    return Held(SetVersion(said.epoch, said.number), content, digests, target)
 
 
 class Refusal(NamedTuple):
@@ -299,6 +307,21 @@ class Sender:
         self._transfers.end(digest)
 
     # --- In -------------------------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: pb.FromSecondary | upstream_pb2.ToDaemon, now: float) -> None:
+        """Takes what a message says of sets and bodies; `now` is a clock that does not jump. Refused with LINK_VIOLATION.
+
+        A refusal from below the receiver is not its own.
+        """
+        if len(message.body_acks) + len(message.set_acks) + len(message.set_refusals) > WAITING:
+            raise violation("a message answers more than can have been sent")
+        for body_ack in message.body_acks:
+            self.on_body_ack(body_ack, now)
+        for set_ack in message.set_acks:
+            self.on_set_ack(set_ack)
+        for refused in message.set_refusals:
+            if not refused.below:
+                self.on_set_refused(refused)
 
     def on_body_ack(self, ack: pb.BodyAck, now: float) -> None:
         """The receiver has so much of a body. Refused with LINK_VIOLATION: of what was never sent."""

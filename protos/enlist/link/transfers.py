@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from enlist.link.pace import PIECE, Pace
+from enlist.link.pace import PIECE, Pace, travels
 from enlist.link.phases import violation
 from enlist.v1 import hierarchy_pb2 as pb
 
@@ -141,7 +141,7 @@ class Transfers:
         if current is not None:
             current.size = size
             current.sent = end
-        if length or not size:
+        if travels(length, size):
             self._flights[sequence, piece.digest] = None if current is None else _Flight(current, end, now)
             self._bound()
         elif current is not None:  # the receiver says that it has all of it: the last piece shows whether that is so

@@ -102,7 +102,7 @@ class LinkOutbox(Generic[K, V]):
     ) -> None:
         """`acknowledged` hears of each value that the other end has; `changed` that there is something to say."""
         self._weight = weight
-        self._hear = acknowledged
+        self._acknowledged = acknowledged
         self._changed = changed
         self._last: dict[K, V] = {}
         self._cursor: OutboxCursor[K, V] | None = None
@@ -130,14 +130,3 @@ class LinkOutbox(Generic[K, V]):
         for key, value in self._last.items():
             self._cursor.put(key, value)
         return self._cursor
-
-    def close(self, cursor: OutboxCursor[K, V]) -> None:
-        """That link has closed, unless another one speaks by now."""
-        if self._cursor is cursor:
-            self._cursor = None
-
-    def _acknowledged(self, key: K, value: V) -> None:
-        self._hear(key, value)
-
-    def __len__(self) -> int:
-        return len(self._last)

@@ -146,11 +146,6 @@ class WriteBehind(Generic[K, V]):
         self._in_flight -= 1
         return entry
 
-    def get(self, key: K) -> V | None:
-        """What waits of this key, in flight or not."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry.value
-
     @property
     def ready(self) -> bool:
         """Whether something waits that is not in flight."""

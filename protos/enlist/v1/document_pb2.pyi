@@ -333,7 +333,7 @@ class OriginItems(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
-    """The origin's fingerprint."""
+    """The origin's primary id."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemVersion]:
         """Its items of the kind that is reported on."""

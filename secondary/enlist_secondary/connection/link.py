@@ -10,6 +10,7 @@ import grpc.aio
 
 from enlist import channel
 from enlist.link.ends import SecondaryEnd
+from enlist.link.phases import not_a_primary
 from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
@@ -19,7 +20,7 @@ from enlist_secondary.connection.session import Session
 from enlist_secondary.identity import Identity
 
 GATHER_SECONDS = 0.03
-"""Seconds for which words are gathered before they are said: most policies are received and in force within them."""
+"""Seconds for which reports are gathered before they are sent: most policies are received and in force within them."""
 
 _LOG = Log("enlist.secondary")
 _Call = grpc.aio.StreamStreamCall[pb.FromSecondary, pb.FromPrimary]
@@ -123,7 +124,7 @@ async def _greet(call: _Call, end: SecondaryEnd, hello: pb.Hello) -> pb.Welcome:
 async def _message(call: _Call) -> pb.FromPrimary:
     message = await call.read()
     if not isinstance(message, pb.FromPrimary):
-        raise Refused(Reason.NOT_ENLIST, "The SSL port did not answer as a primary does.")
+        raise not_a_primary()
     return message
 
 

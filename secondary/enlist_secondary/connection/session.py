@@ -12,9 +12,7 @@ from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import outbox
 from enlist_secondary.federation.local_primary import LocalPrimary, UpwardCursor
 from enlist_secondary.outbox import Outbox
-
-AGAIN_SECONDS = 10.0
-"""Seconds after which a message is said again that the primary had no room for."""
+from enlist_secondary.resting import AGAIN_SECONDS
 
 
 class Session:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 
 from enlist.documents import SetVersion
-from enlist.link.pace import PIECE
-from enlist.link.sender import Held, Offer, Out, Sender
+from enlist.link.pace import PIECE, travels
+from enlist.link.sender import Offer, Out, Sender, decode_held
 from enlist.link.transfers import PieceOut
 from enlist.v1 import document_pb2, upstream_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_secondary.documents import Documents, Kept
+from enlist_secondary.documents import Documents, StoredSet
 
 
 class HandingDown:
@@ -27,7 +27,7 @@ class HandingDown:
 
     def begin(self, held: Iterable[document_pb2.Held]) -> None:
         """The local primary says what it holds: at first, and again with each consent to be below."""
-        said = [(each.origin, _held(each)) for each in held]
+        said = [(each.origin, decode_held(each)) for each in held]
         if self._sender is None:
             self._sender = Sender(said)
         else:
@@ -46,17 +46,10 @@ class HandingDown:
 
     def on_message(self, message: upstream_pb2.ToDaemon) -> None:
         """Takes what was acknowledged. Refused with LINK_VIOLATION."""
-        if self._sender is None:
-            return
-        now = asyncio.get_running_loop().time()
-        for body_ack in message.body_acks:
-            self._sender.on_body_ack(body_ack, now)
-        for set_ack in message.set_acks:
-            self._sender.on_set_ack(set_ack)
-        for refused in message.set_refusals:
-            self._sender.on_set_refused(refused)
+        if self._sender is not None:
+            self._sender.on_message(message, asyncio.get_running_loop().time())
 
-    def offer(self, counting: Sequence[Kept]) -> None:
+    def offer(self, counting: Sequence[StoredSet]) -> None:
         """From now on these sets are wanted there. Who is not above any more is forgotten there as well."""
         if self._sender is None:
             return
@@ -83,20 +76,16 @@ class HandingDown:
             return None
         data = body[piece.offset : piece.offset + PIECE]
         sender.piece_sent(out, piece, len(data), len(body), asyncio.get_running_loop().time())
-        if not data and body:
+        if not travels(len(data), len(body)):
             return None
         return pb.BodyPiece(digest=piece.digest, offset=piece.offset, data=data, size=len(body))
 
 
-def _held(said: document_pb2.Held) -> Held:
-    return Held(SetVersion(said.epoch, said.number), said.content, frozenset(said.digests), said.target)
-
-
-def _offer(kept: Kept) -> Offer:
+def _offer(kept: StoredSet) -> Offer:
     held = kept.held
     version = SetVersion(held.epoch, held.number)
     return Offer(version, held.content, frozenset(held.digests), partial(_signed, kept), exact=True, target=held.target)
 
 
-def _signed(kept: Kept) -> document_pb2.SignedSet:
+def _signed(kept: StoredSet) -> document_pb2.SignedSet:
     return kept.signed

@@ -13,12 +13,11 @@ from enlist import documents
 from enlist.runtime.link_outbox import LinkOutbox, OutboxCursor
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
+from enlist_secondary.outbox import MESSAGE_BYTES
 
 SERVERS_AT_ONCE = 300
 """Servers in one message up the link, at most."""
 KNOWN_SETTLED = 10_000
-MESSAGE_BYTES = 8 * 1024
-"""Bytes of servers in one message, unless one alone is longer."""
 
 Below = pb.BelowServer | None
 """What is said of a path: None for a server that is gone."""
@@ -214,9 +213,4 @@ def _weight(server: Below) -> int:
 
 def _outcome_for(report: document_pb2.Report, origin: str) -> bool:
     """Whether this is the outcome of a run that this origin ordered."""
-    if not report.kind.startswith(documents.TASK) or report.task_state in _UNDER_WAY:
-        return False
-    return any(each.origin == origin for each in report.observed_items)
-
-
-_UNDER_WAY = (document_pb2.TASK_STATE_QUEUED, document_pb2.TASK_STATE_SENT, document_pb2.TASK_STATE_RUNNING)
+    return documents.is_outcome(report) and any(each.origin == origin for each in report.observed_items)

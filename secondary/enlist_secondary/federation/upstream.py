@@ -1,4 +1,4 @@
-"""Joins the primary on this host to the one above it: what comes down the link is handed on, what stands below is said up it.
+"""Joins the primary on this host to the one above it: what comes down the link is handed on, reports on descendants go up.
 
 The local primary is reached through its `upstream.sock`. Everything it is given is signed by those whom it comes from; it verifies
 that itself, and so does every server below it.
@@ -95,7 +95,7 @@ class Upstream:
         self._upper.refusal = answer.message
         self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT if answer.cross_certificate else answer.left
         if answer.message:
-            _LOG.warning("the primary on this host may not stand below", reason=answer.reason, problem=answer.message)
+            _LOG.warning("the parent refused the primary on this host", reason=answer.reason, problem=answer.message)
         self._wake.set()
         self.local.answered(bool(answer.cross_certificate))
 
@@ -129,7 +129,7 @@ class Upstream:
         if isinstance(error, Refused | OSError | TimeoutError):
             _LOG.warning("the primary on this host cannot be reached", socket=self._socket, problem=str(error) or "no answer")
         else:
-            _LOG.fault("the primary on this host cannot be told what is above it", error)
+            _LOG.fault("ancestry not sent to the primary on this host", error)
 
     async def _attach(self) -> None:
         credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
@@ -255,7 +255,4 @@ class Upstream:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self._heard.wait()
         except TimeoutError:
-            _LOG.warning(
-                "the primary on this host does not know yet that the one above is gone: the next start tells it",
-                socket=self._socket,
-            )
+            _LOG.warning("detach not acknowledged by the primary on this host; the next start repeats it", socket=self._socket)

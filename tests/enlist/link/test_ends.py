@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from enlist import certificates, proofs
-from enlist.link.ends import NAME_LIMIT, PrimaryEnd, SecondaryEnd
+from enlist.link.ends import PrimaryEnd, SecondaryEnd
 from enlist.link.phases import Phase
 from enlist.link.receiver import WAITING
+from enlist.names import PRIMARY_ID_LENGTH
 from enlist.reasons import TABLE, Reason, Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -185,7 +186,7 @@ def test_both_reasons_have_a_status() -> None:
 
 def test_hello_leaves_little_in_the_primary_s_memory() -> None:
     """Digests that are none, parts of less than nothing, and endless names are dropped or cut."""
-    origins = ["x" * (NAME_LIMIT + 1), *(f"{n:064x}" for n in range(100))]
+    origins = ["x" * (PRIMARY_ID_LENGTH + 1), *(f"{n:064x}" for n in range(100))]
     held = [document_pb2.Held(origin=each, content=b"c" * 9999, target="t" * 9999, digests=[b"d", b"d" * 32]) for each in origins]
     parts = [pb.BodyAck(digest=b"d" * 9999, received=1), pb.BodyAck(digest=b"d" * 32, received=-1)]
     end = primary()
@@ -194,7 +195,7 @@ def test_hello_leaves_little_in_the_primary_s_memory() -> None:
     for origin in end.sender.origins:
         kept = end.sender.held(origin)
         assert kept is not None
-        assert (len(origin), len(kept.content), len(kept.target), kept.digests) == (64, 32, NAME_LIMIT, frozenset([b"d" * 32]))
+        assert (len(origin), len(kept.content), len(kept.target), kept.digests) == (64, 32, 64, frozenset([b"d" * 32]))
 
 
 def test_acknowledgements_are_gathered_until_they_are_said() -> None:

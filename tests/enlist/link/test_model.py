@@ -107,13 +107,10 @@ class Secondary:
         self._expect()
 
     def on_message(self, message: pb.FromPrimary) -> None:
-        if not self.receiver.is_new(message.sequence):
+        taken = self.receiver.on_message(message)
+        if taken is None:
             return
-        if message.HasField("desired"):
-            self.receiver.on_set(message.desired)
-        if message.HasField("large_set"):
-            self.receiver.on_large_set(message.large_set)
-        for digest, whole in self.receiver.on_pieces(message.pieces).bodies.items():
+        for digest, whole in taken.bodies.items():
             assert documents.digest(whole) == digest
             self.unsaved[digest] = whole
 
