@@ -148,6 +148,7 @@ class Primary:
         own.changes.subscribe(Changes, self._judge)
         own.changes.subscribe(Changes, own.waiting.on_changes)
         own.changes.subscribe(Changes, own.desires.bring)
+        own.changes.subscribe(Changes, own.upper.on_changes)
         own.changes.subscribe(Changes, own.below.on_changes)
         own.changes.subscribe(Changes, own.subtree.on_changes)
         own.changes.subscribe(Changes, self._rollouts.on_changes)
@@ -219,7 +220,7 @@ class Primary:
         """What a primary does besides answering."""
         own = self.context
         yield from (self._tail.run(), self._directory.run(), self._housekeeping.run())
-        yield from (own.observations.run(), own.reports.run(), own.below.run(), own.desires.run())
+        yield from (own.observations.run(), own.reports.run(), own.upper.run(), own.below.run(), own.desires.run())
         yield from (self._rollouts.run(), self._scheduler.run(), self._links.children.run())
 
     def _server(self) -> tuple[grpc.aio.Server, Health]:

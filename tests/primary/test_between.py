@@ -16,14 +16,15 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
-from enlist_primary.changes.publisher import Changes, PresenceChange
+from enlist_primary.changes.publisher import AncestorChange, Changes, PresenceChange
 from enlist_primary.federation import parent_stream, subtree
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.child_primary import Children
 from enlist_primary.federation.descendants import Descendants, Reception
 from enlist_primary.federation.parent_stream import ParentStream
 from enlist_primary.federation.subtree import SubtreeStream
-from enlist_primary.model.levels import Bequest
+from enlist_primary.model.accounts import PRIMARY
+from enlist_primary.model.levels import Bequest, UpperState
 from enlist_primary.model.reports import Asked
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
@@ -76,6 +77,37 @@ async def test_a_link_is_told_who_stands_above_when_it_opens_and_when_that_chang
         await own.upper.ascend(way_up(near, Above(above.signer, "top", "holding.example", "t" * 10).step()))
         await hand_down(own, above, 7)
         assert await ancestries(link, 7) == 1
+
+
+async def test_what_another_writer_kept_of_those_above_is_taken_over_from_the_change_log(running: Running, own: Context) -> None:
+    """Another primary over this database, or whoever was cancelled once it was committed: links are told all the same."""
+    above = await stand_under(own)
+    asker, _ = await trusted(running)
+    item, body = policy("web", 5, {"n": 5})
+    signed = above.set(5, item)
+    verified, bodies = own.upper.check(signed), [(item.digest.hex(), body)]
+    authority, gone = certificates.der(above.signer.authority.certificate), UpperState.GONE
+    async with linked(asker) as link:
+        writing = (verified, signed.SerializeToString(), bodies, own.now())
+        await own.database.write(PRIMARY, levels.hand_down, *writing)
+        await link.until_held(5)
+        assert [kept.verified.version.number for kept in own.upper.snapshot.sets] == [5]
+        leaving = (authority, above.fingerprint, above.name, gone, own.signer.sign_consent, own.now())
+        await own.database.write(PRIMARY, levels.stand_under, *leaving)
+        await eventually(lambda: not own.upper.above, what="the end of what was above")
+        assert not own.upper.snapshot.sets
+
+
+async def test_links_hear_of_those_above_from_the_change_log_alone(own: Context) -> None:
+    """What is told to the caller is known here at once; nobody is woken by hand."""
+    above = await stand_under(own)
+    told: list[int] = []
+    own.changes.subscribe(AncestorChange, lambda change: told.append(change.version))
+    await hand_down(own, above, 5)
+    assert [kept.verified.version.number for kept in own.upper.snapshot.sets] == [5]
+    version = own.upper.version
+    await eventually(lambda: version in told, what="the change log's word")
+    assert own.upper.version == version  # the rows say what was known already
 
 
 async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_those_below_it(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 
@@ -13,11 +12,12 @@ from enlist import ancestry, certificates, documents, origins
 from enlist.ancestry import Above
 from enlist.documents import DesiredSet, Origin
 from enlist.reasons import Reason, Refused
+from enlist.runtime.controller import Backoff, Controller, Outcome
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.authority.signer import Signer
-from enlist_primary.changes.publisher import AncestorChange
+from enlist_primary.changes.publisher import AncestorChange, Changes
 from enlist_primary.federation.snapshot import AncestrySnapshot, StoredSet
 from enlist_primary.model import levels as model
 from enlist_primary.model.accounts import PRIMARY
@@ -26,13 +26,25 @@ from enlist_primary.model.levels import UpperState
 from enlist_primary.model.users import Actor
 from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
+from enlist_primary.store.changes import Coarse
 from enlist_primary.store.database import Database, Transaction
 
 log = Log("upper")
 
+BACKOFF = Backoff(first=0.5, longest=10.0)
+"""Pauses after rows that could not be read: until then, links are not told of what has come."""
+DEADLINE = 10.0
+"""Seconds after which a reading of the rows begins anew."""
+
+_ALL = "all"
+
 
 class Upper:
-    """The ancestors of this primary. Links compare `version` with what they handed down last."""
+    """The ancestors of this primary. Links compare `version` with what they handed down last.
+
+    Who writes puts what was written in the memory here before anybody is told of it. Everybody else hears of it from the change
+    log: `run` then reads the rows again, takes over what another writer left there, and publishes.
+    """
 
     def __init__(
         self,
@@ -49,6 +61,7 @@ class Upper:
         self.snapshot = AncestrySnapshot()
         """What is above now. A reader of several of its parts takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
+        self._controller = Controller[str]("primaries above", self._read_again, backoff=BACKOFF, deadline=DEADLINE)
         self.cleared = asyncio.Event()
         """Set when somebody clears what is remembered, and then replaced: what was refused before has to be said again."""
         self.connected = False
@@ -59,20 +72,44 @@ class Upper:
 
     async def load(self) -> None:
         """Reads what is kept. What cannot be verified any more is as if it had never come."""
-        row, sets = await self._database.read(_load)
-        self.snapshot = replace(self.snapshot, row=row)
+        async with self._lock:
+            row, sets = await self._database.read(_load)
+            if row != self.snapshot.row:
+                self._load_row(row)
+            for signed in sets.values():
+                self._load_set(signed)
+
+    def _load_row(self, row: model.Upper | None) -> None:
         if row is not None and row.memory.damaged:
             log.alarm("what is remembered of the primaries above cannot be read", reason=Reason.ORIGINS_UNREADABLE)
         try:
             self._take_row(row)
         except (Refused, DecodeError) as error:
+            self.snapshot = self.snapshot.under(row, document_pb2.Ancestry(), ())
             log.warning("the primaries above cannot be read; the secondary on this host tells them again", problem=str(error))
-        for signed in sets.values():
-            try:
-                kept = document_pb2.SignedSet.FromString(signed)
-                self._keep(kept, self._verified(kept))
-            except (Refused, DecodeError) as error:
-                log.warning("a set from above cannot be read", problem=str(error))
+
+    def _load_set(self, signed: bytes) -> None:
+        try:
+            said = document_pb2.SignedSet.FromString(signed)
+            known = self.snapshot.kept.get(said.origin)
+            if known is None or known.signed != said:
+                self._keep(said, self._verified(said))
+        except (Refused, DecodeError) as error:
+            log.warning("a set from above cannot be read", problem=str(error))
+
+    def on_changes(self, changes: Changes) -> None:
+        """A page of the change log."""
+        if changes.account == PRIMARY and Coarse.ANCESTORS in changes.subjects:
+            self._controller.mark(_ALL)
+
+    async def run(self) -> None:
+        """Follows the rows until cancelled."""
+        await self._controller.run()
+
+    async def _read_again(self, _: Sequence[str]) -> Mapping[str, Outcome]:
+        await self.load()
+        self._publish(AncestorChange(self.version))
+        return {}
 
     def _take_row(self, row: model.Upper | None) -> None:
         message = document_pb2.Ancestry.FromString(row.ancestry) if row is not None else document_pb2.Ancestry()
@@ -176,7 +213,6 @@ class Upper:
     def _replace_row(self, row: model.Upper) -> None:
         if row != self.snapshot.row:
             self._take_row(row)
-            self._renew()
 
     def seen(self, connected: bool, at: int | None, refusal: str) -> None:
         """State of the link to the parent, as the secondary on this host reports it."""
@@ -213,14 +249,9 @@ class Upper:
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
             await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
             self._keep(signed, verified)
-            self._renew()
 
     def _now(self) -> int:
         return int(self._clock())
-
-    def _renew(self) -> None:
-        """What is handed down is another from now on."""
-        self._publish(AncestorChange(self.version))
 
 
 def _alarm(refused: Refused) -> None:

@@ -36,7 +36,7 @@ def stand_under(tx: Transaction, authority: bytes, primary_id: str, name: str, s
     known = levels.upper(tx)
     if known is not None and (known.authority, known.state) == (authority, state):
         if known.name != name:  # nothing but what it is called
-            levels.save_upper(tx, replace(known, name=name))
+            _save(tx, replace(known, name=name), now)
         return replace(known, name=name)
     if known is None and state is UpperState.GONE:
         raise Refused(Reason.NOT_FOUND, "No primary stands above this one.")
@@ -55,10 +55,15 @@ def stand_under(tx: Transaction, authority: bytes, primary_id: str, name: str, s
     if not ancestry:
         memory = memory.leaving(levels.held_versions(tx))
     changed = Upper(authority, name, state, consent, signature, ancestry, memory)
-    levels.save_upper(tx, changed)
+    _save(tx, changed, now)
     if not ancestry:
         levels.forget_upper_sets(tx, levels.upper_sets(tx))
     return changed
+
+
+def _save(tx: Transaction, changed: Upper, now: int) -> None:
+    levels.save_upper(tx, changed)
+    changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
 
 
 def _renewed(ancestry: bytes, consent: bytes, signature: bytes) -> bytes:
@@ -81,9 +86,8 @@ def ascend(tx: Transaction, ancestry: bytes, found: Sequence[Above], own: Author
         return None
     held = levels.held_versions(tx)
     changed = replace(known, ancestry=ancestry, memory=known.memory.after(found, own, held))
-    levels.save_upper(tx, changed)
+    _save(tx, changed, now)
     levels.forget_upper_sets(tx, [place.origin for place in held.keys() - _places(found)])
-    changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
     return changed
 
 
@@ -99,7 +103,7 @@ def clear_origin(tx: Transaction, primary_id: str, present: Collection[str], by:
         raise Refused(Reason.NOT_FOUND, "No primary was ever above this one, so nothing is remembered.")
     changed = replace(known, memory=known.memory.cleared(primary_id, present))
     record(tx, PRIMARY, "origin.clear", "", by, now, primary_id=primary_id or "all")
-    levels.save_upper(tx, changed)
+    _save(tx, changed, now)
     return changed
 
 

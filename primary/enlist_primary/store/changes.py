@@ -29,7 +29,7 @@ class Coarse(StrEnum):
     DESCENDANTS = "descendants"
     SERVERS = "servers"
     ANCESTORS = "ancestors"
-    """What came from the primaries above; in the primary's own account."""
+    """Who stands above this primary, and what came from there; in the primary's own account."""
 
 
 class Position(NamedTuple):
