@@ -469,7 +469,7 @@ async def test_a_local_primary_that_does_not_run_holds_up_no_final_no(
             await pair.secondary.connects()
             await pair.decide("Revoke")
             assert (await final_no(task)).reason is Reason.SERVER_REVOKED
-        assert [message for message in caplog.messages if "the next start tells it" in message]
+        assert [message for message in caplog.messages if "the next start repeats it" in message]
         caplog.clear()
         async with local_primary(socket) as told, kept(pair.secondary) as task:
             assert (await final_no(task)).reason is Reason.SERVER_REVOKED
