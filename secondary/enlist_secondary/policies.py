@@ -29,7 +29,7 @@ from enlist_secondary.handlers.interface import HandlerFailed, PolicyHandler, se
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policy_records import Record, Step, Wanted
 from enlist_secondary.policy_store import PolicyStore
-from enlist_secondary.resting import AGAIN_SECONDS
+from enlist_secondary.retrying import AGAIN_SECONDS
 
 DRIFT_SECONDS = 10.0
 """Seconds between two looks whether somebody changed locally what a policy governs."""

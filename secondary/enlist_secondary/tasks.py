@@ -20,7 +20,7 @@ from enlist import documents, names
 from enlist.documents import Item, ItemVersion
 from enlist.reasons import Refused
 from enlist.runtime import files
-from enlist.runtime.controller import Backoff, Pauses, retry
+from enlist.runtime.controller import Again, Backoff, Controller, Pauses, each, retry
 from enlist.runtime.logs import Log
 from enlist.runtime.threads import to_the_end
 from enlist.v1 import document_pb2 as pb
@@ -29,7 +29,7 @@ from enlist_secondary.checks import Clock
 from enlist_secondary.documents import Document, Documents, origin_items
 from enlist_secondary.handlers.interface import NO_EXIT_CODE, TaskHandler, TaskOutcome, sentence
 from enlist_secondary.outbox import Outbox
-from enlist_secondary.resting import AGAIN_SECONDS, Rest, rest
+from enlist_secondary.retrying import AGAIN_SECONDS
 
 AT_ONCE = 4
 """Runs that go on at the same time, at most."""
@@ -38,6 +38,7 @@ UNSETTLED_SECONDS = 30 * 86400
 KEPT_SECONDS = 7 * 86400
 """Seconds after its deadline for which a run is remembered, so that a clock set back does not bring it back."""
 
+_RUNS = "runs"
 RUNNING, INTERRUPTED = "running", "interrupted"
 _UNKNOWN = ItemVersion(0, "")
 _LOG = Log("enlist.secondary")
@@ -107,25 +108,22 @@ class Tasks:
         outbox: Outbox,
         now: Clock,
         at_once: int = AT_ONCE,
-        rest: Rest = rest,
     ) -> None:
-        """`now` is this server's clock; `ahead` is set to how far it is before the primary's.
-
-        `rest` waits for the next thing to do.
-        """
+        """`now` is this server's clock; `ahead` is set to how far it is before the primary's."""
         self._folder = folder
         self._held = held
         self._handlers = handlers
         self._outbox = outbox
         self._now = now
-        self._rest = rest
         self._places = asyncio.Semaphore(at_once)
         self.ahead = 0.0
         self._runs: dict[str, Run] = {}
         self._others: set[str] = set()  # runs that came here and are for others
         self._going: dict[str, tuple[str, asyncio.Task[None]]] = {}  # with the origin
-        self._wake = asyncio.Event()
         self._problem = ""
+        again = Backoff(AGAIN_SECONDS, AGAIN_SECONDS)
+        # No deadline: it waits for the disk alone.
+        self._controller = Controller[str](_RUNS, each(self._look), backoff=again)
 
     def load(self) -> None:
         """Reads the runs. One that was under way when this server stopped is interrupted, and stays so."""
@@ -141,7 +139,7 @@ class Tasks:
 
     def look(self) -> None:
         """Other sets may hold now."""
-        self._wake.set()
+        self._controller.mark(_RUNS)
 
     def say_all(self) -> None:
         """Puts the outcomes that have not arrived in the outbox: after a start, before the first link."""
@@ -160,7 +158,7 @@ class Tasks:
         run = self._runs.get(id)
         if run is not None and run.ended and not run.settled:
             self._runs[id] = replace(run, settled=True)
-            self._wake.set()
+            self._controller.mark(_RUNS)
 
     def runs(self) -> list[Run]:
         """What is known of every run, the newest last."""
@@ -175,11 +173,9 @@ class Tasks:
 
     async def run(self) -> None:
         """Until cancelled; what runs then is interrupted."""
+        self._controller.mark(_RUNS)
         try:
-            while True:
-                self._wake.clear()
-                again = await self._look()
-                await self._rest(self._wake, AGAIN_SECONDS if again else None)
+            await self._controller.run()
         finally:
             going = [task for _, task in self._going.values()]
             for task in going:
@@ -187,8 +183,8 @@ class Tasks:
                     task.cancel()
             await asyncio.gather(*going, return_exceptions=True)
 
-    async def _look(self) -> bool:
-        """Begins what is new, stops what is not wanted any more, forgets what cannot come back. Whether to look again soon."""
+    async def _look(self, _: str) -> Again:
+        """Begins what is new, stops what is not wanted any more, forgets what cannot come back."""
         try:
             new = await self._held.all(documents.TASK, self._is_new)
             there = self._there()
@@ -196,14 +192,14 @@ class Tasks:
             if self._problem != refused.message:
                 self._problem = refused.message
                 _LOG.warning("tasks cannot be read", reason=refused.reason, problem=refused.message)
-            return True
+            return AGAIN_SECONDS
         self._problem = ""
         self._stop(there)
         self._others &= there.keys()
         for document in new:
             if there.get(document.item.name) == (document.origin, document.item) and self._concerns(document):
                 self._begin(document)
-        return await self._remember(there)
+        return AGAIN_SECONDS if await self._remember(there) else None
 
     def _is_new(self, item: Item) -> bool:
         return not any(item.name in known for known in (self._runs, self._going, self._others))
@@ -290,7 +286,7 @@ class Tasks:
             _LOG.fault("a run met something unforeseen", error, run=run.id)
             if self._runs.get(run.id, run).state == RUNNING:  # or it would be begun again, and again
                 self._note(_ended(run, _failure(UNFORESEEN), int(self._now())))
-        self._wake.set()  # it may be wanted again after all, or be nobody's any more
+        self._controller.mark(_RUNS)  # it may be wanted again after all, or be nobody's any more
 
     async def _go(self, run: Run, document: Document) -> None:
         await self._end(*await self._outcome(run, document))

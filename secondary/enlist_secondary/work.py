@@ -24,7 +24,7 @@ from enlist_secondary.handlers.configured import build_policies, build_tasks
 from enlist_secondary.identity import Identity
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
-from enlist_secondary.resting import AGAIN_SECONDS
+from enlist_secondary.retrying import AGAIN_SECONDS
 from enlist_secondary.tasks import Tasks
 
 _KNOWN = (documents.POLICY, documents.TASK, documents.WINDOW)

@@ -17,7 +17,6 @@ from enlist_secondary.documents import Documents
 from enlist_secondary.handlers.interface import HandlerFailed, TaskOutcome
 from enlist_secondary.outbox import Outbox
 from enlist_secondary.policies import Policies
-from enlist_secondary.resting import rest
 from enlist_secondary.tasks import Tasks
 from tests.secondary.origins import Line, Primary, Times, Wish, bodies, said
 from tests.support import waiting
@@ -128,6 +127,7 @@ class Looks:
     def __init__(self, *controllers: Controller[str]) -> None:
         self.keys: list[str] = []
         """What was looked at, in its order."""
+        self.begun = False
         self._controllers = controllers
         for each in controllers:
             self._note(each)
@@ -136,6 +136,7 @@ class Looks:
         reconcile = controller._reconcile
 
         async def noted(keys: Sequence[str]) -> Mapping[str, Outcome]:
+            self.begun = True
             self.keys.extend(keys)
             return await reconcile(keys)
 
@@ -147,43 +148,15 @@ class Looks:
             each._wake.set()
 
     @property
+    def busy(self) -> bool:
+        """Whether they have anything to do, or have yet to begin."""
+        return not self.begun or any(each.busy for each in self._controllers)
+
+    @property
     def rest(self) -> float | None:
         """For how many seconds they have nothing to do; None for ever."""
         dues = [each.first_due - each._clock() for each in self._controllers if each.first_due is not None]
         return min(dues, default=None)
-
-
-class Nap:
-    """How an engine rests: noted, and ended early by `end`."""
-
-    def __init__(self) -> None:
-        self.lengths: list[float | None] = []
-        self._woken: asyncio.Event | None = None
-        self._early = False
-
-    async def __call__(self, woken: asyncio.Event, seconds: float | None) -> None:
-        """As `backoff.rest`."""
-        self.lengths.append(seconds)
-        if self._early:
-            self._early = False
-            return
-        self._woken = woken
-        try:
-            await rest(woken, seconds)
-        finally:
-            self._woken = None
-
-    @property
-    def asleep(self) -> bool:
-        """Whether the engine has nothing to do."""
-        return self._woken is not None and not self._woken.is_set() and not self._early
-
-    def end(self) -> None:
-        """The engine looks once more what is to be done, also if it is about to rest."""
-        if self._woken is not None:
-            self._woken.set()
-        else:
-            self._early = True
 
 
 class Server:
@@ -200,7 +173,6 @@ class Server:
     ) -> None:
         self.held = Documents(folder / "documents", [each.origin for each in origins])
         self.outbox = Outbox(lambda: None)
-        self.tasks_rest = Nap()
         self.policies = Policies(
             folder / "policies",
             self.held,
@@ -211,7 +183,8 @@ class Server:
             elapsed=times.stopwatch,
         )
         self.policies_looks = Looks(self.policies._sets, self.policies._kinds)
-        self.tasks = Tasks(folder / "tasks", self.held, tasks, self.outbox, times.clock, at_once, self.tasks_rest)
+        self.tasks = Tasks(folder / "tasks", self.held, tasks, self.outbox, times.clock, at_once)
+        self.tasks_looks = Looks(self.tasks._controller)
         self.line = Line(self.held)
         self._times = times
         self._governed = policies.values()
@@ -252,9 +225,9 @@ class Server:
         await self.settled()
 
     def wake(self) -> None:
-        """Both engines look once more what is due."""
+        """Both engines look once more: the one what is due, the other what is wanted."""
         self.policies_looks.wake()
-        self.tasks_rest.end()
+        self.tasks.look()
 
     async def settled(self) -> None:
         """Waits until both engines rest; handlers of policies may still wait at their gates."""
@@ -271,7 +244,7 @@ class Server:
     def rests(self) -> bool:
         """Whether neither engine has anything to do, or one has ended."""
         dead = any(task.done() for task in self._running)
-        return dead or self.tasks_rest.asleep
+        return dead or (self.policies_looks.begun and not self.tasks_looks.busy)
 
     def report(self, kind: str = "motd") -> pb.Report | None:
         """The report on a policy."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_secondary.resting import AGAIN_SECONDS
+from enlist_secondary.retrying import AGAIN_SECONDS
 from tests.secondary.disks import Crash, Disk
 from tests.secondary.engine import HALF, Machine, soon
 from tests.secondary.motd import A, B, C, meant, provisional, word

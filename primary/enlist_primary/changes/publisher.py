@@ -1,7 +1,7 @@
 """What happens in the primary, told to whatever keeps something in memory because of it.
 
-Rows come from the change log, through its tail. What is no row (presence, the primaries above) comes from where it happens.
-All of it goes through one publisher, so that code which makes a change need not know what reacts to it.
+Rows come from the change log, through its tail. What is no row (presence, the state of the link to the parent) comes from where it
+happens. All of it goes through one publisher, so that code which makes a change need not know what reacts to it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import outbox
 from enlist_secondary.federation.local_primary import LocalPrimary, UpwardCursor
 from enlist_secondary.outbox import Outbox
-from enlist_secondary.resting import AGAIN_SECONDS
+from enlist_secondary.retrying import AGAIN_SECONDS
 
 
 class Session:

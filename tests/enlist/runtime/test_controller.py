@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Again, Backoff, Controller, DueQueue, each
 from tests.support import virtual_time
+from tests.support.waiting import eventually
 
 Work = Callable[[str], Awaitable[Again]]
 
@@ -344,3 +345,26 @@ def test_due_queue_agrees_with_a_plain_table(steps: list[tuple[str, int, str]]) 
             assert sorted(table.pop(each) for each in popped) == due
         assert queue.first_due == min(table.values(), default=None)
         assert len(queue) == len(table)
+
+
+async def test_clock_of_its_own_says_what_is_due() -> None:
+    now = 100.0
+    record = Record()
+
+    async def work(key: str) -> Again:
+        record.note(key)
+        return 10.0
+
+    controller = Controller[str]("test", each(work), clock=lambda: now)
+    controller.mark("a")
+    assert controller.busy == {"a"}
+    task = asyncio.create_task(controller.run())
+    await eventually(lambda: controller.first_due == 110.0)
+    assert not controller.busy
+    now = 110.0
+    assert controller.busy == {"a"}
+    controller.mark("b")  # it looks at the clock then
+    await eventually(lambda: controller.first_due == 120.0 and not controller.busy)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [key for key, _ in record.begun] == ["a", "a", "b"]
