@@ -10,11 +10,9 @@ from typing import Any, cast
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist_primary.controllers.housekeeping import SWEEP_SECONDS, Housekeeping
+from enlist_primary.controllers.housekeeping import SWEEP_SECONDS, Housekeeping, to_sweep
 from enlist_primary.links.registry import Hub
 from enlist_primary.operations import servers as operations
-from enlist_primary.store import changes
-from enlist_primary.store import servers as rows
 from enlist_primary.store.database import Database
 from tests.support import virtual_time
 
@@ -29,6 +27,7 @@ class House:
         self.overdue: list[str] = []
         self.old: dict[str, int] = {}
         """How often each account is to be trimmed."""
+        self.reads = 0
         self.refused: dict[str, Exception] = {}
         self.done: list[tuple[str, str]] = []
         self.renewals: list[float] = []
@@ -37,12 +36,13 @@ class House:
         loop = asyncio.get_running_loop()
         self.keeping = Housekeeping(cast(Database, self), self.hub, self.renew, lambda: NOW + loop.time())
 
-    async def read(self, query: Any, now: int) -> list[str]:
+    async def read(self, query: Any, now: int) -> tuple[list[str], list[str]]:
         """Which accounts need something."""
+        self.reads += 1
         if error := self.refused.get(query.__name__):
             raise error
-        assert query in (rows.accounts_to_sweep, changes.accounts_to_trim)
-        return self.overdue if query is rows.accounts_to_sweep else list(self.old)
+        assert query is to_sweep
+        return self.overdue, list(self.old)
 
     async def write(self, account: str, operation: Any, *arguments: Any) -> bool | list[str]:
         """Notes what is done for an account."""
@@ -92,6 +92,7 @@ def test_accounts_are_swept_and_trimmed_at_once_and_every_minute() -> None:
             assert len(house.done) == 5
             await asyncio.sleep(2)
             assert house.done[5:] == [("expire", BETA)]
+            assert house.reads == 2, "one a minute"
 
     in_time(steps)
 
@@ -112,13 +113,16 @@ def test_account_that_cannot_be_swept_holds_up_no_other(error: Exception) -> Non
 def test_chore_that_fails_holds_up_no_other() -> None:
     async def steps(house: House) -> None:
         house.overdue, house.renewal_fails = [ACME], True
-        house.refused = {"accounts_to_trim": Refused(Reason.OVERLOADED, "Try again.")}
+        house.refused = {"to_sweep": Refused(Reason.OVERLOADED, "Try again.")}
         link = house.hub.open(ACME, "one", NOW + 10)
         async with house.going_on():
-            assert house.done == [("expire", ACME)]
+            assert house.done == []
             await asyncio.sleep(11)
             assert link.ended.result().reason is Reason.CERTIFICATE_EXPIRED
             assert len(house.renewals) >= 3
+            house.refused = {}
+            await asyncio.sleep(SWEEP_SECONDS)
+            assert house.done == [("expire", ACME)]
 
     in_time(steps)
 

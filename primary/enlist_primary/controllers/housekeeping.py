@@ -11,7 +11,7 @@ from enlist_primary.links.registry import Hub
 from enlist_primary.operations import servers as operations
 from enlist_primary.store import changes
 from enlist_primary.store import servers as rows
-from enlist_primary.store.database import Database
+from enlist_primary.store.database import Database, Transaction
 
 SWEEP_SECONDS = 60.0
 SHORTEST_WAIT = 0.2
@@ -20,11 +20,11 @@ DEADLINE = 60.0
 """Seconds after which a chore that has not come back counts as failed."""
 AT_ONCE = 4
 
-REQUESTS, CHANGE_LOG, LINKS, CERTIFICATES = "requests", "change log", "links", "certificates"
+SWEEP, REQUESTS, CHANGE_LOG, LINKS, CERTIFICATES = "sweep", "requests", "change log", "links", "certificates"
 
 
 class Chore(NamedTuple):
-    """Something to do, for one account; without one, for the whole primary, which may find accounts that need it."""
+    """Something to do for one account, or, without one, for the whole primary."""
 
     name: str
     account: str = ""
@@ -43,6 +43,7 @@ class Housekeeping:
         self._renew = renew
         self._clock = clock
         self._chores: Mapping[str, Callable[[str], Awaitable[Again]]] = {
+            SWEEP: self._sweep,
             REQUESTS: self._expire,
             CHANGE_LOG: self._trim,
             LINKS: self._end_links,
@@ -58,7 +59,7 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Does all chores, until cancelled."""
-        for name in self._chores:
+        for name in (SWEEP, LINKS, CERTIFICATES):
             self._controller.mark(Chore(name))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._controller.run())
@@ -74,24 +75,23 @@ class Housekeeping:
     async def _reconcile(self, chore: Chore) -> Again:
         return await self._chores[chore.name](chore.account)
 
+    async def _sweep(self, _: str) -> Again:
+        """Looks which accounts need something: one transaction a minute, however many there are."""
+        overdue, old = await self._database.read(to_sweep, int(self._clock()))
+        for account in overdue:
+            self._controller.mark(Chore(REQUESTS, account))
+        for account in old:
+            self._controller.mark(Chore(CHANGE_LOG, account))
+        return SWEEP_SECONDS
+
     async def _expire(self, account: str) -> Again:
         """Ends requests and invitations past their time."""
-        now = int(self._clock())
-        if account:
-            await self._database.write(account, operations.expire, account, now)
-            return None
-        for found in await self._database.read(rows.accounts_to_sweep, now):
-            self._controller.mark(Chore(REQUESTS, found))
-        return SWEEP_SECONDS
+        await self._database.write(account, operations.expire, account, int(self._clock()))
+        return None
 
     async def _trim(self, account: str) -> Again:
         """Drops what the change log need not keep."""
-        now = int(self._clock())
-        if account:
-            return 0.0 if await self._database.write(account, changes.trim, account, now) else None
-        for found in await self._database.read(changes.accounts_to_trim, now):
-            self._controller.mark(Chore(CHANGE_LOG, found))
-        return SWEEP_SECONDS
+        return 0.0 if await self._database.write(account, changes.trim, account, int(self._clock())) else None
 
     async def _end_links(self, _: str) -> Again:
         """Ends links whose certificate is over. Without a link there is nothing to wait for: the first one says so."""
@@ -100,3 +100,8 @@ class Housekeeping:
 
     async def _renew_certificates(self, _: str) -> Again:
         return self._renew()
+
+
+def to_sweep(tx: Transaction, now: int) -> tuple[list[str], list[str]]:
+    """The accounts with requests past their time, and those with a change log that is to be trimmed."""
+    return rows.accounts_to_sweep(tx, now), changes.accounts_to_trim(tx, now)
