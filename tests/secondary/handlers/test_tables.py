@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from enlist.reasons import Reason, Refused
-from enlist.runtime import files
+from enlist.runtime import files, formats
 from enlist_secondary import config as configs
 from enlist_secondary.config import SecondaryConfig
 from enlist_secondary.handlers import tables
@@ -18,7 +18,7 @@ from enlist_secondary.handlers.exec import ExecPolicy, ExecTask
 from enlist_secondary.handlers.file import FilePolicy
 from enlist_secondary.handlers.tables import EntryPoint, Exec, File
 
-BASE = 'primary = "primary.example"\naccount = "acme.example"\nname = "gw1"\ndata = "/var/lib/x"\n'
+BASE = f'format = {formats.FORMAT}\nprimary = "primary.example"\naccount = "acme.example"\nname = "gw1"\ndata = "/var/lib/x"\n'
 EXAMPLE = """
 [handlers.policy.chrony]
 type = "file"
@@ -196,7 +196,7 @@ def test_a_table_that_cannot_be_meant_is_refused_with_file_line_and_key(
     tmp_path: Path, text: str, line: int | None, key: str, expected: str
 ) -> None:
     message = refusal(tmp_path, text)
-    where = f"{tmp_path}/secondary.toml: " + (f"line {line}: " if line else "")
+    where = f"{tmp_path}/secondary.toml: " + (f"line {line + 1}: " if line else "")  # counted from behind the format
     assert message.startswith(f"{where}{key}: " if key else where)
     assert expected in message
     assert message.isprintable()
