@@ -295,7 +295,7 @@ class Documents:
         if taken is None:
             return None, ""
         self._fresh.update(taken.bodies)
-        if sum(map(len, self._fresh.values())) > documents.BODIES_LIMIT * (1 + len(self._coming)):  # each has its own
+        if sum(map(len, self._fresh.values())) > documents.BODIES_LIMIT * max(1, len(self._coming)):  # each has its own
             raise violation("the bodies that wait for the disk are too much together")
         return taken.refused, taken.problem
 

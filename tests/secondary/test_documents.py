@@ -147,6 +147,18 @@ async def test_bodies_in_memory_have_a_bound(tmp_path: Path, primary: Primary, m
     assert reason(lambda: line.bring(whole=[NTP.body])) is Reason.LINK_VIOLATION
 
 
+async def test_each_origin_has_a_bound_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults row 7: two honest primaries bring as much as they may while the disk is slow."""
+    upper, lower = Primary(), Primary()
+    monkeypatch.setattr(documents, "BODIES_LIMIT", max(len(MOTD.body), len(NTP.body)))
+    held, line = linked(tmp_path, upper, lower)
+    line.bring(upper.sign([NTP]))
+    line.bring(lower.sign([MOTD]), [MOTD.body])
+    line.bring(whole=[NTP.body])
+    assert await held.save()
+    assert await contents(held) == expected(NTP, MOTD)
+
+
 async def test_what_a_newer_set_leaves_out_is_gone_and_so_is_its_body(tmp_path: Path, primary: Primary) -> None:
     held, line = linked(tmp_path, primary)
     for wishes in ([MOTD, NTP], [NTP], []):
