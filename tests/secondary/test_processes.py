@@ -16,7 +16,7 @@ from cryptography import x509
 
 from enlist import certificates, names
 from enlist.certificates import Authority
-from enlist.runtime import files
+from enlist.runtime import files, formats
 from enlist_secondary import config as configs
 from enlist_secondary import report
 from enlist_secondary.cli import FINAL_NO
@@ -236,10 +236,10 @@ def refusal(process: Process, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_missing_or_malformed_configuration_is_named(process: Process, name: str) -> None:
     path = process.secondary.path
-    files.write(path, b'primary = "a"\nacount = "b"\n')
+    files.write(path, f'format = {formats.FORMAT}\nprimary = "a"\nacount = "b"\n'.encode())
     told = refusal(process, name)
     assert (told["reason"], told["retry"]) == ("CONFIG_INVALID", False)
-    assert told["message"].startswith(f"{path}: line 2: acount: ")
+    assert told["message"].startswith(f"{path}: line 3: acount: ")
     files.remove(path)
     assert refusal(process, name)["reason"] == "CONFIG_MISSING"
 

@@ -270,8 +270,9 @@ class SetAck(_message.Message):
     origin: _builtins.str
     """The primary id of its origin."""
     epoch: _builtins.int
-    """Its version."""
+    """Its version: the epoch."""
     number: _builtins.int
+    """Its version: the number."""
     sequence: _builtins.int
     """The number of the message that brought or announced it: what was withdrawn meanwhile and sent anew is answered by itself."""
     def __init__(
@@ -306,8 +307,9 @@ class SetRefused(_message.Message):
     origin: _builtins.str
     """The primary id of its origin."""
     epoch: _builtins.int
-    """Its version; 0 where it cannot be read."""
+    """The epoch of its version; 0 where it cannot be read."""
     number: _builtins.int
+    """The number of its version; 0 where it cannot be read."""
     reason: _builtins.str
     """A reason code; see `enlist.reasons`."""
     message: _builtins.str
