@@ -111,6 +111,8 @@ class Keeper:
             mine = await resume(self._dialer, self._config, mine, self._now, _settle)
             if time.monotonic() - asked < CONTRADICTION:
                 await asyncio.sleep(self._pauses.next())
+                if not mine.usable(int(self._now())):  # the pause was longer than what was left of it
+                    mine = await resume(self._dialer, self._config, mine, self._now, _settle)
 
     async def _say_farewell(self) -> None:
         """The primary on this host, if there is one, stands under the one above no more."""
