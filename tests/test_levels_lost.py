@@ -51,7 +51,7 @@ def test_a_middle_primary_that_was_away_for_longer_than_certificates_live_is_fou
     levels.until(lambda: time.time() > expired, "every certificate that the middle primary issued to have ended")
     assert [place.settings for place in levels.all] == [{"a": 2}, {"a": 1}, {"a": 1}, {"a": 1}]
     levels.middle.start()
-    wait_for(lambda: levels.policy(levels.top)["applied"] == 4, 120, what="four reports")
+    wait_for(lambda: levels.policy(levels.top)["applied"] == 4, 60, what="four reports")
     assert [place.settings for place in levels.all] == [{"a": 2}] * 4
 
 
