@@ -18,7 +18,7 @@ from enlist_primary.authority import keys
 from enlist_primary.datafolder import DataFolder
 from enlist_primary.store.sqlite import open_sqlite
 
-ALLOCATIONS = 5000
+ALLOCATIONS = 50_000
 """Objects made, less those gone, after which Python looks for cycles; seven times its own number.
 
 A thousand sets on their way are tens of thousands of objects that live for a moment: each look would walk most of them, and every

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from cryptography import x509
@@ -106,13 +108,14 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-class Authority(NamedTuple):
+@dataclass(frozen=True)
+class Authority:
     """A primary's authority as everybody may know it: its certificate and its key's SubjectPublicKeyInfo."""
 
     certificate: x509.Certificate
     public_key: bytes
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The authority's own: what people compare."""
         return fingerprint(self.public_key)

@@ -211,7 +211,7 @@ def _parse(desired_set: bytes) -> pb.DesiredSet:
 
 
 def _item(message: pb.Item) -> Item:
-    plausible = _is_version(message) and 0 <= message.confirm_seconds < _LARGEST
+    plausible = _is_version(message.revision, message.digest) and 0 <= message.confirm_seconds < _LARGEST
     if not plausible or len(message.name) > _TEXT_LIMIT or not _named_well(message.kind, message.name):
         raise _invalid("has an item that no primary puts there")
     return Item(message.kind, message.name, message.revision, message.digest, message.confirm_seconds)
@@ -236,11 +236,13 @@ def encode_version(version: ItemVersion) -> pb.ItemVersion:
 
 def decode_version(message: pb.ItemVersion) -> ItemVersion | None:
     """The version that a report names; None for one that no item has."""
-    return ItemVersion(message.revision, message.digest.hex()) if _is_version(message) else None
+    digest = message.digest
+    revision = message.revision
+    return ItemVersion(revision, digest.hex()) if _is_version(revision, digest) else None
 
 
-def _is_version(message: pb.Item | pb.ItemVersion) -> bool:
-    return is_digest(message.digest) and 0 < message.revision < _LARGEST
+def _is_version(revision: int, digest: bytes) -> bool:
+    return is_digest(digest) and 0 < revision < _LARGEST
 
 
 def _named_well(kind: str, name: str) -> bool:

@@ -39,3 +39,27 @@ async def test_error_at_one_entry_stops_no_other(caplog: pytest.LogCaptureFixtur
     await rounds(2)
     assert begun == [*range(2 * AT_ONCE), -1]
     assert "an entry of the fair queue failed" in caplog.text
+
+
+async def test_what_waits_for_company_waits_from_when_it_was_put_last() -> None:
+    loop, turns, begun = asyncio.get_running_loop(), Turns(later=0.02), asyncio.Event()
+    put: list[float] = []
+
+    def put_again() -> None:
+        put.append(loop.time())
+        turns.enter_later(begun.set)
+
+    put_again()
+    loop.call_later(0.03, put_again)  # in the second round of the timer, in which it would have begun
+    async with asyncio.timeout(10):
+        await begun.wait()
+    assert loop.time() - put[-1] >= 0.02
+    assert len(put) == 2
+
+
+async def test_what_is_waited_for_does_not_wait_for_the_rest() -> None:
+    turns, begun = Turns(soon=0.01, later=60), asyncio.Event()
+    turns.enter_later(lambda: None)
+    turns.enter_later(begun.set, soon=True)
+    async with asyncio.timeout(10):
+        await begun.wait()

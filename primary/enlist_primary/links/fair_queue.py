@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 from enlist.runtime.logs import Log
 
-LATER_SECONDS = 0.25
-"""How long an acknowledgement waits for company. What a server says next of the same thing waits for it."""
-AT_ONCE = 16
-"""Begun in one round of the event loop: a few milliseconds of work, after which everybody else is heard."""
+SOON_SECONDS = 0.1
+LATER_SECONDS = 5.0
+"""How long something waits for company that is waited for, or is not: at least, and at most twice as long."""
+AT_ONCE = 64
+"""Begun in one round of the event loop: some ten milliseconds of work, after which everybody else is heard.
+
+gRPC wakes the loop once for each of its events, and then takes all that have come: a few rounds cost less than many.
+"""
 
 log = Log("links")
 
@@ -18,9 +22,11 @@ log = Log("links")
 class Turns:
     """A line of what shall begin, each once, in its order. Nothing is awaited: a peer that does not read holds up nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, soon: float = SOON_SECONDS, later: float = LATER_SECONDS) -> None:
+        """In seconds: what `enter_later` waits at least."""
         self._line: dict[Callable[[], None], None] = {}
-        self._later: dict[Callable[[], None], None] = {}
+        self._soon = _Later(soon, self.enter)
+        self._later = _Later(later, self.enter)
 
     def enter(self, begin: Callable[[], None]) -> None:
         """Puts something in line, or leaves it where it stands."""
@@ -28,16 +34,9 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
         self._line[begin] = None
 
-    def enter_later(self, begin: Callable[[], None]) -> None:
-        """Puts something in line that nobody waits for: whatever else is put in line so within a moment goes with it."""
-        if not self._later:
-            asyncio.get_running_loop().call_later(LATER_SECONDS, self._enter_all)
-        self._later[begin] = None
-
-    def _enter_all(self) -> None:
-        later, self._later = self._later, {}
-        for begin in later:
-            self.enter(begin)
+    def enter_later(self, begin: Callable[[], None], soon: bool = False) -> None:
+        """Puts something in line once it has waited for company; entered again meanwhile, it waits from then on."""
+        (self._soon if soon else self._later).put(begin)
 
     def _next(self) -> None:
         for begin in list(self._line)[:AT_ONCE]:
@@ -45,6 +44,32 @@ class Turns:
             _run(begin)
         if self._line:
             asyncio.get_running_loop().call_soon(self._next)
+
+
+class _Later:
+    """What waits: one timer for all. What was put here before one round of it and not again in that, is entered after it."""
+
+    def __init__(self, seconds: float, enter: Callable[[Callable[[], None]], None]) -> None:
+        self._seconds = seconds
+        self._enter = enter
+        self._younger: dict[Callable[[], None], None] = {}
+        self._older: dict[Callable[[], None], None] = {}
+
+    def put(self, begin: Callable[[], None]) -> None:
+        """Lets something wait."""
+        if not self._younger and not self._older:
+            asyncio.get_running_loop().call_later(self._seconds, self._on_time)
+        self._older.pop(begin, None)
+        self._younger[begin] = None
+
+    def _on_time(self) -> None:
+        due = self._older
+        self._older = self._younger
+        self._younger = {}
+        for begin in due:
+            self._enter(begin)
+        if self._older:
+            asyncio.get_running_loop().call_later(self._seconds, self._on_time)
 
 
 def _run(begin: Callable[[], None]) -> None:

@@ -278,13 +278,22 @@ class _Body:
     def _settle(self, path: str, run: str) -> None:
         """The outcome of a run has arrived at the primary that ordered it."""
         self._end.settle(path, run)
-        self._own.publisher.turns.enter_later(self._start_writer)
+        self._own.publisher.turns.enter_later(self._write_what_is_left)
 
     def _acknowledge(self, sequence: int, refused: bool) -> None:
-        """A message is taken for good. Acknowledgements wait a moment for each other, and for a set to go with."""
+        """A message is taken for good. A server that says no more does not wait to hear that: it goes with the next set.
+
+        One that has more to say may wait, for only so many messages may be on their way; and one that was refused does.
+        """
         if not self._link.ended.done():
+            waited_for = refused or self._end.answers_ready
             self._end.acknowledge(sequence, refused)
-            self._own.publisher.turns.enter_later(self._start_writer)
+            self._own.publisher.turns.enter_later(self._write_what_is_left, soon=waited_for)
+
+    def _write_what_is_left(self) -> None:
+        """Writes what did not go with a set meanwhile."""
+        if self._unwritten:
+            self._start_writer()
 
     def _begin_writing(self) -> None:
         """There is something to write, or something above this primary changed. Nothing comes before the welcome."""
@@ -297,14 +306,13 @@ class _Body:
             self._writer.add_done_callback(self._written)
 
     def _written(self, writer: asyncio.Task[None]) -> None:
-        self._writer = None
+        """Where the writer failed, the server opens a new link, and says there what it holds."""
         error = None if writer.cancelled() else writer.exception()
-        if error is not None and not isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
+        if error is None:
+            return
+        if not isinstance(error, grpc.aio.BaseError | asyncio.InvalidStateError):
             log.fault("a set was not sent", error, account=self._account, server=self._id)
-        if error is not None:  # the server opens a new link, and says there what it holds
-            self._link.end(Refused(Reason.INTERNAL, "The primary could not send this server its documents. Open a new link."))
-        elif self._unwritten:  # it came once the writer had looked for the last time
-            self._begin_writing()
+        self._link.end(Refused(Reason.INTERNAL, "The primary could not send this server its documents. Open a new link."))
 
     @property
     def _unwritten(self) -> bool:
@@ -314,18 +322,28 @@ class _Body:
         return self._end.answers_ready or self._end.sender.ready
 
     async def _write(self) -> None:
-        while self._unwritten:
-            if (answer := self._child.answer) is not None:
-                await self._stream.write(pb.FromPrimary(lower_answer=answer))
-                self._child.answered(answer)
-            if self._ancestors_version != self._own.ancestors.version:
-                await self._hand_down()
-            out = self._end.sender.next()
-            encoded = await self._encoded(out) if out is not None else b""
-            if self._end.answers_ready:  # they go with a set, if there is one
-                encoded += self._end.answers().SerializeToString()
-            if encoded:
-                await self._stream.write(encoded)
+        """Writes all there is. Once nothing is left it is the writer no more, in the same moment: what comes then begins another."""
+        while await self._write_next():
+            pass
+        self._writer = None
+
+    async def _write_next(self) -> bool:
+        """Whether there was something to write."""
+        wrote = False
+        if (answer := self._child.answer) is not None:
+            await self._stream.write(pb.FromPrimary(lower_answer=answer))
+            self._child.answered(answer)
+            wrote = True
+        if self._ancestors_version != self._own.ancestors.version:
+            await self._hand_down()
+            wrote = True
+        out = self._end.sender.next()
+        encoded = await self._encoded(out) if out is not None else b""
+        if self._end.answers_ready:  # they go with a set, if there is one
+            encoded += self._end.answers().SerializeToString()
+        if encoded:
+            await self._stream.write(encoded)
+        return wrote or out is not None or bool(encoded)
 
     async def _hand_down(self) -> None:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""
@@ -374,7 +392,9 @@ class _Body:
 
     def _note_refusals(self) -> None:
         """What the server refuses of what is wanted there now."""
-        refused = {origin: each for origin in self._end.sender.origins if (each := self._end.sender.refusal(origin)) is not None}
+        refused = self._end.sender.refusals()
+        if not (refused or self._link.refusal or self._link.refused_sets):
+            return
         said = [pb.SetRefused(origin=origin, reason=each.reason, message=each.message) for origin, each in refused.items()]
         own = next((each.why for each in read_refusals(said) if each.origin == self._origin), "")
         others = tuple(each for each in said if each.origin != self._origin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from enlist import documents, names, outputs
 from enlist.documents import ItemVersion
@@ -45,8 +46,7 @@ TASK_STATES = MappingProxyType(
 _UNDER_WAY = frozenset(word for state, word in TASK_STATES.items() if state in documents.UNDER_WAY)
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """What one server last said of one policy kind (`name` empty) or one run.
 
     `kind` is `policy/{kind}` or `task/{kind}`; `at` is Unix seconds. `observed` and `applied` are items of this primary alone.
@@ -121,7 +121,8 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
     state = TASK_STATES.get(report.task_state) if of_task else POLICY_STATES.get(report.state)
     if state is None or of_task is not bool(report.name) or not report.kind.startswith((documents.TASK, documents.POLICY)):
         return None
-    observed, applied = (_of_origin(each, origin) for each in (report.observed_items, report.applied_items))
+    observed = _of_origin(report.observed_items, origin)
+    applied = _of_origin(report.applied_items, origin)
     if observed is None or applied is None:
         return None
     return Word(
@@ -140,7 +141,10 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
 
 def _of_origin(said: Sequence[pb.OriginItems], origin: str) -> tuple[ItemVersion, ...] | None:
     """The items of one origin, at most `LAYERS`; None if one of them is what no item can be."""
-    items = next((each.items for each in said if each.origin == origin), ())
-    versions = [documents.decode_version(each) for each in items[:LAYERS]]
-    known = tuple(each for each in versions if each is not None)
-    return known if len(known) == len(versions) else None
+    versions: list[ItemVersion] = []
+    for named in next((each.items for each in said if each.origin == origin), ())[:LAYERS]:
+        version = documents.decode_version(named)
+        if version is None:
+            return None
+        versions.append(version)
+    return tuple(versions)

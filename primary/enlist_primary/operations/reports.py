@@ -18,8 +18,7 @@ def record(tx: Transaction, account: str, words: Sequence[Word], now: int) -> No
     for word in words:
         if word.of_task:
             of_tasks[word.server_id].append(word)
-        else:
-            policies.save_report(tx, account, word)
+    policies.save_reports(tx, account, [word for word in words if not word.of_task])
     for server_id, said in of_tasks.items():
         tasks.record(tx, account, server_id, said)
     changes.note_coarse(tx, account, now, Coarse.REPORTS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, count
 from typing import NamedTuple
 
 from enlist import documents
@@ -17,7 +18,7 @@ from enlist.runtime.schedules import Window
 from enlist_primary.model.policies import Placed, Policy, Report, Status, ways, ways_down
 from enlist_primary.model.reports import Word
 from enlist_primary.store import groups, rollouts
-from enlist_primary.store.database import Row, Transaction
+from enlist_primary.store.database import Row, Transaction, Value
 from enlist_primary.store.groups import Group, path_of
 
 _SELECT = f"""
@@ -238,25 +239,43 @@ def targets(tx: Transaction, account: str, group_ids: Collection[str] | None = N
 # --- What servers said --------------------------------------------------------------------------------------------------------
 
 
-def save_report(tx: Transaction, account: str, word: Word) -> None:
-    """Overwrites a server's last word on the policy of one kind; of one that is gone meanwhile nothing is kept.
+_SAVE = """
+    WITH said (server_id, via, path, kind, observed, applied, state, message, at) AS (VALUES {rows})
+    INSERT INTO policy_report (account, server_id, kind, observed, applied, state, message, at)
+    SELECT known.account, said.server_id, said.kind, said.observed, said.applied, said.state, said.message, said.at
+    FROM said JOIN {known} ON known.account = $1 AND {named} WHERE true
+    ON CONFLICT (account, server_id, kind) DO UPDATE SET observed = excluded.observed, applied = excluded.applied,
+        state = excluded.state, message = excluded.message, at = excluded.at
+"""
+_COLUMNS = 9
+_AT_ONCE = 100
+"""Words in one statement: the interpreter is given back and taken again for each, and others run meanwhile."""
+
+
+def save_reports(tx: Transaction, account: str, words: Sequence[Word]) -> None:
+    """Overwrites servers' last words on policies; of a server that is gone meanwhile nothing is kept.
 
     One below a middle server is named by that one's id and its path from there.
     """
+    here = [word for word in words if "/" not in word.server_id]
+    below = [word for word in words if "/" in word.server_id]
+    _save_words(tx, account, here, "server known", "known.id = said.server_id")
+    _save_words(tx, account, below, "below_server known", "known.via = said.via AND known.path = said.path")
+
+
+def _save_words(tx: Transaction, account: str, words: Sequence[Word], known: str, named: str) -> None:
+    for begin in range(0, len(words), _AT_ONCE):
+        chunk = words[begin : begin + _AT_ONCE]
+        numbers = count(2)
+        rows = ", ".join(f"({', '.join(f'${next(numbers)}' for _ in range(_COLUMNS))})" for _ in chunk)
+        tx.run(_SAVE.format(rows=rows, known=known, named=named), account, *chain.from_iterable(map(_columns, chunk)))
+
+
+def _columns(word: Word) -> tuple[Value, ...]:
     via, _, path = word.server_id.partition("/")
-    there = (
-        "FROM below_server WHERE account = $1 AND via = $9 AND path = $10" if path else "FROM server WHERE account = $1 AND id = $9"
-    )
-    sql = f"""
-        INSERT INTO policy_report (account, server_id, kind, observed, applied, state, message, at)
-        SELECT account, $2, $3, $4, $5, $6, $7, $8 {there}
-        ON CONFLICT (account, server_id, kind) DO UPDATE SET observed = excluded.observed, applied = excluded.applied,
-            state = excluded.state, message = excluded.message, at = excluded.at
-    """
     kind = word.kind.removeprefix(documents.POLICY)
-    items = (_written(word.observed), _written(word.applied))
-    values = (account, word.server_id, kind, *items, word.state, word.message, word.at, via)
-    tx.run(sql, *values, *([path] if path else []))
+    versions = (_written(word.observed), _written(word.applied))
+    return (word.server_id, via, path, kind, *versions, word.state, word.message, word.at)
 
 
 def reports(tx: Transaction, account: str, kind: str) -> dict[str, Report]:

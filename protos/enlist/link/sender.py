@@ -26,8 +26,7 @@ OUTSTANDING = 64
 """Sets of one origin that are sent and not answered, at most; the oldest ones were replaced long ago."""
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(NamedTuple):
     """A set that is wanted at the receiver. `sign` is called when it is sent.
 
     `exact`: a set that is held in another version is not the same, even if its content is; it may be made out for another server.
@@ -112,14 +111,12 @@ class _Origin:
     def due(self) -> bool:
         """Whether the offer has to be sent."""
         offer = self.offer
-        if offer is None or any(each.offer.version == offer.version for each in self.outstanding):
+        if offer is None or self.same(offer) or any(each.offer.version == offer.version for each in self.outstanding):
             return False
         travelling = self.travelling
         if travelling is not None and travelling.offer.content == offer.content and not offer.exact:
             return False
-        if self.refusal is not None and self.refusal.version == offer.version:
-            return False
-        return not self.same(offer)
+        return self.refusal is None or self.refusal.version != offer.version
 
     def same(self, offer: Offer) -> bool:
         """Whether the receiver holds just that, and nothing else is on its way."""
@@ -194,6 +191,11 @@ class Sender:
             return None
         return known.refusal if known.refusal.version == known.offer.version else None
 
+    def refusals(self) -> dict[str, Refusal]:
+        """The same by origin, of all that refuse."""
+        found = {origin: self.refusal(origin) for origin, known in self._origins.items() if known.refusal is not None}
+        return {origin: refusal for origin, refusal in found.items() if refusal is not None}
+
     def target(self, origin: str) -> str | None:
         """For whom what is wanted, or held, of this origin is made out."""
         known = self._origins.get(origin)
@@ -219,14 +221,18 @@ class Sender:
     @property
     def ready(self) -> bool:
         """Whether `next` has something to send."""
-        return any(each.due for each in self._origins.values()) or bool(self._transfers.pieces())
+        for each in self._origins.values():  # asked after every message: a generator would cost more than what it asks
+            if each.due:
+                return True
+        return bool(self._transfers.pieces())
 
     def next(self) -> Out | None:
         """What is to be sent in the next message: sets before bodies, and of bodies as much as the window lets through."""
         out = Out(self._sequence + 1)
-        due = next(((origin, each) for origin, each in self._origins.items() if each.due), None)
-        if due is not None:
-            self._put_set(out, *due)
+        for origin, known in self._origins.items():
+            if known.due:
+                self._put_set(out, origin, known)
+                break
         out.pieces = self._transfers.pieces()
         if out.sent is None and not out.pieces:
             return None
@@ -274,7 +280,14 @@ class Sender:
 
     def _drop_transfers(self) -> None:
         """Forgets the bodies that no set on its way names."""
-        travelling = {each.travelling.sequence for each in self._origins.values() if each.travelling is not None}
+        if not (self._large or self._transfers or self._complete):
+            return
+        travelling = {found.sequence for each in self._origins.values() if (found := each.travelling) is not None}
+        if not travelling:
+            self._large.clear()
+            self._transfers.end_all()
+            self._complete.clear()
+            return
         self._large = {digest: large for digest, large in self._large.items() if large.sequence in travelling}
         self._transfers.keep(self._needs)
         self._complete = {each for each in self._complete if self._names(*each)}

@@ -83,6 +83,9 @@ class Transfers:
         """Of messages up to this one, pieces may have been sent that are in `_flights` no more."""
         self._pace = Pace()
 
+    def __len__(self) -> int:
+        return len(self._transfers)
+
     # --- What is wanted -------------------------------------------------------------------------------------------------------
 
     def begin(self, digest: bytes, origin: str, since: int) -> None:
@@ -105,6 +108,11 @@ class Transfers:
     def end(self, digest: bytes) -> None:
         """This body is not sent any further."""
         self._transfers.pop(digest, None)
+        self._forget_answered()
+
+    def end_all(self) -> None:
+        """None is sent any further."""
+        self._transfers.clear()
         self._forget_answered()
 
     def keep(self, wanted: Callable[[str, bytes], bool]) -> None:

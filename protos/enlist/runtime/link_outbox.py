@@ -36,11 +36,16 @@ class OutboxCursor(Generic[K, V]):
         self._pending = pending
         self._acknowledged = acknowledged
         self._number = number
-        self._in_flight: dict[int, list[Taken[K, V]]] = {}
+        self._in_flight: dict[int, dict[K, Taken[K, V]]] = {}
+        self._carried: dict[K, int] = {}
+        """By which message a value is on its way."""
 
     def put(self, key: K, value: V) -> None:
-        """There is another value to say."""
+        """There is another value to say. It waits for none on its way: what is said later over the same link counts there."""
         self._pending.put(key, value)
+        sequence = self._carried.pop(key, None)
+        if sequence is not None:
+            self._pending.nack([self._in_flight[sequence].pop(key)])
 
     @property
     def ready(self) -> bool:
@@ -63,12 +68,13 @@ class OutboxCursor(Generic[K, V]):
         if not taken:
             return None
         sequence = self._number()
-        self._in_flight[sequence] = taken
+        self._in_flight[sequence] = {each.key: each for each in taken}
+        self._carried.update({each.key: sequence for each in taken})
         return Batch(sequence, [(each.key, each.value) for each in taken])
 
     def ack(self, sequence: int) -> bool:
         """The other end has taken that message for good; False if none of this outbox with that number is on its way."""
-        taken = self._in_flight.pop(sequence, None)
+        taken = self._answered(sequence)
         if taken is None:
             return False
         self._pending.ack(taken)
@@ -78,11 +84,20 @@ class OutboxCursor(Generic[K, V]):
 
     def nack(self, sequence: int) -> bool:
         """The other end could not take that message: it is said again. False as for `ack`."""
-        taken = self._in_flight.pop(sequence, None)
+        taken = self._answered(sequence)
         if taken is None:
             return False
         self._pending.nack(taken)
         return True
+
+    def _answered(self, sequence: int) -> list[Taken[K, V]] | None:
+        """What was said in a message and by none since; None if no such message is on its way."""
+        taken = self._in_flight.pop(sequence, None)
+        if taken is None:
+            return None
+        for key in taken:
+            del self._carried[key]
+        return list(taken.values())
 
 
 def open_cursor() -> OutboxCursor[K, V]:

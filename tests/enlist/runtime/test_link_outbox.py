@@ -28,15 +28,32 @@ def test_unacknowledged_value_is_not_said_twice_on_one_link() -> None:
     assert cursor.take(10, 100) is None
 
 
-def test_value_put_while_in_flight_is_said_after_the_acknowledgement() -> None:
+def test_value_put_while_an_older_one_is_in_flight_is_said_at_once() -> None:
     outbox = LinkOutbox[str, int]()
     cursor = outbox.open()
     outbox.put("a", 1)
     cursor.take(10, 100)
     outbox.put("a", 2)
-    assert cursor.take(10, 100) is None
-    assert cursor.ack(1)
     assert cursor.take(10, 100) == Batch(2, [("a", 2)])
+    assert cursor.ack(1)
+    assert cursor.take(10, 100) is None
+    assert cursor.nack(2)
+    assert cursor.take(10, 100) == Batch(3, [("a", 2)])
+
+
+def test_refusal_of_an_older_value_does_not_say_the_newer_one_again() -> None:
+    outbox = LinkOutbox[str, int]()
+    cursor = outbox.open()
+    outbox.put("a", 1)
+    outbox.put("b", 1)
+    cursor.take(10, 100)
+    outbox.put("a", 2)
+    cursor.take(10, 100)
+    assert cursor.nack(1)
+    assert cursor.take(10, 100) == Batch(3, [("b", 1)])
+    assert cursor.ack(2)
+    assert cursor.ack(3)
+    assert not cursor.waiting
 
 
 def test_acknowledgement_of_what_was_never_sent_is_told() -> None:
@@ -75,15 +92,19 @@ def test_older_link_says_nothing_new() -> None:
     assert older.take(10, 100) is None
 
 
-def test_acknowledged_values_are_told_to_their_owner() -> None:
+def test_acknowledged_values_are_told_to_their_owner_unless_a_newer_one_was_put() -> None:
     told: list[tuple[str, int]] = []
     outbox = LinkOutbox[str, int](acknowledged=lambda key, value: told.append((key, value)))
     cursor = outbox.open()
     outbox.put("a", 1)
+    outbox.put("b", 1)
     cursor.take(10, 100)
     outbox.put("a", 2)
     cursor.ack(1)
-    assert told == [("a", 1)]
+    assert told == [("b", 1)]
+    cursor.take(10, 100)
+    cursor.ack(2)
+    assert told == [("b", 1), ("a", 2)]
 
 
 class Interleavings(RuleBasedStateMachine):

@@ -60,7 +60,7 @@ class Fleet:
         applied = observed if state in ("applied", "changed_locally") else ()
         said = {"observed": observed, "applied": applied, **fields}
         word = Word(server.id, f"policy/{kind}", "", state, self.desk.now, message, **said)
-        self.desk.do(rows.save_report, server.account, word)
+        self.desk.do(rows.save_reports, server.account, [word])
 
     # --- Decisions ----------------------------------------------------------------------------------------------------------
 

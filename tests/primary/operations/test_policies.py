@@ -467,7 +467,7 @@ def test_what_was_said_is_read_as_it_was_written(fleet: Fleet) -> None:
 def test_nobody_s_word_is_kept_that_is_not_there(fleet: Fleet) -> None:
     stranger = Word("nobodyhere", f"policy/{KIND}", "", "applied", fleet.desk.now, observed=(ItemVersion(1, "d" * 64),))
     with fleet.desk.unchanged():
-        fleet.desk.do(rows.save_report, ACME, stranger)
+        fleet.desk.do(rows.save_reports, ACME, [stranger])
 
 
 def test_the_place_names_its_subject(fleet: Fleet) -> None:
