@@ -110,10 +110,11 @@ class Counts:
     not_begun: int = 0
     """Of the pending ones, those whose stage has not begun."""
 
-    def add(self, fares: Fares) -> None:
-        """Counts a server in."""
-        self.by_status[fares.status] += 1
-        self.not_begun += fares.status is Status.PENDING and fares.message == NOT_YET
+    def add(self, fares: Fares, number: int = 1) -> None:
+        """Counts in so many servers that fare so."""
+        self.by_status[fares.status] += number
+        if fares.status is Status.PENDING and fares.message == NOT_YET:
+            self.not_begun += number
         if fares.status is Status.UNREACHABLE and fares.since is not None:
             self.unreachable_since = min(fares.since, self.unreachable_since or fares.since)
 

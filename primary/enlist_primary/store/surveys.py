@@ -6,7 +6,7 @@ Each server is looked at once for each kind, and what many servers share is reck
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -82,9 +82,27 @@ def one(tx: Transaction, account: str, group_id: str, kind: str, view: FleetView
     if placed is None:
         return None
     counts = Counts()
-    for target in scene.targets:
-        counts.add(_fares(scene, placed, target, view))
+    for target, number in _alike(scene, view):
+        counts.add(_fares(scene, placed, target, view), number)
     return Surveyed(placed, counts)
+
+
+def _alike(scene: Scene, view: FleetView) -> Iterator[tuple[Target, int]]:
+    """One of the servers that count alike, and how many they are: most of very many do, whenever somebody watches.
+
+    Where a rollout decides, or a server cannot be reached, it counts by itself.
+    """
+    staged = {group for group, way in scene.ways.items() if any(each.rollout is not None for each in way)}
+    alike: dict[object, list[Target]] = defaultdict(list)
+    for target in scene.targets:
+        presence = view.of(target.id)
+        if target.group_id in staged or not presence.connected:
+            yield target, 1
+            continue
+        report = scene.reports.get(target.id)
+        said = report and (report.observed, report.applied, report.state, report.message)
+        alike[target.group_id, presence.refusal, said].append(target)
+    yield from ((targets[0], len(targets)) for targets in alike.values())
 
 
 def at_servers(tx: Transaction, account: str, group_id: str, kind: str, view: FleetView) -> list[Reported] | None:

@@ -269,11 +269,10 @@ class Sender:
 
     def _begin_missing(self, origin: str, since: int) -> None:
         """Begins the bodies of the newest set that the receiver lacks; it has that set when this message comes."""
-        known = self._origins.get(origin, _Origin())
-        travelling = known.travelling
+        travelling = self._travelling(origin)
         if travelling is None or self._is_announced(travelling):
             return
-        there = known.there()
+        there = self._origins[origin].there()
         for digest in travelling.offer.order or tuple(travelling.offer.digests):
             if digest not in there and (origin, digest) not in self._complete:
                 self._transfers.begin(digest, origin, since)
@@ -294,12 +293,12 @@ class Sender:
 
     def _names(self, origin: str, digest: bytes) -> bool:
         """Whether the newest set on its way of this origin names the body."""
-        travelling = self._origins.get(origin, _Origin()).travelling
+        travelling = self._travelling(origin)
         return travelling is not None and digest in travelling.offer.digests
 
     def _needs(self, origin: str, digest: bytes) -> bool:
         """Whether the body is to be sent now for this origin. Of a set that is only announced, none is: nothing asks for it yet."""
-        travelling = self._origins.get(origin, _Origin()).travelling
+        travelling = self._travelling(origin)
         if travelling is None:
             return False
         large = self._large.get(digest)
@@ -307,9 +306,14 @@ class Sender:
             return large.sequence == travelling.sequence
         return digest in travelling.offer.digests and not self._is_announced(travelling)
 
+    def _travelling(self, origin: str) -> _Sent | None:
+        """The newest set of this origin on its way."""
+        known = self._origins.get(origin)
+        return None if known is None else known.travelling
+
     def _is_announced(self, sent: _Sent) -> bool:
         """Whether a set goes in pieces, and is not whole at the receiver."""
-        return any(large.sequence == sent.sequence for large in self._large.values())
+        return bool(self._large) and any(large.sequence == sent.sequence for large in self._large.values())
 
     def piece_sent(self, out: Out, piece: PieceOut, length: int, size: int, now: float) -> None:
         """A piece was put into a message, or nothing (`length` 0) was left of its body; `now` is a clock that does not jump."""
@@ -352,7 +356,9 @@ class Sender:
         origin, version = self._answered(ack.sequence, ack.origin)
         if version != SetVersion(ack.epoch, ack.number):
             raise _never_sent()
-        known = self._origins.get(origin, _Origin())
+        known = self._origins.get(origin)
+        if known is None:
+            return
         for place, (sequence, offer) in enumerate(known.outstanding):
             if sequence == ack.sequence:
                 known.held = Held(offer.version, offer.content, offer.digests, offer.target)
@@ -364,7 +370,9 @@ class Sender:
     def on_set_refused(self, refused: pb.SetRefused) -> None:
         """The receiver does not take a set; it is not sent again over this link. Refused as in `on_set_ack`."""
         origin, version = self._answered(refused.sequence, refused.origin)
-        known = self._origins.get(origin, _Origin())
+        known = self._origins.get(origin)
+        if known is None:
+            return
         found = next((each for each in known.outstanding if each.sequence == refused.sequence), None)
         if found is not None:
             known.outstanding.remove(found)
