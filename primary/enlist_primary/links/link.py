@@ -322,7 +322,7 @@ class _Body:
         return self._end.answers_ready or self._end.sender.ready
 
     async def _write(self) -> None:
-        """Writes all there is. Once nothing is left it is the writer no more, in the same moment: what comes then begins another."""
+        """Writes all there is. Then it is the writer no more, in the same moment: what comes after that begins another one."""
         while await self._write_next():
             pass
         self._writer = None

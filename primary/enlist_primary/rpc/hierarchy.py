@@ -8,6 +8,7 @@ from typing import Any
 import grpc.aio
 
 from enlist import __version__, names
+from enlist.reasons import Refused
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import server_pb2
 from enlist_primary.federation.ancestors import Upper
@@ -50,7 +51,10 @@ class Hierarchy(Groups, Origins):
         self, requests: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         who, own = caller(), self._context
-        ended = await self._links.hold(context, Peer(who.server, who.public_key, who.source, who.certificate_ends))
+        try:
+            ended = await self._links.hold(context, Peer(who.server, who.public_key, who.source, who.certificate_ends))
+        except Refused as refused:  # for what the server said; it need not be heard out
+            ended = refused
         if ended is not None:
             with own.hub.delivering():
                 await errors.abort(context, ended)
