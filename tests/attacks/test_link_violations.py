@@ -49,7 +49,7 @@ async def decided(world: World) -> dict[str, list[dict[str, Any]]]:
 
 
 async def _heard(link: LinkClient) -> None:
-    """The primary hears this link: several messages in a row it acknowledges at once, also if the first one's answer went with a set."""
+    """The primary hears this link: several messages in a row it acknowledges at once, also if one answer went with a set."""
     for sequence in (1, 2, 3):
         await link.send(reports=pb.Reports(sequence=sequence))
     await eventually(partial(_acknowledged, link), what="the acknowledgement of honest messages")
