@@ -42,6 +42,7 @@ class Stream:
         self.leave: asyncio.Event | None = None
         """What a read that is cancelled waits for before it ends."""
         self.leaving = asyncio.Event()
+        self.reads = 0
         self._end = end
         self._before = before
         self._after = after
@@ -65,8 +66,13 @@ class Stream:
         if after is not None:
             after()
 
+    def say(self, message: hierarchy_pb2.FromSecondary) -> None:
+        """The secondary says something behind its hello."""
+        self._said.put_nowait(message)
+
     async def read(self) -> hierarchy_pb2.FromSecondary:
-        """What the secondary says: its hello, and nothing more."""
+        """What the secondary says: its hello, and what a test says."""
+        self.reads += 1
         try:
             return await self._said.get()
         finally:
@@ -122,6 +128,30 @@ async def holding(own: Context, stream: Any, asker: Asker, id: str) -> AsyncIter
 def wanted(number: int) -> Desired:
     """Something that is wanted."""
     return Desired((Item("policy/web", "/", number, documents.digest(b"%d" % number)),))
+
+
+async def test_acknowledgement_that_nobody_waits_for_goes_with_the_next_set(running: Running, own: Context) -> None:
+    asker, id = await trusted(running)
+    stream = Stream(asker.link_end())
+    async with holding(own, stream, asker, id) as (link, _):
+        stream.say(hierarchy_pb2.FromSecondary(reports=hierarchy_pb2.Reports(sequence=1)))
+        await eventually(lambda: stream.reads == 3, what="the report to be heard")
+        assert not any(each.acks for each in stream.written)
+        assert link.deliver is not None
+        link.deliver(wanted(2), SetVersion(1, 2))
+        await eventually(lambda: stream.numbers() == [2], what="the set")
+    assert [(each.HasField("desired"), [ack.sequence for ack in each.acks]) for each in stream.written] == [(True, [1])]
+
+
+async def test_acknowledgements_of_a_server_that_says_more_do_not_wait_for_a_set(running: Running, own: Context) -> None:
+    """Only so many of its messages may be on their way."""
+    asker, id = await trusted(running)
+    stream = Stream(asker.link_end())
+    async with holding(own, stream, asker, id):
+        for sequence in (1, 2):
+            stream.say(hierarchy_pb2.FromSecondary(reports=hierarchy_pb2.Reports(sequence=sequence)))
+        await eventually(lambda: bool(stream.written), what="the acknowledgements")
+    assert [[ack.sequence for ack in each.acks] for each in stream.written] == [[1, 2]]
 
 
 async def test_set_that_comes_as_the_writer_ends_is_sent(running: Running, own: Context) -> None:
