@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from enlist_primary.model.rollouts import Presence
 
 NEVER = Presence(connected=False, since=None)
 """How a server is connected that never opened a link."""
+PLAIN = Presence(connected=True, since=None)
+"""How most are: connected, and nothing is refused. Since when does not matter."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class FleetView:
     def connected(self, id: str) -> bool:
         """Whether a server can be reached."""
         return self.of(id).connected
+
+    @cached_property
+    def plain_ids(self) -> str:
+        """The ids of the servers that are connected and refuse nothing, as JSON: queries count those together."""
+        return json.dumps([id for id, presence in self.presence.items() if presence.connected and not presence.refusal])
 
 
 EMPTY = FleetView()

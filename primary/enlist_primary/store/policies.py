@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, count
@@ -219,8 +219,10 @@ def _windows(tree: Mapping[str, Group], paths: Mapping[str, str]) -> Iterator[tu
             yield id, open_in[-1]
 
 
-_BELOW = """
-    SELECT below.via || '/' || below.path AS id, middle.name || ' / ' || below.name AS name, middle.group_id
+_TARGETS = """
+    SELECT id, name, group_id FROM server WHERE account = $1 AND state = 'trusted'
+    UNION ALL
+    SELECT below.via || '/' || below.path, middle.name || ' / ' || below.name, middle.group_id
     FROM below_server below JOIN server middle ON middle.account = below.account AND middle.id = below.via
     WHERE below.account = $1 AND below.state = 'trusted' AND middle.state IN ('trusted', 'suspended')
 """
@@ -231,9 +233,11 @@ def targets(tx: Transaction, account: str, group_ids: Collection[str] | None = N
 
     Those below one that is suspended are for their own primary to trust: they keep what they have, and cannot be reached.
     """
-    rows = tx.rows("SELECT id, name, group_id FROM server WHERE account = $1 AND state = 'trusted'", account)
-    rows += tx.rows(_BELOW, account)
-    return [Target(r["id"], r["name"] or "", r["group_id"]) for r in rows if group_ids is None or r["group_id"] in group_ids]
+    return [_target(row) for row in tx.rows(_TARGETS, account) if group_ids is None or row["group_id"] in group_ids]
+
+
+def _target(row: Row) -> Target:
+    return Target(row["id"], row["name"] or "", row["group_id"])
 
 
 # --- What servers said --------------------------------------------------------------------------------------------------------
@@ -282,10 +286,43 @@ def reports(tx: Transaction, account: str, kind: str) -> dict[str, Report]:
     """The last words of an account's servers on the policy of one kind, by server id."""
     sql = "SELECT server_id, observed, applied, state, message, at FROM policy_report WHERE account = $1 AND kind = $2"
     versions = cache(_versions)  # most servers have the same, and there may be very many
-    return {
-        r["server_id"]: Report(versions(r["observed"]), versions(r["applied"]), _STATUSES[r["state"]], r["message"], r["at"])
-        for r in tx.rows(sql, account, kind)
-    }
+    return {row["server_id"]: _report(row, versions) for row in tx.rows(sql, account, kind)}
+
+
+_TARGETS_WITH_REPORTS = f"""
+    FROM ({_TARGETS}) target
+    LEFT JOIN policy_report report ON report.account = $1 AND report.server_id = target.id AND report.kind = $2
+"""
+_ALIKE = f"""
+    SELECT group_id, observed, applied, state, message, 0 AS at, count(*) AS number {_TARGETS_WITH_REPORTS}
+    WHERE target.id IN (SELECT value FROM json_each($3))
+    GROUP BY group_id, observed, applied, state, message
+"""
+_OTHERS = f"""
+    SELECT target.*, observed, applied, state, message, at {_TARGETS_WITH_REPORTS}
+    WHERE target.id NOT IN (SELECT value FROM json_each($3)) OR group_id IN (SELECT value FROM json_each($4))
+"""
+
+
+def alike(tx: Transaction, account: str, kind: str, ids: str) -> list[tuple[str, Report | None, int]]:
+    """Of the targets with these ids (a JSON array) how many of a group said the same, with the group's id; when does not matter.
+
+    The database counts them: of very many servers most say the same, and somebody may watch all the time.
+    """
+    return [(row["group_id"], _report_or_none(row), row["number"]) for row in tx.rows(_ALIKE, account, kind, ids)]
+
+
+def others(tx: Transaction, account: str, kind: str, ids: str, group_ids: str) -> list[tuple[Target, Report | None]]:
+    """The targets with other ids than these, and all that stand in these groups (JSON arrays), each with its last word."""
+    return [(_target(row), _report_or_none(row)) for row in tx.rows(_OTHERS, account, kind, ids, group_ids)]
+
+
+def _report_or_none(row: Row) -> Report | None:
+    return None if row["state"] is None else _report(row, _versions)
+
+
+def _report(row: Row, versions: Callable[[str], tuple[ItemVersion, ...]]) -> Report:
+    return Report(versions(row["observed"]), versions(row["applied"]), _STATUSES[row["state"]], row["message"], row["at"])
 
 
 def _written(versions: Iterable[ItemVersion]) -> str:

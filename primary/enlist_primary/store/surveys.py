@@ -5,16 +5,18 @@ Each server is looked at once for each kind, and what many servers share is reck
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from enlist import layers, values
 from enlist.layers import Layer
-from enlist_primary.model.fleet import FleetView
+from enlist_primary.model.fleet import PLAIN, FleetView
 from enlist_primary.model.policies import Counts, Fares, Placed, Policy, Report, Way, fares, ways
+from enlist_primary.model.rollouts import Presence
 from enlist_primary.store import accounts, groups, levels, policies, servers
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.policies import Scene, Target
@@ -54,69 +56,66 @@ def everything(tx: Transaction, account: str, view: FleetView) -> list[Surveyed]
     accounts.load(tx, account)
     paths = {group.id: group.path for group in groups.listed(tx, account)}
     found = policies.listed(tx, account)
-    targets = policies.targets(tx, account) if found else []
     counts: dict[int, Counts] = defaultdict(Counts)
     for kind in {each.policy.kind for each in found}:
         placed = ways(paths, [each for each in found if each.policy.kind == kind])
-        _count(counts, placed, targets, policies.reports(tx, account, kind), view)
+        for alike in _alike(tx, account, kind, placed, view):
+            way = placed[alike.group_id]
+            for each in way:
+                counts[each.policy.revision].add(alike.fares(each, way), alike.number)
     return [Surveyed(each, counts[each.policy.revision]) for each in found]
-
-
-def _count(
-    counts: Mapping[int, Counts],
-    placed: Mapping[str, Way],
-    targets: Sequence[Target],
-    reports: Mapping[str, Report],
-    view: FleetView,
-) -> None:
-    for target in targets:
-        way, report = placed[target.group_id], reports.get(target.id)
-        for each in way:
-            counts[each.policy.revision].add(fares(each, way, target.id, report, view.of(target.id)))
 
 
 def one(tx: Transaction, account: str, group_id: str, kind: str, view: FleetView) -> Surveyed | None:
     """One policy; None if the group has none of this kind."""
-    scene = policies.scene(tx, account, kind, group_id)
-    placed = _placed(scene, group_id)
-    if placed is None:
+    paths = {group.id: group.path for group in groups.listed(tx, account)}
+    placed = ways(paths, policies.of_kind(tx, account, kind))
+    found = _placed(placed[group_id], group_id)
+    if found is None:
         return None
-    counts = Counts()
-    for target, number in _alike(scene, view):
-        counts.add(_fares(scene, placed, target, view), number)
-    return Surveyed(placed, counts)
+    below, counts = frozenset(groups.below(tx, account, group_id)), Counts()
+    for alike in _alike(tx, account, kind, placed, view):
+        if alike.group_id in below:
+            counts.add(alike.fares(found, placed[alike.group_id]), alike.number)
+    return Surveyed(found, counts)
 
 
-def _alike(scene: Scene, view: FleetView) -> Iterator[tuple[Target, int]]:
-    """One of the servers that count alike, and how many they are: most of very many do, whenever somebody watches.
+class _Alike(NamedTuple):
+    """Servers of a group that count alike, and how many they are; `server_id` is empty where it does not matter."""
 
-    Where a rollout decides, or a server cannot be reached, it counts by itself.
-    """
-    staged = {group for group, way in scene.ways.items() if any(each.rollout is not None for each in way)}
-    alike: dict[object, list[Target]] = defaultdict(list)
-    for target in scene.targets:
-        presence = view.of(target.id)
-        if target.group_id in staged or not presence.connected:
-            yield target, 1
-            continue
-        report = scene.reports.get(target.id)
-        said = report and (report.observed, report.applied, report.state, report.message)
-        alike[target.group_id, presence.refusal, said].append(target)
-    yield from ((targets[0], len(targets)) for targets in alike.values())
+    group_id: str
+    server_id: str
+    report: Report | None
+    presence: Presence
+    number: int
+
+    def fares(self, placed: Placed, way: Way) -> Fares:
+        """How a policy fares at each."""
+        return fares(placed, way, self.server_id, self.report, self.presence)
+
+
+def _alike(tx: Transaction, account: str, kind: str, placed: Mapping[str, Way], view: FleetView) -> Iterator[_Alike]:
+    """All targets. Where a rollout decides, or a server is not connected or refuses something, it counts by itself."""
+    staged = [group for group, way in placed.items() if any(each.rollout is not None for each in way)]
+    for group_id, report, number in policies.alike(tx, account, kind, view.plain_ids):
+        if group_id not in staged:
+            yield _Alike(group_id, "", report, PLAIN, number)
+    for target, report in policies.others(tx, account, kind, view.plain_ids, json.dumps(staged)):
+        yield _Alike(target.group_id, target.id, report, view.of(target.id), 1)
 
 
 def at_servers(tx: Transaction, account: str, group_id: str, kind: str, view: FleetView) -> list[Reported] | None:
     """How one policy fares at each server, by group and name; None if the group has none of this kind."""
     scene = policies.scene(tx, account, kind, group_id)
-    placed = _placed(scene, group_id)
+    placed = _placed(scene.ways[group_id], group_id)
     if placed is None:
         return None
     found = [Reported(each, scene.groups[each.group_id].path, _fares(scene, placed, each, view)) for each in scene.targets]
     return sorted(found, key=lambda each: (each.group.strip("/").split("/"), each.target.name, each.target.id))
 
 
-def _placed(scene: Scene, group_id: str) -> Placed | None:
-    return next((each for each in scene.ways[group_id] if each.policy.group_id == group_id), None)
+def _placed(way: Way, group_id: str) -> Placed | None:
+    return next((each for each in way if each.policy.group_id == group_id), None)
 
 
 def _fares(scene: Scene, placed: Placed, target: Target, view: FleetView) -> Fares:
