@@ -124,12 +124,16 @@ class Fleet:
         return found
 
     def counts(self, path: str = "/", kind: str = KIND) -> Counts:
-        """How a policy fares; whoever counts one, and whoever counts all, must come to the same."""
+        """How a policy fares; whoever counts one, all, or looks at each server, must come to the same."""
         group = groups.find(self.tx, ACME, path)
         one = surveys.one(self.tx, ACME, group.id, kind, self.view)
         assert one is not None
         every = surveys.everything(self.tx, ACME, self.view)
         assert next(each for each in every if each.placed.policy == one.placed.policy) == one
+        singly = Counts()
+        for each in self.fares(path, kind).values():
+            singly.add(each)
+        assert one.counts == singly
         return one.counts
 
     def fares(self, path: str = "/", kind: str = KIND) -> dict[str, model.Fares]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from enlist.reasons import Reason
 from enlist_primary.model.policies import Status
 from enlist_primary.model.rollouts import Presence, Stages
 from enlist_primary.model.servers import Event, Server, State
-from enlist_primary.store import groups, surveys
+from enlist_primary.store import groups, policies, surveys
 from tests.primary.operations.desk import ACME, Desk
 from tests.primary.operations.fleet import KIND, Fleet
 from tests.primary.refusals import refused
@@ -64,6 +65,46 @@ def test_who_stands_below_a_suspended_middle_server_is_counted_as_unreachable(de
     assert set(fleet.fares("Sites")) == {"other", "middle / b1"}
     desk.decide(middle, Event.REVOKE)
     assert set(fleet.fares("Sites")) == {"other"}
+
+
+# --- Counted together ---------------------------------------------------------------------------------------------------------
+
+
+def test_servers_that_said_the_same_are_one_row_and_the_others_have_one_each(fleet: Fleet) -> None:
+    fleet.set("Sites", {"a": 1})
+    servers = [fleet.server(f"s{number}", "Sites/Paris" if number < 5 else "Sites/Rome") for number in range(10)]
+    for server in servers[1:]:
+        fleet.say(server)
+    fleet.down(servers[4])
+    fleet.links[servers[5].id] = Presence(connected=True, since=fleet.desk.now, refusal="its clock is wrong")
+    ids = fleet.view.plain_ids
+    alike = policies.alike(fleet.tx, ACME, KIND, ids)
+    said = {group_id: Counter[str | None]() for group_id, _, _ in alike}
+    for group_id, report, number in alike:
+        said[group_id][report and report.state] += number
+    paris, rome = servers[0].group_id, servers[5].group_id
+    assert said == {paris: {None: 1, Status.APPLIED: 3}, rome: {Status.APPLIED: 4}}
+    assert len(alike) == 3
+    assert {target.name for target, _ in policies.others(fleet.tx, ACME, KIND, ids, "[]")} == {"s4", "s5"}
+    assert len(policies.others(fleet.tx, ACME, KIND, ids, json.dumps([paris]))) == 6
+
+
+def test_who_is_counted_together_fares_as_each_by_itself(fleet: Fleet) -> None:
+    """Also in a stage, without a link, refusing the set, and below a group with a policy of its own; `counts` compares."""
+    fleet.set("Sites", {"a": 1})
+    servers = [fleet.server(f"s{number}", ("Sites/Paris", "Sites/Rome", "Labs")[number // 4]) for number in range(12)]
+    fleet.set("Sites/Rome", {"b": 1}, stages=STAGES)
+    for number, server in enumerate(servers):
+        if number % 4:
+            fleet.say(server, "failed" if number % 4 == 3 else "applied", "why" if number % 4 == 3 else "")
+    fleet.down(servers[1])
+    for server in (servers[0], servers[2], servers[4]):
+        fleet.links[server.id] = Presence(connected=True, since=fleet.desk.now, refusal="its clock is wrong")
+    counts = fleet.counts("Sites")
+    assert counts.desired == 8
+    assert counts.by_status[Status.UNREACHABLE] == 1
+    assert counts.by_status[Status.FAILED] >= 2
+    assert fleet.counts("Sites/Rome").desired == 4
 
 
 # --- What a server gets -------------------------------------------------------------------------------------------------------
