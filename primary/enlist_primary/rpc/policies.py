@@ -26,7 +26,7 @@ from enlist_primary.store import policies as rows
 from enlist_primary.store.database import Transaction
 from enlist_primary.store.surveys import Change, Reported, Surveyed
 
-PACE = 0.2
+PACE = 0.1
 """Seconds from one look of a watch to the next: a lone change is told at once, of many in a row all but the first together."""
 
 
