@@ -309,16 +309,18 @@ def alike(tx: Transaction, account: str, kind: str, ids: str) -> list[tuple[str,
 
     The database counts them: of very many servers most say the same, and somebody may watch all the time.
     """
-    return [(row["group_id"], _report_or_none(row), row["number"]) for row in tx.rows(_ALIKE, account, kind, ids)]
+    versions = cache(_versions)
+    return [(row["group_id"], _report_or_none(row, versions), row["number"]) for row in tx.rows(_ALIKE, account, kind, ids)]
 
 
 def others(tx: Transaction, account: str, kind: str, ids: str, group_ids: str) -> list[tuple[Target, Report | None]]:
     """The targets with other ids than these, and all that stand in these groups (JSON arrays), each with its last word."""
-    return [(_target(row), _report_or_none(row)) for row in tx.rows(_OTHERS, account, kind, ids, group_ids)]
+    versions = cache(_versions)  # very many may be unreachable
+    return [(_target(row), _report_or_none(row, versions)) for row in tx.rows(_OTHERS, account, kind, ids, group_ids)]
 
 
-def _report_or_none(row: Row) -> Report | None:
-    return None if row["state"] is None else _report(row, _versions)
+def _report_or_none(row: Row, versions: Callable[[str], tuple[ItemVersion, ...]]) -> Report | None:
+    return None if row["state"] is None else _report(row, versions)
 
 
 def _report(row: Row, versions: Callable[[str], tuple[ItemVersion, ...]]) -> Report:
