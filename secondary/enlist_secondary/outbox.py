@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from enlist.link.pace import PIECE
 from enlist.runtime.link_outbox import LinkOutbox, OutboxCursor
 from enlist.v1 import document_pb2, hierarchy_pb2
 
 REPORTS_AT_ONCE = 500
-MESSAGE_BYTES = PIECE
-"""Bytes of reports, or of servers below, in one message, unless one alone is longer: a link over a slow line must stay
-alive beside it."""
 
 Key = tuple[str, str]
 ReportCursor = OutboxCursor[Key, document_pb2.Report]
@@ -45,9 +41,9 @@ class Outbox:
         return self._links.open(number)
 
 
-def message(cursor: ReportCursor) -> hierarchy_pb2.Reports | None:
-    """What goes into the next message; None if there is nothing to report."""
-    batch = cursor.take(REPORTS_AT_ONCE, MESSAGE_BYTES)
+def message(cursor: ReportCursor, most: int) -> hierarchy_pb2.Reports | None:
+    """What goes into the next message, `most` bytes unless one report alone is longer; None if there is nothing to report."""
+    batch = cursor.take(REPORTS_AT_ONCE, most)
     if batch is None:
         return None
     return hierarchy_pb2.Reports(sequence=batch.sequence, reports=[report for _, report in batch.values])

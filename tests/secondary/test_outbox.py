@@ -7,10 +7,10 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enlist.link.pace import PIECE
 from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import hierarchy_pb2
 from enlist.v1.document_pb2 import Report
-from enlist_secondary import outbox as outboxes
 from enlist_secondary.outbox import Outbox, ReportCursor, message
 
 
@@ -26,7 +26,7 @@ def silent(changed: Callable[[], None] = lambda: None) -> Outbox:
 def due(cursor: ReportCursor) -> list[hierarchy_pb2.Reports]:
     """The messages that are due now."""
     found = []
-    while (said := message(cursor)) is not None:
+    while (said := message(cursor, PIECE)) is not None:
         found.append(said)
     return found
 
@@ -58,7 +58,7 @@ def test_link_is_told_everything_and_then_what_changes() -> None:
 def test_with_nothing_to_say_there_is_no_message() -> None:
     cursor = silent().open()
     assert not cursor.ready
-    assert message(cursor) is None
+    assert message(cursor, PIECE) is None
 
 
 def test_same_report_is_not_said_again_but_over_a_new_link() -> None:
@@ -160,7 +160,7 @@ def test_messages_are_of_a_bounded_size_and_few_are_on_their_way() -> None:
         for said in messages:
             cursor.ack(said.sequence)
     assert len(texts(found)) == 40
-    assert all(said.ByteSize() < outboxes.MESSAGE_BYTES for said in found)
+    assert all(said.ByteSize() < PIECE for said in found)
 
 
 def test_report_that_is_longer_than_a_message_goes_alone() -> None:

@@ -107,7 +107,7 @@ class Above:
 
     def hear(self, acknowledges: bool = True) -> list[pb.FromSecondary]:
         """Takes what is said now."""
-        found = list(self._cursor.say())
+        found = list(self._cursor.say(PIECE))
         for message in found:
             if message.HasField("below"):
                 self._take(message.below)

@@ -1,4 +1,4 @@
-"""How many bytes of bodies may be on their way: little on a slow line, so that liveness and small sets pass beside them.
+"""How many bytes may be on their way: little on a slow line, so that liveness and small sets pass beside them.
 
 gRPC ends a connection whose ping is not answered in time, and a ping waits behind the data that is queued. On a line of 64 kbit/s a
 single message of 1 MiB lost its connection after 8 s; pieces of 8 KiB, two on their way, arrived.
@@ -31,3 +31,32 @@ class Pace:
             self.window = min(self.window + bytes_taken, LARGEST)
         elif seconds >= _SLOW:
             self.window = SMALLEST
+
+
+class MessagePace:
+    """How much the messages of an outbox carry: a piece at first, and more while they are acknowledged quickly."""
+
+    def __init__(self, messages: int) -> None:
+        """So many messages may be on their way: together they fill the window."""
+        self._messages = messages
+        self._pace = Pace()
+        self._sent: dict[int, tuple[int, float]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What goes into one message, unless one value alone is longer."""
+        return max(PIECE, self._pace.window // self._messages)
+
+    def sent(self, sequence: int, size: int, now: float) -> None:
+        """A message of so many bytes begins its way. `now` is in seconds of a clock that is never set."""
+        self._sent[sequence] = (size, now)
+
+    def answered(self, sequence: int, taken: bool, now: float) -> None:
+        """It was taken for good, or there was no room for it.
+
+        The last messages of many are acknowledged late, for nobody waits for that: it says nothing of the line.
+        """
+        waited_for = len(self._sent) >= self._messages
+        size, begun = self._sent.pop(sequence, (0, now))
+        if taken and (waited_for or now - begun < _SLOW):
+            self._pace.acknowledged(size, now - begun)

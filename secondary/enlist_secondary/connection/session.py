@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Iterator
 
 from enlist.link.ends import SecondaryEnd
+from enlist.link.pace import MessagePace
 from enlist.link.phases import violation
 from enlist.link.receiver import Receiver
+from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import outbox
 from enlist_secondary.federation.local_primary import LocalPrimary, UpwardCursor
@@ -23,6 +25,7 @@ class Session:
         """Set when there is something to say."""
         self.news.set()
         self._numbers = 0
+        self._pace = MessagePace(WINDOW)
         self._end = end
         self.over = False
         """Whether the link has ended, or another one speaks."""
@@ -46,15 +49,21 @@ class Session:
         self.news.clear()
         if self.over:
             return
+        for message in self._due():
+            if sequence := message.reports.sequence or message.below.sequence:
+                self._pace.sent(sequence, message.ByteSize(), asyncio.get_running_loop().time())
+            yield message
+
+    def _due(self) -> Iterator[pb.FromSecondary]:
         first = self._arrived()
-        while (said := outbox.message(self._reports)) is not None:
+        while (said := outbox.message(self._reports, self._pace.bytes)) is not None:
             first.reports.CopyFrom(said)
             yield first
             first = pb.FromSecondary()
         if first.ByteSize():
             yield first
         if self._upward is not None:
-            yield from self._upward.say()
+            yield from self._upward.say(self._pace.bytes)
 
     def _arrived(self) -> pb.FromSecondary:
         told = self._receiver.replies()
@@ -64,6 +73,7 @@ class Session:
         """A message is taken for good, or there was no room for it. Refused with LINK_VIOLATION: one that was never sent."""
         if not 0 < ack.sequence <= self._numbers:
             raise violation("a message was acknowledged that was never sent")
+        self._pace.answered(ack.sequence, not ack.refused, asyncio.get_running_loop().time())
         for cursor in (self._reports, self._upward):
             if cursor is None:
                 continue

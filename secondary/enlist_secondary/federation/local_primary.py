@@ -13,7 +13,6 @@ from enlist import documents
 from enlist.runtime.link_outbox import LinkOutbox, OutboxCursor
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
-from enlist_secondary.outbox import MESSAGE_BYTES
 
 SERVERS_AT_ONCE = 300
 """Servers in one message up the link, at most."""
@@ -145,8 +144,8 @@ class UpwardCursor:
         self._certificates: int | None = None
         self._said_refusals: dict[str, pb.SetRefused] = {}
 
-    def say(self) -> Iterator[pb.FromSecondary]:
-        """The messages that are due."""
+    def say(self, most: int) -> Iterator[pb.FromSecondary]:
+        """The messages that are due, of `most` bytes each unless one server alone takes more."""
         local = self._local
         if local.child is not None and local.child != self._said_child:
             self._said_child = local.child
@@ -155,7 +154,7 @@ class UpwardCursor:
             return
         if self._certificates != local.certificates:
             self._begin_anew(local.certificates)
-        yield from self._below()
+        yield from self._below(most)
         yield from self._refusals()
 
     def _begin_anew(self, certificates: int) -> None:
@@ -166,9 +165,9 @@ class UpwardCursor:
         self._said_refusals = {}
         self.servers = self._local.open_servers(self._number)
 
-    def _below(self) -> Iterator[pb.FromSecondary]:
+    def _below(self, most: int) -> Iterator[pb.FromSecondary]:
         local, said = self._local, False
-        while (batch := self.servers.take(SERVERS_AT_ONCE, MESSAGE_BYTES)) is not None:
+        while (batch := self.servers.take(SERVERS_AT_ONCE, most)) is not None:
             message = self._message(batch.sequence)
             message.below.servers.extend(server for _, server in batch.values if server is not None)
             message.below.gone.extend(path for path, server in batch.values if server is None)

@@ -1,8 +1,8 @@
-"""The window: it grows while answers come quickly, and falls when they are slow."""
+"""The window, and how much a message carries: they grow while answers come quickly, and fall when they are slow."""
 
 from __future__ import annotations
 
-from enlist.link.pace import LARGEST, PIECE, SMALLEST, Pace
+from enlist.link.pace import LARGEST, PIECE, SMALLEST, MessagePace, Pace
 
 
 def test_window_is_two_pieces_at_first() -> None:
@@ -37,3 +37,49 @@ def test_answer_that_is_neither_quick_nor_slow_changes_nothing() -> None:
     before = pace.window
     pace.acknowledged(PIECE, 0.6)
     assert pace.window == before
+
+
+MESSAGES = 4
+
+
+def say(pace: MessagePace, count: int, seconds: float, taken: bool = True) -> None:
+    """So many messages are on their way together, and all answered after so many seconds."""
+    for sequence in range(1, count + 1):
+        pace.sent(sequence, pace.bytes, now=0.0)
+    for sequence in range(1, count + 1):
+        pace.answered(sequence, taken, now=seconds)
+
+
+def test_message_carries_one_piece_at_first_and_its_share_of_the_window_at_most() -> None:
+    pace = MessagePace(MESSAGES)
+    assert pace.bytes == PIECE
+    for _ in range(20):
+        say(pace, MESSAGES, seconds=0.1)
+    assert pace.bytes == LARGEST // MESSAGES
+
+
+def test_on_a_slow_line_messages_stay_small_and_become_small_again() -> None:
+    pace = MessagePace(MESSAGES)
+    say(pace, MESSAGES, seconds=4.0)
+    assert pace.bytes == PIECE
+    for _ in range(20):
+        say(pace, MESSAGES, seconds=0.1)
+    say(pace, MESSAGES, seconds=4.0)
+    assert pace.bytes == PIECE
+
+
+def test_late_answer_that_nobody_waits_for_says_nothing_of_the_line() -> None:
+    """The primary lets the last acknowledgement of many wait for company."""
+    pace = MessagePace(MESSAGES)
+    for _ in range(20):
+        say(pace, MESSAGES, seconds=0.1)
+    say(pace, MESSAGES - 1, seconds=9.0)
+    assert pace.bytes == LARGEST // MESSAGES
+
+
+def test_message_without_room_grows_nothing_and_a_stranger_s_answer_neither() -> None:
+    pace = MessagePace(MESSAGES)
+    for _ in range(20):
+        say(pace, MESSAGES, seconds=0.0, taken=False)
+        pace.answered(99, taken=True, now=0.0)
+    assert pace.bytes == PIECE
