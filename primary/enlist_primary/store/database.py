@@ -51,6 +51,17 @@ class Transaction(Protocol):
         ...
 
 
+def rows_of(*columns: str) -> str:
+    """The SQL of a table whose rows, arrays in the order of the columns, are one JSON array: `$1` of the statement it is part of.
+
+    The engine takes it apart by itself, while a value for each parameter takes the interpreter, which the event loop needs. Put it
+    into a materialized common table and `CROSS JOIN` from it: SQLite keeps to that order, else it would look for each row of the
+    other table here.
+    """
+    values = (f"json_extract(value, '$[{place}]') AS {column}" for place, column in enumerate(columns))
+    return f"SELECT {', '.join(values)} FROM json_each($1)"
+
+
 class Database(Protocol):
     """What the rest of the primary sees. Every method may raise `Refused`: OVERLOADED, SHUTTING_DOWN, STORAGE_..."""
 

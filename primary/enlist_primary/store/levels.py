@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.levels import BelowServer, Bequest, Upper, UpperLayer, UpperState
 from enlist_primary.model.servers import State
 from enlist_primary.store import desired
-from enlist_primary.store.database import Row, Transaction
+from enlist_primary.store.database import Row, Transaction, Value, rows_of
 
 # --- Above ------------------------------------------------------------------------------------------------------------------
 
@@ -220,19 +221,29 @@ def find_below(tx: Transaction, account: str, via: str, path: str) -> BelowServe
     return None if row is None else _below(row)
 
 
+_SAVE = f"""
+    WITH said AS MATERIALIZED (
+        {rows_of("account", "via", "path", "name", "place", "state", "connected", "connected_at", "unknown_since", "code", "kinds")}
+    )
+    INSERT INTO below_server (account, via, path, name, place, state, connected, connected_at, unknown_since, code, kinds)
+    SELECT known.account, known.id, said.path, said.name, said.place, said.state, CAST(said.connected AS INTEGER),
+        CAST(said.connected_at AS BIGINT), CAST(said.unknown_since AS BIGINT), said.code, said.kinds
+    FROM said CROSS JOIN server known WHERE known.account = said.account AND known.id = said.via AND known.may_have_secondaries = 1
+    ON CONFLICT (account, via, path) DO UPDATE SET name = excluded.name, place = excluded.place, state = excluded.state,
+        connected = excluded.connected, connected_at = excluded.connected_at, unknown_since = excluded.unknown_since,
+        code = excluded.code, kinds = excluded.kinds
+"""
+
+
 def save_below(tx: Transaction, servers: Iterable[BelowServer]) -> None:
     """Overwrites what was said of these servers; those below a server that is gone meanwhile are passed over."""
-    sql = """
-        INSERT INTO below_server (account, via, path, name, place, state, connected, connected_at, unknown_since, code, kinds)
-        SELECT account, id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM server
-        WHERE account = $1 AND id = $2 AND may_have_secondaries = 1
-        ON CONFLICT (account, via, path) DO UPDATE SET name = excluded.name, place = excluded.place, state = excluded.state,
-            connected = excluded.connected, connected_at = excluded.connected_at, unknown_since = excluded.unknown_since,
-            code = excluded.code, kinds = excluded.kinds
-    """
-    for each in servers:
-        values = (each.name, each.place, each.state.value, int(each.connected), each.connected_at, each.unknown_since)
-        tx.run(sql, each.account, each.via, each.path, *values, each.code, " ".join(each.kinds))
+    if rows := [_columns(each) for each in servers]:
+        tx.run(_SAVE, json.dumps(rows))
+
+
+def _columns(each: BelowServer) -> tuple[Value, ...]:
+    states = (each.state.value, int(each.connected), each.connected_at, each.unknown_since)
+    return (each.account, each.via, each.path, each.name, each.place, *states, each.code, " ".join(each.kinds))
 
 
 def forget_below(tx: Transaction, account: str, via: str, paths: Iterable[str] | None = None) -> None:

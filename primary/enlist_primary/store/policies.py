@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, count
 from typing import NamedTuple
 
 from enlist import documents
@@ -18,7 +18,7 @@ from enlist.runtime.schedules import Window
 from enlist_primary.model.policies import Placed, Policy, Report, Status, ways, ways_down
 from enlist_primary.model.reports import Word
 from enlist_primary.store import groups, rollouts
-from enlist_primary.store.database import Row, Transaction, Value
+from enlist_primary.store.database import Row, Transaction, Value, rows_of
 from enlist_primary.store.groups import Group, path_of
 
 _SELECT = f"""
@@ -243,17 +243,14 @@ def _target(row: Row) -> Target:
 # --- What servers said --------------------------------------------------------------------------------------------------------
 
 
-_SAVE = """
-    WITH said (server_id, via, path, kind, observed, applied, state, message, at) AS (VALUES {rows})
+_SAVE = f"""
+    WITH said AS MATERIALIZED ({rows_of("server_id", "via", "path", "kind", "observed", "applied", "state", "message", "at")})
     INSERT INTO policy_report (account, server_id, kind, observed, applied, state, message, at)
-    SELECT known.account, said.server_id, said.kind, said.observed, said.applied, said.state, said.message, said.at
-    FROM said JOIN {known} ON known.account = $1 AND {named} WHERE true
+    SELECT known.account, said.server_id, said.kind, said.observed, said.applied, said.state, said.message, CAST(said.at AS BIGINT)
+    FROM said CROSS JOIN {{known}} WHERE known.account = $2 AND {{named}}
     ON CONFLICT (account, server_id, kind) DO UPDATE SET observed = excluded.observed, applied = excluded.applied,
         state = excluded.state, message = excluded.message, at = excluded.at
 """
-_COLUMNS = 9
-_AT_ONCE = 100
-"""Words in one statement: the interpreter is given back and taken again for each, and others run meanwhile."""
 
 
 def save_reports(tx: Transaction, account: str, words: Sequence[Word]) -> None:
@@ -268,11 +265,8 @@ def save_reports(tx: Transaction, account: str, words: Sequence[Word]) -> None:
 
 
 def _save_words(tx: Transaction, account: str, words: Sequence[Word], known: str, named: str) -> None:
-    for begin in range(0, len(words), _AT_ONCE):
-        chunk = words[begin : begin + _AT_ONCE]
-        numbers = count(2)
-        rows = ", ".join(f"({', '.join(f'${next(numbers)}' for _ in range(_COLUMNS))})" for _ in chunk)
-        tx.run(_SAVE.format(rows=rows, known=known, named=named), account, *chain.from_iterable(map(_columns, chunk)))
+    if words:
+        tx.run(_SAVE.format(known=known, named=named), json.dumps(list(map(_columns, words))), account)
 
 
 def _columns(word: Word) -> tuple[Value, ...]:
