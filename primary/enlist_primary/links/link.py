@@ -323,27 +323,22 @@ class _Body:
 
     async def _write(self) -> None:
         """Writes all there is. Then it is the writer no more, in the same moment: what comes after that begins another one."""
-        while await self._write_next():
-            pass
+        while self._unwritten:
+            await self._write_next()
         self._writer = None
 
-    async def _write_next(self) -> bool:
-        """Whether there was something to write."""
-        wrote = False
+    async def _write_next(self) -> None:
         if (answer := self._child.answer) is not None:
             await self._stream.write(pb.FromPrimary(lower_answer=answer))
             self._child.answered(answer)
-            wrote = True
         if self._ancestors_version != self._own.ancestors.version:
             await self._hand_down()
-            wrote = True
         out = self._end.sender.next()
         encoded = await self._encoded(out) if out is not None else b""
         if self._end.answers_ready:  # they go with a set, if there is one
             encoded += self._end.answers().SerializeToString()
         if encoded:
             await self._stream.write(encoded)
-        return wrote or out is not None or bool(encoded)
 
     async def _hand_down(self) -> None:
         """What the primaries above want, as they signed it. First who they are: or their sets would be taken for strangers'."""

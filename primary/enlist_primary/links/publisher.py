@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from enlist.documents import SetVersion
@@ -30,6 +32,10 @@ DEADLINE = 60.0
 """Seconds after which reading an account's layout counts as failed."""
 AT_ONCE = 4
 """Accounts whose layouts are read side by side."""
+LINKS_AT_ONCE = 64
+"""Links that are reevaluated together: an account may have very many."""
+
+_NEVER = SetVersion(0, 0)
 
 Check = Callable[[Transaction, Standing], Server]
 """Gives a server's row, or refuses it."""
@@ -48,15 +54,18 @@ class Snapshot:
 class _Account:
     """What is known of an account that has links.
 
-    The tail has come to `head`, and says that `desired` was the last number that changed what servers must get; by the layout of
-    the number `told` all links were last reevaluated. `moved` are servers with a decision since then, with their groups.
+    The tail has come to `head`, and says that `desired` was the last number that changed what servers must get. `moved` are
+    servers with a decision since `told`, with their groups.
     """
 
     layout: Layout | None = None
     head: int = 0
     desired: int = 0
-    told: int = -1
     moved: dict[str, str] = field(default_factory=dict)
+    told: Layout | None = None
+    """By which all links were last reevaluated, or are in line for that, for sets of this `version`."""
+    version: SetVersion = _NEVER
+    line: dict[Link, None] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the link that reads the layout."""
 
@@ -149,24 +158,40 @@ class Desires:
         self._tell(known, layout, moved)
 
     def _tell(self, known: _Account, layout: Layout, moved: Mapping[str, str]) -> None:
-        """Whether all links are to be reevaluated does not depend on who read the layout: a link that opened may have been
-        quicker."""
-        anew, known.told = known.told != layout.number, layout.number
-        found = self._hub.of(layout.account) if anew else [self._hub.find(layout.account, id) for id in moved]
-        version = SetVersion(layout.epoch, known.head)
-        for link in filter(None, found):
-            self._reevaluate(link, layout, version, moved)
+        """Puts links in line to be reevaluated. Which ones does not depend on who read the layout: a link that opened may have
+        been quicker."""
+        waiting = bool(known.line)  # then their turn comes, and these stand behind them
+        anew = known.told is None or known.told.number != layout.number
+        known.told, known.version = layout, SetVersion(layout.epoch, known.head)
+        for id, group_id in moved.items():
+            link = self._hub.find(layout.account, id)
+            if link is not None and _learns(link, known.version):
+                link.group_id = group_id
+                known.line[link] = None
+        if anew:
+            known.line.update(dict.fromkeys(self._hub.of(layout.account)))
+        if not waiting:
+            self._reevaluate_next(known)
 
-    def _reevaluate(self, link: Link, layout: Layout, version: SetVersion, moved: Mapping[str, str]) -> None:
-        """A link without a place, or placed by a later view of the database, has nothing to learn from this one."""
-        if link.deliver is None or not 0 <= link.number < version.number:
+    def _reevaluate_next(self, known: _Account) -> None:
+        """Reevaluates links, always by what was told last; those whose servers need something else take their turns before the next
+        ones are reevaluated."""
+        try:
+            for link in list(islice(known.line, LINKS_AT_ONCE)):
+                del known.line[link]
+                self._reevaluate(link, known)
+        finally:  # whatever ails one link, the others are told
+            if known.line:
+                self.turns.enter(partial(self._reevaluate_next, known))
+
+    def _reevaluate(self, link: Link, known: _Account) -> None:
+        if known.told is None or link.deliver is None or not _learns(link, known.version):
             return
-        id = link.key[1]
-        link.group_id, link.number = moved.get(id, link.group_id), version.number
-        wanted = layout.desired(id, link.group_id)
+        link.number = known.version.number
+        wanted = known.told.desired(link.key[1], link.group_id)
         if wanted.content != link.wanted.content:
             link.wanted = wanted
-            link.deliver(wanted, version)
+            link.deliver(wanted, known.version)
 
     async def run(self) -> None:
         """Reads the layouts that are behind, until cancelled: what takes long here delays no change of trust."""
@@ -211,6 +236,11 @@ class Desires:
         prepared = prepare(digest, body)
         self._bodies.put(digest, prepared)
         return prepared
+
+
+def _learns(link: Link, version: SetVersion) -> bool:
+    """A link without a place, or placed by a later view of the database, has nothing to learn from this one."""
+    return 0 <= link.number < version.number
 
 
 def _place(tx: Transaction, standing: Standing, check: Check) -> tuple[Server, rows.Place]:

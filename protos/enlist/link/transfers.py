@@ -52,6 +52,11 @@ class _Transfer:
         return 0 if self.size is None else self.size - self.sent
 
     @property
+    def waits(self) -> bool:
+        """Whether some of it was not sent yet."""
+        return self.size is None or self.sent < self.size
+
+    @property
     def in_flight(self) -> int:
         """How much of the window it takes up."""
         return max(self.sent - self.received, _LEAST) if self.sent > self.received else 0
@@ -126,13 +131,12 @@ class Transfers:
 
     def pieces(self) -> list[PieceOut]:
         """What the window lets through. How long a body is becomes known when its first piece is put into a message."""
-        if not self._transfers:
-            return []
-        left = self._pace.window - sum(each.in_flight for each in self._transfers.values())
         found: list[PieceOut] = []
-        if left <= 0:
+        waiting = [each for each in self._transfers.items() if each[1].waits]
+        if not waiting:  # asked after every message
             return found
-        for digest, transfer in sorted(self._transfers.items(), key=lambda each: each[1].left):
+        left = self._pace.window - sum(each.in_flight for each in self._transfers.values())
+        for digest, transfer in sorted(waiting, key=lambda each: each[1].left):
             offset = transfer.sent
             while left > 0 and (transfer.size is None or offset < transfer.size):
                 found.append(PieceOut(digest, offset, tuple(transfer.origins)))
