@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist_primary.changes.publisher import Changes
 from enlist_primary.links.body_cache import BodyCache
-from enlist_primary.links.publisher import Desires
+from enlist_primary.links.publisher import LINKS_AT_ONCE, Desires
 from enlist_primary.links.registry import Hub, Link
 from enlist_primary.model.desired import Desired, Layout, Node
 from enlist_primary.model.servers import State
@@ -51,17 +51,18 @@ def revisions(told: list[tuple[Desired, SetVersion]]) -> list[tuple[int, ...]]:
 
 
 class Read:
-    """Takes the place of a database: gives what is there to be read next, or refuses."""
+    """Takes the place of a database: gives what is there to be read next, or refuses. It has no other bodies than these."""
 
     def __init__(self) -> None:
         self.layouts: list[Layout | Refused] = []
+        self.bodies: dict[bytes, bytes] = {}
 
-    async def read(self, query: object, *arguments: object) -> Layout:
-        """One layout."""
+    async def read(self, query: object, *arguments: object) -> tuple[Layout, dict[bytes, bytes]]:
+        """One layout, with new bodies."""
         found = self.layouts.pop(0)
         if isinstance(found, Refused):
             raise found
-        return found
+        return found, self.bodies
 
 
 def changed(number: int, desired: int, *records: Standing) -> Changes:
@@ -70,13 +71,15 @@ def changed(number: int, desired: int, *records: Standing) -> Changes:
 
 
 @asynccontextmanager
-async def running(hub: Hub, *layouts: Layout | Refused) -> AsyncIterator[Desires]:
+async def running(hub: Hub, *layouts: Layout | Refused, bodies: Mapping[bytes, bytes] | None = None) -> AsyncIterator[Desires]:
     """Desires at work that know the account as of 4, with what will be read of it."""
     database: Any = Read()
     database.layouts += layouts
+    database.bodies.update(bodies or {})
     mine = Desires(database, hub, Backoff(0.01, 0.01))
     mine._of(ACME).keep(layout(4, 4))
     mine.bring(changed(4, 4))
+    await eventually(lambda: not mine._of(ACME).line)
     task = asyncio.create_task(mine.run())
     try:
         yield mine
@@ -94,6 +97,47 @@ async def test_what_the_account_wants_anew_is_read_once_and_told_to_all_links() 
         await eventually(lambda: first and second)
         mine.bring(changed(6, 5))
         assert revisions(first) == revisions(second) == [(5,)]
+
+
+async def test_a_new_body_is_here_before_the_first_link_asks_for_it() -> None:
+    """All of them would wait for it, and none would send anything meanwhile."""
+    hub = Hub()
+    _, told = linked(hub, "a", 4)
+    async with running(hub, layout(5, 5), bodies={b"new": b"12345"}) as mine:
+        mine.bring(changed(5, 5))
+        await eventually(lambda: told)
+        piece = await mine.piece(ACME, b"new", 0)
+        assert piece is not None
+        assert (piece.length, piece.size) == (5, 5)
+
+
+async def test_very_many_links_are_told_some_at_a_time_and_all_by_what_was_told_last() -> None:
+    hub = Hub()
+    links = [linked(hub, str(number), 4) for number in range(3 * LINKS_AT_ONCE)]
+    links[-1][0].group_id = "nowhere"
+    async with running(hub) as mine:
+        mine._of(ACME).keep(layout(5, 5))
+        mine.bring(changed(5, 5))
+        assert sum(bool(told) for _, told in links) == LINKS_AT_ONCE
+        mine._of(ACME).keep(layout(6, 6))
+        mine.bring(changed(6, 6, standing(links[-1][0].key[1], "root")))
+        await eventually(lambda: all(told for _, told in links))
+        assert [revisions(told)[-1] for _, told in links] == [(6,)] * len(links)
+        assert revisions(links[-1][1]) == [(6,)], "its group of then with what was wanted before is nothing that ever was"
+
+
+async def test_whatever_ails_one_link_the_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    links = [linked(hub, str(number), 4) for number in range(2 * LINKS_AT_ONCE)]
+
+    def fails(wanted: Desired, version: SetVersion) -> None:
+        raise ValueError(wanted, version)
+
+    links[-2][0].deliver = fails
+    async with running(hub) as mine:
+        mine._of(ACME).keep(layout(5, 5))
+        mine.bring(changed(5, 5))
+        await eventually(lambda: links[-1][1])
 
 
 async def test_a_layout_that_the_storage_refused_is_read_again() -> None:

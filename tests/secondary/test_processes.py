@@ -291,7 +291,7 @@ def test_no_secret_is_seen_anywhere(process: Process) -> None:
 
 
 def test_the_daemon_stays_within_36_mb_of_its_own(process: Process) -> None:
-    """Pages of libraries not counted: the kernel maps 13 to 37 MB of them, by how large the pieces are that it has them cached in."""
+    """Without the libraries' pages: the kernel maps 13 to 37 MB of those, by how large the pieces are that its cache has."""
     process.start()
     process.becomes(connected=True)
     memory = psutil.Process(process.pid).memory_info()

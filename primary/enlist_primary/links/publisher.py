@@ -198,7 +198,9 @@ class Desires:
         await self._behind.run()
 
     async def _catch_up(self, account: str) -> Again:
-        layout = await self._database.read(rows.layout, account, self._layout(account))
+        layout, bodies = await self._database.read(rows.layout_with_bodies, account, self._layout(account))
+        for digest, body in bodies.items():
+            self._bodies.put(digest, prepare(digest, body))
         if (known := self._accounts.get(account)) is not None:
             known.keep(layout)
             self._settle(account, known)

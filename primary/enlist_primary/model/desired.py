@@ -141,6 +141,11 @@ class Layout:
             found = self._shared[key] = Desired(tuple(self._items(group_id, layers, runs)))
         return found
 
+    @property
+    def bodies(self) -> frozenset[str]:
+        """The digests of all bodies that some server may have to get, maintenance windows left out."""
+        return frozenset({*self.digests.values(), *(run.digest for run in self.runs)})
+
     def prepared(self) -> Layout:
         """This layout, with what takes long where many runs are for many servers reckoned now: away from the event loop."""
         assert self._runs_by_server is not None, "reckoned by asking for it"

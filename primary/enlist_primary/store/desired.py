@@ -10,6 +10,10 @@ from enlist_primary.model.desired import Layout, Node
 from enlist_primary.store import groups, rollouts, tasks
 from enlist_primary.store.database import Row, Transaction
 
+FEW = 16
+SMALL = 64 * 1024
+"""So many new bodies, of so many bytes each, are read together with the layout that names them."""
+
 
 class Place(NamedTuple):
     """How far an account is: its journal's newest number, and the last one that changed what its servers shall get."""
@@ -42,6 +46,18 @@ def layout(tx: Transaction, account: str, before: Layout | None = None) -> Layou
         runs=tasks.open_items(tx, account, known),
         ended=tasks.ended_runs(tx, account),
     ).prepared()
+
+
+def layout_with_bodies(tx: Transaction, account: str, before: Layout | None) -> tuple[Layout, dict[bytes, bytes]]:
+    """The same, and by digest the bodies that are new in it, if they are few and small: no link could send its set before they
+    are read."""
+    found = layout(tx, account, before)
+    new = found.bodies - before.bodies if before is not None else frozenset()
+    if len(new) > FEW:
+        return found, {}
+    sql = "SELECT body FROM body WHERE account = $1 AND digest = $2 AND length(body) <= $3"
+    bodies = {digest: tx.row(sql, account, digest, SMALL) for digest in new}
+    return found, {bytes.fromhex(digest): bytes(row["body"]) for digest, row in bodies.items() if row is not None}
 
 
 def _digests(tx: Transaction, account: str) -> dict[int, str]:

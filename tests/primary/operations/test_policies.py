@@ -20,6 +20,7 @@ from enlist_primary.model.policies import Policy, Status
 from enlist_primary.model.reports import Word
 from enlist_primary.model.rollouts import ALL, NONE, RolloutState, Stages
 from enlist_primary.operations import policies
+from enlist_primary.store import desired as layouts
 from enlist_primary.store import groups, levels
 from enlist_primary.store import policies as rows
 from enlist_primary.store import rollouts as rollout_rows
@@ -55,6 +56,21 @@ def test_a_policy_is_set_and_journalled_and_reaches_whoever_stands_below(fleet: 
     assert fleet.desk.desired() == policy.revision
     assert [fleet.meant(server) for server in (paris, rome, lab)] == [(policy.revision,), (policy.revision,), ()]
     assert fleet.meant(paris, "other") == ()
+
+
+def test_few_small_bodies_are_read_with_the_layout_that_names_them_first(fleet: Fleet) -> None:
+    fleet.set("Sites", NTP)
+    before = layouts.layout(fleet.tx, ACME)
+    small, large = fleet.set("Sites/Paris", {"small": 1}), fleet.set("Sites/Rome", {"text": "x" * layouts.SMALL})
+    found, bodies = layouts.layout_with_bodies(fleet.tx, ACME, before)
+    assert found.number == large.revision
+    assert small.digest is not None
+    assert bodies == {bytes.fromhex(small.digest): layouts.body(fleet.tx, ACME, bytes.fromhex(small.digest))}
+    assert layouts.layout_with_bodies(fleet.tx, ACME, found)[1] == {}
+    assert layouts.layout_with_bodies(fleet.tx, ACME, None)[1] == {}, "of what was there at the start, links ask for what they need"
+    for number in range(layouts.FEW + 1):
+        fleet.set("Labs", {"number": number}, kind=f"kind-{number}")
+    assert layouts.layout_with_bodies(fleet.tx, ACME, found)[1] == {}
 
 
 def test_the_journal_says_what_but_never_the_settings(fleet: Fleet) -> None:
