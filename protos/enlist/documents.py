@@ -9,7 +9,7 @@ through the SHA-256 in the signed list.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -234,11 +234,15 @@ def encode_version(version: ItemVersion) -> pb.ItemVersion:
     return pb.ItemVersion(revision=version.revision, digest=bytes.fromhex(version.digest))
 
 
-def decode_version(message: pb.ItemVersion) -> ItemVersion | None:
-    """The version that a report names; None for one that no item has."""
-    digest = message.digest
-    revision = message.revision
-    return ItemVersion(revision, digest.hex()) if _is_version(revision, digest) else None
+def decode_versions(said: Iterable[pb.ItemVersion]) -> tuple[ItemVersion, ...] | None:
+    """The versions that a report names; None if one of them is none that an item has."""
+    versions: list[ItemVersion] = []
+    for each in said:
+        revision, digest = each.revision, each.digest
+        if not _is_version(revision, digest):
+            return None
+        versions.append(ItemVersion(revision, digest.hex()))
+    return tuple(versions)
 
 
 def _is_version(revision: int, digest: bytes) -> bool:

@@ -379,7 +379,7 @@ class _Body:
         before = self._end.sender.held(self._origin)
         self._end.on_message(message, now)
         held = self._end.sender.held(self._origin)
-        if held is not None and held != before:
+        if held is not None and held is not before:
             self._own.inbox.on_set_held(self._link, self._own.now())
         self._note_refusals()
         if self._unwritten:

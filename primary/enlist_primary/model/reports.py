@@ -99,10 +99,10 @@ def remnants(
 
     It says so of few kinds, and only of what failed and what nobody means any more; any other word on the kind takes that back.
     """
-    found = {kind: word for kind, word in before.items() if not any((kind, "") in each for each in wanted)}
+    found = {kind: word for kind, word in before.items() if not _is_wanted(kind, "", wanted)}
     for report in said:
         kind = report.kind
-        if not kind.startswith(documents.POLICY) or any((kind, report.name) in each for each in wanted):
+        if not kind.startswith(documents.POLICY) or _is_wanted(kind, report.name, wanted):
             continue
         found.pop(kind, None)
         over = report.state != pb.DOCUMENT_STATE_FAILED or report.observed_items or not names.is_document_kind(kind)
@@ -110,6 +110,10 @@ def remnants(
         if word is not None:
             found[kind] = word
     return found
+
+
+def _is_wanted(kind: str, name: str, wanted: Iterable[frozenset[tuple[str, str]]]) -> bool:
+    return any((kind, name) in each for each in wanted)
 
 
 def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | None:
@@ -141,10 +145,7 @@ def read(report: pb.Report, server_id: str, origin: str, now: int) -> Word | Non
 
 def _of_origin(said: Sequence[pb.OriginItems], origin: str) -> tuple[ItemVersion, ...] | None:
     """The items of one origin, at most `LAYERS`; None if one of them is what no item can be."""
-    versions: list[ItemVersion] = []
-    for named in next((each.items for each in said if each.origin == origin), ())[:LAYERS]:
-        version = documents.decode_version(named)
-        if version is None:
-            return None
-        versions.append(version)
-    return tuple(versions)
+    for each in said:
+        if each.origin == origin:
+            return documents.decode_versions(each.items[:LAYERS])
+    return ()

@@ -193,8 +193,7 @@ class Sender:
 
     def refusals(self) -> dict[str, Refusal]:
         """The same by origin, of all that refuse."""
-        found = {origin: self.refusal(origin) for origin, known in self._origins.items() if known.refusal is not None}
-        return {origin: refusal for origin, refusal in found.items() if refusal is not None}
+        return {origin: refusal for origin in self._origins if (refusal := self.refusal(origin)) is not None}
 
     def target(self, origin: str) -> str | None:
         """For whom what is wanted, or held, of this origin is made out."""
@@ -281,7 +280,7 @@ class Sender:
         """Forgets the bodies that no set on its way names."""
         if not (self._large or self._transfers or self._complete):
             return
-        travelling = {found.sequence for each in self._origins.values() if (found := each.travelling) is not None}
+        travelling = {each.newest for each in self._origins.values() if each.travelling is not None}
         if not travelling:
             self._large.clear()
             self._transfers.end_all()
@@ -345,11 +344,12 @@ class Sender:
         whole = self._transfers.acknowledged(ack, now)
         if whole is None:
             return
-        if self._large.pop(whole.digest, None) is None:
-            self._complete.update((origin, whole.digest) for origin in whole.origins)
-            return
+        large = self._large.pop(whole.digest, None)
         for origin in whole.origins:
-            self._begin_missing(origin, self._sequence + 1)
+            if large is None:
+                self._complete.add((origin, whole.digest))
+            else:
+                self._begin_missing(origin, self._sequence + 1)
 
     def on_set_ack(self, ack: pb.SetAck) -> None:
         """The receiver holds a set. Refused with LINK_VIOLATION: of a set that was never sent."""
