@@ -23,7 +23,7 @@ BATCH = 500
 """Entries in one write, at most: a longer one would hold up decisions."""
 AT_ONCE = 16
 """Accounts that are written side by side: they share commits."""
-PACE = 0.05
+PACE = 0.025
 """Seconds from one write of an account to the next: what comes in between is written together."""
 WRITE_SECONDS = 60.0
 """Seconds after which writing what waits of an account counts as failed, and is tried again."""
