@@ -65,6 +65,8 @@ class Pair:
     """What is sent instead of the sets that are signed next."""
     signed: list[SignedSet] = field(default_factory=list)
     """What the primary signed for this server and sent."""
+    answered: set[tuple[str, int, int]] = field(default_factory=set)
+    """What the secondary has answered, or said in a hello that it holds."""
     lied: list[tuple[tuple[str, int, int], SetVersion]] = field(default_factory=list)
     """What the lies that were sent say they are, and which sets the primary takes them for."""
     bodies: dict[bytes, bytes] = field(default_factory=dict)
@@ -160,6 +162,8 @@ class Pair:
 
     async def send(self, signed: SignedSet, *bodies: bytes) -> None:
         """Puts this set into the open link, and what it names, whatever the primary wants."""
+        # An answer that is still on its way could be one to a lie of the same version.
+        await eventually(lambda: not self.signed or _key(self.signed[-1]) in self.answered, what="the answer to the newest set")
         link, number = self.link, next(self.numbers)
         own = {documents.digest(body): body for body in bodies}
         self.bodies |= own
@@ -192,6 +196,7 @@ class Pair:
     def meant(self, answer: SetAck | SetRefused) -> None:
         """The answer to a lie becomes one to the set that the primary takes it for: it knows of no lie."""
         key = answer.origin, answer.epoch, answer.number
+        self.answered.add(key)
         for lie in self.lied:
             if lie[0] == key:
                 self.lied.remove(lie)
@@ -219,6 +224,7 @@ class Meddler(PrimaryEnd):
         """Notes what the secondary says of itself."""
         hello = super().on_hello(message)
         self._pair.hellos.append(hello)
+        self._pair.answered.update((each.origin, each.epoch, each.number) for each in hello.held)
         return hello
 
     def on_message(self, message: FromSecondary, now: float) -> None:
