@@ -243,8 +243,9 @@ class SignedSet(_message.Message):
     origin: _builtins.str
     """The origin's primary id, 64 lower-case hex digits. Only names the key to verify with."""
     size: _builtins.int
-    """How many sets are in the tree, and which of them this is, counted from 0."""
+    """How many sets are in the tree."""
     index: _builtins.int
+    """Which of them this is, counted from 0."""
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The SHA-256 hashes that lead from it to the root."""
