@@ -1,4 +1,4 @@
-"""Merkle trees: one signature over a root stands for all that hangs below it (RFC 9162, section 2.1, with SHA-256)."""
+"""Merkle trees: one signature over a root covers every leaf (RFC 9162, section 2.1, with SHA-256)."""
 
 from __future__ import annotations
 

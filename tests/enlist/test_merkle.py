@@ -1,4 +1,4 @@
-"""Merkle trees: whatever hangs below a root leads there, and nothing else does."""
+"""Merkle trees: every leaf leads to the root, and nothing else does."""
 
 from __future__ import annotations
 
