@@ -305,7 +305,7 @@ def test_removing_a_running_server_ends_its_daemon_first(primary: PrimaryProcess
             person.answers("Leave the primary, and remove", "y")
             person.sees("Removed.")
             person.ends(0)
-        assert secondary.returncode is not None
+        wait_for(lambda: secondary.returncode is not None, what="the end of the process, which has let go of its files before")
         assert tree(secondary.config.parent) == {}
     finally:
         secondary.close()
