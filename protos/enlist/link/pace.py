@@ -10,6 +10,8 @@ PIECE = 8 * 1024
 """Bytes of a body in one piece, at most."""
 SMALLEST = 2 * PIECE
 LARGEST = 32 * PIECE
+REMEMBERED = 64
+"""Messages of which the size is known until they are answered, at most: more than outboxes have on their way."""
 _QUICK = 0.3
 _SLOW = 1.0
 
@@ -50,6 +52,8 @@ class MessagePace:
     def sent(self, sequence: int, size: int, now: float) -> None:
         """A message of so many bytes begins its way. `now` is in seconds of a clock that is never set."""
         self._sent[sequence] = (size, now)
+        if len(self._sent) > REMEMBERED:  # a peer that answers nothing
+            del self._sent[next(iter(self._sent))]
 
     def answered(self, sequence: int, taken: bool, now: float) -> None:
         """It was taken for good, or there was no room for it.

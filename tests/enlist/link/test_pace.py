@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enlist.link.pace import LARGEST, PIECE, SMALLEST, MessagePace, Pace
+from enlist.link.pace import LARGEST, PIECE, REMEMBERED, SMALLEST, MessagePace, Pace
 
 
 def test_window_is_two_pieces_at_first() -> None:
@@ -83,3 +83,13 @@ def test_message_without_room_grows_nothing_and_a_stranger_s_answer_neither() ->
         say(pace, MESSAGES, seconds=0.0, taken=False)
         pace.answered(99, taken=True, now=0.0)
     assert pace.bytes == PIECE
+
+
+def test_of_a_peer_that_answers_nothing_only_the_latest_messages_are_remembered() -> None:
+    pace = MessagePace(MESSAGES)
+    for sequence in range(1, 2 * REMEMBERED + 1):
+        pace.sent(sequence, LARGEST, now=0.0)
+    pace.answered(REMEMBERED, taken=True, now=0.1)
+    assert pace.bytes == PIECE
+    pace.answered(REMEMBERED + 1, taken=True, now=0.1)
+    assert pace.bytes == LARGEST // MESSAGES
