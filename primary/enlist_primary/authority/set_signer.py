@@ -1,4 +1,4 @@
-"""Desired sets are signed together: one change means thousands, and nothing in sending one takes as long as a signature."""
+"""Desired sets are signed together: one change means thousands, and a signature takes most of what it costs to make one."""
 
 from __future__ import annotations
 
