@@ -17,10 +17,10 @@ class Outbox:
     """The last report by (kind, name)."""
 
     def __init__(self, changed: Callable[[], None], acknowledged: Callable[[document_pb2.Report], None] = lambda _: None) -> None:
-        """`changed` hears that there is something to say, `acknowledged` of each report that the primary has taken for good."""
+        """`changed` hears that there is something to say, `acknowledged` of each report, as it was said, that the primary has."""
         self._links: LinkOutbox[Key, document_pb2.Report] = LinkOutbox(
             weight=lambda report: report.ByteSize(),
-            acknowledged=lambda _, report: acknowledged(report),
+            acknowledged=lambda _key, report, _last: acknowledged(report),
             changed=changed,
         )
 

@@ -142,10 +142,10 @@ def test_acknowledged_reports_are_told_as_they_were_said() -> None:
     (said,) = due(cursor)
     outbox.put(report("task/update", "succeeded", "a"))
     cursor.ack(said.sequence)
-    assert heard == []
+    assert heard == [report("task/update", "running", "a")]
     (said,) = due(cursor)
     cursor.ack(said.sequence)
-    assert heard == [report("task/update", "succeeded", "a")]
+    assert heard[1:] == [report("task/update", "succeeded", "a")]
 
 
 def test_messages_are_of_a_bounded_size_and_few_are_on_their_way() -> None:

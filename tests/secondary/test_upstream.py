@@ -115,6 +115,10 @@ class Above:
                     self._cursor.ack(message.below.sequence)
         return found
 
+    def acknowledge(self, sequence: int) -> None:
+        """A message is written."""
+        self._cursor.ack(sequence)
+
     def refuse(self, sequence: int) -> None:
         """There was no room for a message."""
         self._cursor.nack(sequence)
@@ -394,6 +398,21 @@ async def test_outcome_that_arrived_is_told_to_the_local_primary_each_time_it_is
         await soon(lambda: settled() == [("a/b", "own"), ("a/b", "other")], "that the other one has", 5)
         local.say(below=said)
         await soon(lambda: sorted(settled()[2:]) == [("a/b", "other"), ("a/b", "own")], "both once more", 5)
+
+
+async def test_outcome_has_arrived_also_if_its_server_was_said_without_it_meanwhile(host: Host) -> None:
+    """Acknowledgements may take seconds; a local primary that was restarted names a server before that has reported."""
+    outcome = document_pb2.Report(kind="task/update", name="own", task_state=document_pb2.TASK_STATE_SUCCEEDED)
+    outcome.observed_items.add(origin=host.authority.primary_id)
+    above, local = Above(host.upstream), Local()
+    async with host.attached(local):
+        local.say(below=pb.Below(servers=[pb.BelowServer(path="a/b", reports=[outcome])], whole=True))
+        await soon(lambda: local.says.empty() and host.upstream.local.whole)
+        first = next(said for said in above.hear(acknowledges=False) if said.below.servers)
+        host.upstream.local.on_below(below("a/b"))
+        above.hear(acknowledges=False)
+        above.acknowledge(first.below.sequence)
+        await soon(lambda: any(each.settled for each in local.told), "that it has arrived", 5)
 
 
 async def test_refusal_of_the_local_primary_is_said_above_until_it_holds_a_set(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Turns: a decision may concern ten thousand links at once, and each set is signed by itself. A few begin at a time."""
+"""Turns: a decision may concern ten thousand links at once, and each gets a set of its own. A few begin at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enlist.runtime.logs import Log
 
 SOON_SECONDS = 0.1
 LATER_SECONDS = 5.0
-"""How long something waits for company that is waited for, or is not: at least, and at most twice as long."""
+"""How long something waits for company that is waited for, or is not: at least, and at most twice as long, since it came last."""
 AT_ONCE = 64
 """Begun in one round of the event loop: some ten milliseconds of work, after which everybody else is heard.
 
@@ -29,13 +29,13 @@ class Turns:
         self._later = _Later(later, self.enter)
 
     def enter(self, begin: Callable[[], None]) -> None:
-        """Puts something in line, or leaves it where it stands."""
+        """Puts something in line, or leaves it at its place there."""
         if not self._line:
             asyncio.get_running_loop().call_soon(self._next)
         self._line[begin] = None
 
     def enter_later(self, begin: Callable[[], None], soon: bool = False) -> None:
-        """Puts something in line once it has waited for company; entered again meanwhile, it waits from then on."""
+        """Puts something in line once it has waited for company. Entered again meanwhile, it waits anew."""
         (self._soon if soon else self._later).put(begin)
 
     def _next(self) -> None:

@@ -48,6 +48,9 @@ def layout(tx: Transaction, account: str, before: Layout | None = None) -> Layou
     ).prepared()
 
 
+_BODY = "SELECT body FROM body WHERE account = $1 AND digest = $2"
+
+
 def layout_with_bodies(tx: Transaction, account: str, before: Layout | None) -> tuple[Layout, dict[bytes, bytes]]:
     """The same, and by digest the bodies that are new in it, if they are few and small: no link could send its set before they
     are read."""
@@ -55,8 +58,7 @@ def layout_with_bodies(tx: Transaction, account: str, before: Layout | None) -> 
     new = found.bodies - before.bodies if before is not None else frozenset()
     if len(new) > FEW:
         return found, {}
-    sql = "SELECT body FROM body WHERE account = $1 AND digest = $2 AND length(body) <= $3"
-    bodies = {digest: tx.row(sql, account, digest, SMALL) for digest in new}
+    bodies = {digest: tx.row(f"{_BODY} AND length(body) <= $3", account, digest, SMALL) for digest in new}
     return found, {bytes.fromhex(digest): bytes(row["body"]) for digest, row in bodies.items() if row is not None}
 
 
@@ -84,5 +86,5 @@ def _window(row: Row) -> bytes | None:
 
 def body(tx: Transaction, account: str, digest: bytes) -> bytes | None:
     """The body of this SHA-256."""
-    row = tx.row("SELECT body FROM body WHERE account = $1 AND digest = $2", account, digest.hex())
+    row = tx.row(_BODY, account, digest.hex())
     return None if row is None else bytes(row["body"])

@@ -55,12 +55,11 @@ class MessagePace:
         if len(self._sent) > REMEMBERED:  # a peer that answers nothing
             del self._sent[next(iter(self._sent))]
 
-    def answered(self, sequence: int, taken: bool, now: float) -> None:
+    def answered(self, sequence: int, taken: bool, waited_for: bool, now: float) -> None:
         """It was taken for good, or there was no room for it.
 
-        The last messages of many are acknowledged late, for nobody waits for that: it says nothing of the line.
+        Where nothing waits for an acknowledgement, it may come late: that says nothing of the line.
         """
-        waited_for = len(self._sent) >= self._messages
         size, begun = self._sent.pop(sequence, (0, now))
         if taken and (waited_for or now - begun < _SLOW):
             self._pace.acknowledged(size, now - begun)

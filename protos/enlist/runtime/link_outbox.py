@@ -16,7 +16,8 @@ WINDOW = 4
 """Messages that may be on their way without an acknowledgement: little on a slow line, as `enlist.link.pace` says."""
 _UNBOUNDED = 2**62  # what is pending is bounded by the values themselves
 
-Acknowledged = Callable[[K, V], None]
+Acknowledged = Callable[[K, V, bool], None]
+"""Hears of each value that the other end has, and whether it is the last one of its key: one that was replaced is told as well."""
 
 
 class Batch(NamedTuple, Generic[K, V]):
@@ -37,20 +38,26 @@ class OutboxCursor(Generic[K, V]):
         self._acknowledged = acknowledged
         self._number = number
         self._in_flight: dict[int, dict[K, Taken[K, V]]] = {}
+        """What each message on its way says."""
         self._carried: dict[K, int] = {}
-        """By which message a value is on its way."""
+        """By which of them the last value of a key is on its way."""
 
     def put(self, key: K, value: V) -> None:
         """There is another value to say. It waits for none on its way: what is said later over the same link counts there."""
         self._pending.put(key, value)
         sequence = self._carried.pop(key, None)
         if sequence is not None:
-            self._pending.nack([self._in_flight[sequence].pop(key)])
+            self._pending.nack([self._in_flight[sequence][key]])
 
     @property
     def ready(self) -> bool:
         """Whether there is something to say now."""
-        return self._pending.ready and len(self._in_flight) < WINDOW
+        return self._pending.ready and not self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether as many messages are on their way as may be."""
+        return len(self._in_flight) >= WINDOW
 
     @property
     def waiting(self) -> bool:
@@ -60,7 +67,7 @@ class OutboxCursor(Generic[K, V]):
     @property
     def stalled(self) -> bool:
         """Whether there is something to say, but first an acknowledgement must come."""
-        return self._pending.ready and len(self._in_flight) >= WINDOW
+        return self._pending.ready and self.full
 
     def take(self, limit: int, weight: int) -> Batch[K, V] | None:
         """What goes into the next message: at most `limit` values that weigh at most `weight`; None if there is nothing to say."""
@@ -73,37 +80,43 @@ class OutboxCursor(Generic[K, V]):
         return Batch(sequence, [(each.key, each.value) for each in taken])
 
     def ack(self, sequence: int) -> bool:
-        """The other end has taken that message for good; False if none of this outbox with that number is on its way."""
-        taken = self._answered(sequence)
-        if taken is None:
+        """The other end has taken that message for good; False if none of this outbox with that number is on its way.
+
+        The owner hears of all that it said: a newer value need not say it again.
+        """
+        said = self._in_flight.pop(sequence, None)
+        if said is None:
             return False
-        self._pending.ack(taken)
-        for each in taken:
-            self._acknowledged(each.key, each.value)
+        last = self._answered(sequence, said)
+        self._pending.ack(last.values())
+        for each in said.values():
+            self._acknowledged(each.key, each.value, each.key in last)
         return True
 
     def nack(self, sequence: int) -> bool:
         """The other end could not take that message: it is said again. False as for `ack`."""
-        taken = self._answered(sequence)
-        if taken is None:
+        said = self._in_flight.pop(sequence, None)
+        if said is None:
             return False
-        self._pending.nack(taken)
+        self._pending.nack(self._answered(sequence, said).values())
         return True
 
-    def _answered(self, sequence: int) -> list[Taken[K, V]] | None:
-        """What was said in a message and by none since; None if no such message is on its way."""
-        taken = self._in_flight.pop(sequence, None)
-        if taken is None:
-            return None
-        for key in taken:
+    def _answered(self, sequence: int, said: dict[K, Taken[K, V]]) -> dict[K, Taken[K, V]]:
+        """What that message said and none has since: it is on its way no longer."""
+        last = {key: each for key, each in said.items() if self._carried.get(key) == sequence}
+        for key in last:
             del self._carried[key]
-        return list(taken.values())
+        return last
+
+
+def _ignored(_key: object, _value: object, _last: bool) -> None:
+    """Nobody has to hear what was acknowledged."""
 
 
 def open_cursor() -> OutboxCursor[K, V]:
     """The cursor of a link whose owner keeps the values, and puts here what there is to say."""
     count = partial(next, itertools.count(1))
-    return OutboxCursor(WriteBehind(_UNBOUNDED), lambda _key, _value: None, count)
+    return OutboxCursor(WriteBehind(_UNBOUNDED), _ignored, count)
 
 
 class LinkOutbox(Generic[K, V]):
@@ -112,10 +125,10 @@ class LinkOutbox(Generic[K, V]):
     def __init__(
         self,
         weight: Callable[[V], int] = one,
-        acknowledged: Acknowledged[K, V] = lambda _key, _value: None,
+        acknowledged: Acknowledged[K, V] = _ignored,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`acknowledged` hears of each value that the other end has; `changed` that there is something to say."""
+        """`changed` hears that there is something to say."""
         self._weight = weight
         self._acknowledged = acknowledged
         self._changed = changed

@@ -73,10 +73,10 @@ class Session:
         """A message is taken for good, or there was no room for it. Refused with LINK_VIOLATION: one that was never sent."""
         if not 0 < ack.sequence <= self._numbers:
             raise violation("a message was acknowledged that was never sent")
-        self._pace.answered(ack.sequence, not ack.refused, asyncio.get_running_loop().time())
-        for cursor in (self._reports, self._upward):
-            if cursor is None:
-                continue
+        cursors = [cursor for cursor in (self._reports, self._upward) if cursor is not None]
+        waited_for = any(cursor.full for cursor in cursors)
+        self._pace.answered(ack.sequence, not ack.refused, waited_for, asyncio.get_running_loop().time())
+        for cursor in cursors:
             if ack.refused:
                 cursor.nack(ack.sequence)
             else:

@@ -119,9 +119,9 @@ class LocalPrimary:
         """What one link says of the servers below, from the beginning."""
         return self._servers.open(number)
 
-    def _acknowledged(self, path: str, server: Below) -> None:
+    def _acknowledged(self, path: str, server: Below, last: bool) -> None:
         if server is None:
-            if self._servers.get(path) is None:
+            if last and self._servers.get(path) is None:
                 self._servers.discard(path)
             return
         for report in server.reports:
@@ -181,6 +181,11 @@ class UpwardCursor:
             yield message
         if not said and self._said_unknown != local.unknown_since:
             yield self._message(self._number())
+
+    @property
+    def full(self) -> bool:
+        """Whether as many messages on the servers are on their way as may be."""
+        return self.servers.full
 
     def ack(self, sequence: int) -> None:
         """The primary above has that message for good."""

@@ -43,11 +43,11 @@ MESSAGES = 4
 
 
 def say(pace: MessagePace, count: int, seconds: float, taken: bool = True) -> None:
-    """So many messages are on their way together, and all answered after so many seconds."""
+    """So many messages are on their way together and are answered after so many seconds. With as many as may be, others wait."""
     for sequence in range(1, count + 1):
         pace.sent(sequence, pace.bytes, now=0.0)
     for sequence in range(1, count + 1):
-        pace.answered(sequence, taken, now=seconds)
+        pace.answered(sequence, taken, waited_for=count == MESSAGES and sequence == 1, now=seconds)
 
 
 def test_message_carries_one_piece_at_first_and_its_share_of_the_window_at_most() -> None:
@@ -81,7 +81,7 @@ def test_message_without_room_grows_nothing_and_a_stranger_s_answer_neither() ->
     pace = MessagePace(MESSAGES)
     for _ in range(20):
         say(pace, MESSAGES, seconds=0.0, taken=False)
-        pace.answered(99, taken=True, now=0.0)
+        pace.answered(99, taken=True, waited_for=True, now=0.0)
     assert pace.bytes == PIECE
 
 
@@ -89,7 +89,7 @@ def test_of_a_peer_that_answers_nothing_only_the_latest_messages_are_remembered(
     pace = MessagePace(MESSAGES)
     for sequence in range(1, 2 * REMEMBERED + 1):
         pace.sent(sequence, LARGEST, now=0.0)
-    pace.answered(REMEMBERED, taken=True, now=0.1)
+    pace.answered(REMEMBERED, taken=True, waited_for=True, now=0.1)
     assert pace.bytes == PIECE
-    pace.answered(REMEMBERED + 1, taken=True, now=0.1)
+    pace.answered(REMEMBERED + 1, taken=True, waited_for=True, now=0.1)
     assert pace.bytes == LARGEST // MESSAGES

@@ -92,19 +92,31 @@ def test_older_link_says_nothing_new() -> None:
     assert older.take(10, 100) is None
 
 
-def test_acknowledged_values_are_told_to_their_owner_unless_a_newer_one_was_put() -> None:
-    told: list[tuple[str, int]] = []
-    outbox = LinkOutbox[str, int](acknowledged=lambda key, value: told.append((key, value)))
+def test_owner_hears_of_all_that_the_other_end_has_also_of_what_was_replaced() -> None:
+    """The newer value of a server may lack the outcome that the older one said."""
+    told: list[tuple[str, int, bool]] = []
+    outbox = LinkOutbox[str, int](acknowledged=lambda *each: told.append(each))
     cursor = outbox.open()
     outbox.put("a", 1)
     outbox.put("b", 1)
     cursor.take(10, 100)
     outbox.put("a", 2)
-    cursor.ack(1)
-    assert told == [("b", 1)]
     cursor.take(10, 100)
+    cursor.ack(1)
+    assert told == [("a", 1, False), ("b", 1, True)]
     cursor.ack(2)
-    assert told == [("b", 1), ("a", 2)]
+    assert told[2:] == [("a", 2, True)]
+
+
+def test_owner_hears_nothing_of_what_was_refused() -> None:
+    told: list[tuple[str, int, bool]] = []
+    outbox = LinkOutbox[str, int](acknowledged=lambda *each: told.append(each))
+    cursor = outbox.open()
+    outbox.put("a", 1)
+    cursor.take(10, 100)
+    outbox.put("a", 2)
+    assert cursor.nack(1)
+    assert told == []
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -112,12 +124,17 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbox = LinkOutbox[str, int](weight=lambda value: 1 + value % 3)
+        self.outbox = LinkOutbox[str, int](weight=lambda value: 1 + value % 3, acknowledged=self.heard)
+        self.told: list[tuple[str, int]] = []
         self.cursor: OutboxCursor[str, int] = self.outbox.open()
         self.counter = 0
         self.peer: dict[str, int] = {}
         self.last: dict[str, int] = {}
         self.sent: list[Batch[str, int]] = []
+
+    def heard(self, key: str, value: int, last: bool) -> None:
+        self.told.append((key, value))
+        assert last == (self.last[key] == value)
 
     @rule(key=KEYS)
     def put(self, key: str) -> None:
@@ -137,7 +154,9 @@ class Interleavings(RuleBasedStateMachine):
             batch = self.sent.pop(0)
             self.peer.update(batch.values)
             if not ack_lost:
+                self.told = []
                 assert self.cursor.ack(batch.sequence)
+                assert self.told == batch.values
 
     @rule()
     def refuse(self) -> None:
