@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 
-from enlist import certificates, names
+from enlist import certificates, merkle, names
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
 
@@ -29,9 +29,11 @@ ITEM_LIMIT = 1000
 SET_LIMIT = 512 * 1024
 """Bytes in a set, at most."""
 BESIDE_SET = 1024
-"""Bytes of a signed set besides the set, at most: the signature and the origin."""
+"""Bytes of a signed set besides the set, at most: the signature, the path to what it covers, the salt and the origin."""
 DIGEST_BYTES = 32
 """Bytes in a body's SHA-256."""
+SALT_BYTES = 16
+"""Bytes of `SignedSet.salt`."""
 
 BODIES_LIMIT = 64 * 1024 * 1024
 """Bytes of the bodies that a set names, at most: what a server takes in memory until all are there."""
@@ -43,7 +45,7 @@ WINDOW = "window"
 UNDER_WAY = frozenset({pb.TASK_STATE_QUEUED, pb.TASK_STATE_SENT, pb.TASK_STATE_RUNNING})
 """The states of a run that has not ended."""
 
-_LABEL = b"enlist-desired-set-v1\0"
+_LABEL = b"enlist-desired-sets-v1\0"
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
 _LARGEST = 2**62
 _TEXT_LIMIT = 1200  # more characters than the path of any group
@@ -176,22 +178,30 @@ def encode(account: str, target: str, version: SetVersion, encoded_items: bytes)
     return head.SerializeToString() + encoded_items
 
 
-def to_sign(desired_set: bytes) -> bytes:
-    """What an origin's signature covers."""
-    return _LABEL + desired_set
+def leaf(salt: bytes, desired_set: bytes) -> bytes:
+    """What the tree has of a serialised set: to the others under the same signature it tells nothing."""
+    return merkle.leaf(salt + desired_set)
 
 
-def sign(authority_key: ec.EllipticCurvePrivateKey, desired_set: bytes) -> bytes:
+def to_sign(root: bytes) -> bytes:
+    """What an origin's signature covers: the root of the tree of serialised sets."""
+    return _LABEL + root
+
+
+def sign(authority_key: ec.EllipticCurvePrivateKey, root: bytes) -> bytes:
     """The origin's signature for `SignedSet.signature`."""
-    return authority_key.sign(to_sign(desired_set), _SIGNATURE)
+    return authority_key.sign(to_sign(root), _SIGNATURE)
 
 
 def verify(signed: pb.SignedSet, origin: Origin) -> DesiredSet:
     """The set, once it is certain that this origin made it out for this server. Refused with SET_INVALID."""
     if len(signed.desired_set) > SET_LIMIT or signed.ByteSize() > SET_LIMIT + BESIDE_SET:  # with fields that nobody knows
         raise _invalid("is too large")
+    root = merkle.root(leaf(signed.salt, signed.desired_set), signed.index, signed.size, signed.path)
+    if root is None or len(signed.salt) != SALT_BYTES:
+        raise _invalid("is not in the tree that is signed")
     try:
-        certificates.load_public_key(origin.public_key).verify(signed.signature, to_sign(signed.desired_set), _SIGNATURE)
+        certificates.load_public_key(origin.public_key).verify(signed.signature, to_sign(root), _SIGNATURE)
     except InvalidSignature:
         raise _invalid("is not signed by the primary it names") from None
     message = _parse(signed.desired_set)

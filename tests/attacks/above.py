@@ -13,6 +13,7 @@ from enlist_primary.authority.signer import Signer
 from enlist_primary.model.levels import UpperState
 from enlist_primary.rpc.context import Context
 from tests.support.pretender import new_signer
+from tests.support.sets import signed_by
 
 PRESENT, KEPT = document_pb2.ANCESTOR_STATE_PRESENT, document_pb2.ANCESTOR_STATE_KEPT
 MADE_AT = 1_700_000_000
@@ -55,7 +56,7 @@ class Above:
         """A set that it signs for the lower primary's host, or for somebody else."""
         whom = {"account": self.account, "target": self.server, **changes}
         encoded = documents.encode(version=SetVersion(1, number), encoded_items=documents.encode_items(items), **whom)
-        return self.signer.sign_set(encoded)
+        return signed_by(self.signer, encoded)
 
 
 async def stand_under(own: Context) -> Above:

@@ -33,6 +33,7 @@ from enlist_secondary.keeper import Keeper
 from tests.attacks.world import Records, recorded
 from tests.support.inprocess import ACCOUNT, Running, running_primary
 from tests.support.secondaries import Secondary, set_up
+from tests.support.sets import signed_by
 from tests.support.waiting import eventually
 
 PARENT = f"accounts/{ACCOUNT}"
@@ -149,11 +150,14 @@ class Pair:
         )
         return self.truly(encoded)
 
-    def instead(self, encoded: bytes) -> SignedSet:
+    def instead(self, account: str, encode: Callable[[], bytes], size: int) -> Callable[[], SignedSet]:
         """What is sent when the primary signs."""
+        return partial(self._instead, encode)
+
+    def _instead(self, encode: Callable[[], bytes]) -> SignedSet:
         if self.lies:
             return self.lies.pop(0)
-        self.signed.append(self.truly(encoded))
+        self.signed.append(self.truly(encode()))
         return self.signed[-1]
 
     async def send(self, signed: SignedSet, *bodies: bytes) -> None:
@@ -256,8 +260,8 @@ async def paired(folder: Path, patch: pytest.MonkeyPatch, **config: Any) -> Asyn
             secondary = Secondary(written.path, msgspec.structs.replace(written.config, handlers=handlers))
             keeper = Keeper(secondary.config, Dialer())
             signer = running.primary.context.signer
-            pair = Pair(running, secondary, keeper, records, folder, signer.sign_set)
-            patch.setattr(signer, "sign_set", pair.instead)
+            pair = Pair(running, secondary, keeper, records, folder, partial(signed_by, signer))
+            patch.setattr(signer.sets, "add", pair.instead)
             patch.setattr(link_module, "PrimaryEnd", partial(Meddler, pair))
             patch.setattr(running.primary.context.desires, "piece", partial(_piece, pair, running.primary.context.desires.piece))
             keeping = asyncio.create_task(keeper.keep())

@@ -24,6 +24,7 @@ from tests.attacks.above import KEPT, PRESENT, Above, policy, way_up
 from tests.attacks.pair import PIECE_REFUSED, WORD_REFUSED, Pair, paired, piece
 from tests.support.inprocess import ACCOUNT
 from tests.support.pretender import new_signer
+from tests.support.sets import altered, signed_by
 from tests.support.waiting import eventually
 
 OTHER = "b" * 10
@@ -68,7 +69,7 @@ def lie(pair: Pair, which: str) -> document_pb2.SignedSet:
     number, own, stranger = newest(pair).number, items(pair), new_signer()
     encoded = documents.encode(ACCOUNT, pair.id, SetVersion(1, number + 1), documents.encode_items(own))
     true = pair.sign(own, number + 1)
-    changed = document_pb2.SignedSet(desired_set=true.desired_set.replace(b"motd", b"mot\xc3"), signature=true.signature)
+    changed = altered(true, desired_set=true.desired_set.replace(b"motd", b"mot\xc3"))
     made = {
         "one that held before": lambda: pair.signed[0],
         "one that wants nothing, of an older version": lambda: pair.sign([], number - 1),
@@ -78,16 +79,12 @@ def lie(pair: Pair, which: str) -> document_pb2.SignedSet:
         "one for nobody": lambda: pair.sign([], number + 1, target=""),
         "one for a name like it": lambda: pair.sign(own, number + 1, target=pair.id.upper()),
         "another account's": lambda: pair.sign(own, number + 1, account="other.example"),
-        "a sibling primary's": lambda: stranger.sign_set(encoded),
+        "a sibling primary's": lambda: signed_by(stranger, encoded),
         "a sibling primary's under the true name": lambda: _named(stranger, encoded, pair),
         "the true one under a sibling's name": lambda: _renamed(true, stranger),
         "one that was changed": lambda: _renamed(changed, pair.running.primary.context.signer),
-        "one that was cut": lambda: document_pb2.SignedSet(
-            desired_set=true.desired_set[:-1], signature=true.signature, origin=true.origin
-        ),
-        "one with more behind it": lambda: document_pb2.SignedSet(
-            desired_set=true.desired_set + true.desired_set, signature=true.signature, origin=true.origin
-        ),
+        "one that was cut": lambda: altered(true, desired_set=true.desired_set[:-1]),
+        "one with more behind it": lambda: altered(true, desired_set=true.desired_set + true.desired_set),
         "none at all": lambda: document_pb2.SignedSet(),
         "the same version and other content": lambda: pair.sign([*own, Item("policy/x", "/", 1, b"d" * 32)], number),
         "the same version and nothing": lambda: pair.sign([], number),
@@ -96,13 +93,13 @@ def lie(pair: Pair, which: str) -> document_pb2.SignedSet:
 
 
 def _named(signer: Signer, encoded: bytes, pair: Pair) -> document_pb2.SignedSet:
-    signed = signer.sign_set(encoded)
+    signed = signed_by(signer, encoded)
     signed.origin = pair.running.authority.primary_id
     return signed
 
 
 def _renamed(signed: document_pb2.SignedSet, signer: Signer) -> document_pb2.SignedSet:
-    return document_pb2.SignedSet(desired_set=signed.desired_set, signature=signed.signature, origin=signer.authority.primary_id)
+    return altered(signed, origin=signer.authority.primary_id)
 
 
 LIES = {
@@ -230,7 +227,7 @@ async def test_a_middle_primary_cannot_replay_redirect_or_forge_what_comes_from_
     forged, signers = [], (pair.running.primary.context.signer, ladder.upper.signer)
     for signer in signers:  # everybody in between
         signed, body = ladder.set(7, "forged")
-        signed.signature = signer.sign_set(signed.desired_set).signature
+        signed.signature = signed_by(signer, signed.desired_set).signature
         forged.append((signed, body))
     for (signed, body), reason in (
         (ladder.set(5, "five"), Reason.SET_STALE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,10 @@ from enlist import certificates, documents
 from enlist.documents import DesiredSet, Item, Origin, SetVersion
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2 as pb
+from tests.support.sets import altered, signed_alone
 
 KEY = certificates.new_key()
+SIGN = partial(documents.sign, KEY)
 ORIGIN = Origin(certificates.spki(KEY.public_key()), "acme.example", "aaaaaaaaaa")
 BODY = documents.digest(b"body")
 ITEM = Item("policy/motd", "Sites/Paris", 5, BODY, 60)
@@ -22,7 +25,7 @@ VERSION = SetVersion(1, 7)
 
 def signed(*items: Item, origin: Origin = ORIGIN, version: SetVersion = VERSION) -> pb.SignedSet:
     encoded = documents.encode(origin.account, origin.target, version, documents.encode_items(items))
-    return pb.SignedSet(desired_set=encoded, signature=documents.sign(KEY, encoded), origin=origin.primary_id)
+    return signed_alone(SIGN, origin.primary_id, encoded)
 
 
 def refused(each: pb.SignedSet, origin: Origin = ORIGIN) -> str:
@@ -80,7 +83,7 @@ def test_a_set_changed_in_any_byte_is_refused(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(whole.desired_set) - 1))
     changed = bytearray(whole.desired_set)
     changed[place] ^= data.draw(st.integers(1, 255))
-    refused(pb.SignedSet(desired_set=bytes(changed), signature=whole.signature, origin=whole.origin))
+    refused(altered(whole, desired_set=bytes(changed)))
 
 
 @given(st.binary(max_size=200))
@@ -88,15 +91,24 @@ def test_a_set_with_more_behind_it_is_refused(more: bytes) -> None:
     """Serialised messages one behind the other are their merger: the signature must cover the exact bytes."""
     whole = signed(ITEM)
     if more:
-        refused(pb.SignedSet(desired_set=whole.desired_set + more, signature=whole.signature, origin=whole.origin))
+        refused(altered(whole, desired_set=whole.desired_set + more))
+
+
+@pytest.mark.parametrize("moved", [1, -1])
+def test_where_the_salt_ends_cannot_be_moved(moved: int) -> None:
+    """The signature covers both in a row."""
+    whole = signed(ITEM)
+    row, end = whole.salt + whole.desired_set, documents.SALT_BYTES + moved
+    assert "is not in the tree" in refused(altered(whole, salt=row[:end], desired_set=row[end:]))
 
 
 def test_the_signature_of_something_else_is_none() -> None:
     """Attacks row 24: what the authority signs for other purposes stands under other labels."""
     whole = signed(ITEM)
-    bare = KEY.sign(whole.desired_set, documents._SIGNATURE)
-    refused(pb.SignedSet(desired_set=whole.desired_set, signature=bare, origin=whole.origin))
-    refused(pb.SignedSet(desired_set=whole.desired_set, origin=whole.origin))
+    for bare in (whole.desired_set, documents.leaf(whole.salt, whole.desired_set)):
+        refused(altered(whole, signature=KEY.sign(bare, documents._SIGNATURE)))
+    whole.ClearField("signature")
+    refused(whole)
 
 
 def test_signed_again_it_is_the_same_set() -> None:
@@ -157,13 +169,12 @@ def test_sets_have_bounds() -> None:
 @given(st.binary(max_size=300))
 def test_whatever_the_authority_signs_is_read_or_refused(content: bytes) -> None:
     """Attacks row 37: a primary that has gone mad ends no daemon."""
-    each = pb.SignedSet(desired_set=content, signature=documents.sign(KEY, content), origin=ORIGIN.primary_id)
-    refused(each)
+    refused(signed_alone(SIGN, ORIGIN.primary_id, content))
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_whatever_is_no_signature_is_refused(content: bytes, signature: bytes) -> None:
-    refused(pb.SignedSet(desired_set=content, signature=signature, origin=ORIGIN.primary_id))
+    refused(pb.SignedSet(desired_set=content, signature=signature, origin=ORIGIN.primary_id, size=1))
 
 
 # --- Which of two counts ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -19,6 +20,7 @@ from enlist.reasons import Refused
 from enlist.v1 import document_pb2 as pb
 from enlist.v1 import hierarchy_pb2
 from enlist_secondary.documents import Documents
+from tests.support.sets import signed_alone
 
 ACCOUNT = "acme.example"
 SERVER = "aaaaaaaaaa"
@@ -112,7 +114,7 @@ class Primary:
             version = SetVersion(self.epoch, self.number)
         items = documents.encode_items([wish.item for wish in wishes])
         encoded = documents.encode(self.account, self.target if target is None else target, version, items)
-        return pb.SignedSet(desired_set=encoded, signature=documents.sign(self.key, encoded), origin=self.name)
+        return signed_alone(partial(documents.sign, self.key), self.name, encoded)
 
 
 class Line:

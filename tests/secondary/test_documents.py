@@ -464,7 +464,7 @@ async def test_sets_that_lie_are_refused_answered_and_change_nothing(tmp_path: P
 
 async def test_set_that_cannot_be_read_is_answered_without_a_version(tmp_path: Path, primary: Primary) -> None:
     _, line = linked(tmp_path, primary)
-    assert line.bring(pb.SignedSet(origin=primary.name, desired_set=b"\xff", signature=b"x")) is not None
+    assert line.bring(pb.SignedSet(origin=primary.name, desired_set=b"\xff", signature=b"x", size=1)) is not None
     (told,) = line.answers().set_refusals
     assert (told.origin, told.epoch, told.number, told.reason) == (primary.name, 0, 0, Reason.SET_INVALID)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, hmac, serialization
@@ -13,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from enlist import ancestry, certificates, documents
 from enlist.certificates import CLOCK_TOLERANCE, Authority
-from enlist.v1 import document_pb2
+from enlist_primary.authority.set_signer import SetSigner
 
 DAY = 86400
 AUTHORITY_LIFETIME = 10 * 365 * DAY
@@ -31,6 +33,8 @@ class Signer:
         self.authority = Authority(certificate, certificates.spki(key.public_key()))
         self._leaves = _leaves(certificate)
         self.challenge_secret = self._derive(_CHALLENGE_LABEL)
+        self.sets = SetSigner(partial(documents.sign, key), self.authority.primary_id, secrets.token_bytes)
+        """Signs desired sets."""
 
     def __repr__(self) -> str:
         return f"Signer({self.authority.fingerprint})"
@@ -45,11 +49,6 @@ class Signer:
     def statement(self, leaf_der: bytes) -> bytes:
         """The authority's word that it serves this certificate."""
         return certificates.sign_statement(self._key, leaf_der)
-
-    def sign_set(self, desired_set: bytes) -> document_pb2.SignedSet:
-        """A desired set under this authority's signature."""
-        signature = documents.sign(self._key, desired_set)
-        return document_pb2.SignedSet(desired_set=desired_set, signature=signature, origin=self.authority.primary_id)
 
     def sign_consent(self, consent: bytes) -> bytes:
         """This primary's word on which primary it stands under."""

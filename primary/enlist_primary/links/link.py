@@ -257,12 +257,9 @@ class _Body:
     # --- Out ------------------------------------------------------------------------------------------------------------------
 
     def _offer(self, wanted: Desired, version: SetVersion) -> None:
-        sign = partial(self._sign, wanted, version)
+        encode = partial(documents.encode, self._account, self._id, version, wanted.encoded)
+        sign = self._own.signer.sets.add(self._account, encode, len(wanted.encoded))
         self._end.sender.offer(self._origin, Offer(version, wanted.content, wanted.digests, sign, False, self._id, wanted.order))
-
-    def _sign(self, wanted: Desired, version: SetVersion) -> document_pb2.SignedSet:
-        encoded = documents.encode(self._account, self._id, version, wanted.encoded)
-        return self._own.signer.sign_set(encoded)
 
     def _deliver(self, wanted: Desired, version: SetVersion) -> None:
         """Something else is wanted here."""

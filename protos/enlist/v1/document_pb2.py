@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65nlist/v1/document.proto\x12\tenlist.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"]\n\x04Item\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x17\n\x0f\x63onfirm_seconds\x18\x05 \x01(\x03\"l\n\nDesiredSet\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x1e\n\x05items\x18\x05 \x03(\x0b\x32\x0f.enlist.v1.Item\"C\n\tSignedSet\x12\x13\n\x0b\x64\x65sired_set\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06origin\x18\x03 \x01(\t\"g\n\x04Held\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x0f\n\x07\x64igests\x18\x05 \x03(\x0c\x12\x0e\n\x06target\x18\x06 \x01(\t\"/\n\x0bItemVersion\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"D\n\x0bOriginItems\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.enlist.v1.ItemVersion\"\xb4\x02\n\x06Report\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x0eobserved_items\x18\x03 \x03(\x0b\x32\x16.enlist.v1.OriginItems\x12-\n\rapplied_items\x18\x04 \x03(\x0b\x32\x16.enlist.v1.OriginItems\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.enlist.v1.DocumentState\x12(\n\ntask_state\x18\x06 \x01(\x0e\x32\x14.enlist.v1.TaskState\x12\x0f\n\x07message\x18\x07 \x01(\t\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\texit_code\x18\t \x01(\x05\x12\x0e\n\x06output\x18\n \x01(\x0c\"l\n\x07\x43onsent\x12\x19\n\x11parent_primary_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.enlist.v1.AncestorState\"\x86\x01\n\x08\x41ncestor\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x19\n\x11\x63ross_certificate\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63onsent\x18\x04 \x01(\x0c\x12\x19\n\x11\x63onsent_signature\x18\x05 \x01(\x0c\"2\n\x08\x41ncestry\x12&\n\tancestors\x18\x01 \x03(\x0b\x32\x13.enlist.v1.Ancestor*\xa3\x02\n\rDocumentState\x12\x1e\n\x1a\x44OCUMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_STATE_PENDING\x10\x01\x12\x1b\n\x17\x44OCUMENT_STATE_RECEIVED\x10\x02\x12\x1a\n\x16\x44OCUMENT_STATE_APPLIED\x10\x03\x12\x19\n\x15\x44OCUMENT_STATE_FAILED\x10\x04\x12\x1e\n\x1a\x44OCUMENT_STATE_ROLLED_BACK\x10\x05\x12\"\n\x1e\x44OCUMENT_STATE_CHANGED_LOCALLY\x10\x06\x12\x1e\n\x1a\x44OCUMENT_STATE_UNREACHABLE\x10\x07\x12\x1e\n\x1a\x44OCUMENT_STATE_UNSUPPORTED\x10\x08*\xee\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_QUEUED\x10\x01\x12\x13\n\x0fTASK_STATE_SENT\x10\x02\x12\x16\n\x12TASK_STATE_RUNNING\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n\x11TASK_STATE_FAILED\x10\x05\x12\x18\n\x14TASK_STATE_TIMED_OUT\x10\x06\x12\x1a\n\x16TASK_STATE_INTERRUPTED\x10\x07\x12\x1a\n\x16TASK_STATE_UNSUPPORTED\x10\x08*\x7f\n\rAncestorState\x12\x1e\n\x1a\x41NCESTOR_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NCESTOR_STATE_PRESENT\x10\x01\x12\x17\n\x13\x41NCESTOR_STATE_KEPT\x10\x02\x12\x19\n\x15\x41NCESTOR_STATE_FROZEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65nlist/v1/document.proto\x12\tenlist.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"]\n\x04Item\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x17\n\x0f\x63onfirm_seconds\x18\x05 \x01(\x03\"l\n\nDesiredSet\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x1e\n\x05items\x18\x05 \x03(\x0b\x32\x0f.enlist.v1.Item\"|\n\tSignedSet\x12\x13\n\x0b\x64\x65sired_set\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x05\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0c\n\x04path\x18\x06 \x03(\x0c\x12\x0c\n\x04salt\x18\x07 \x01(\x0c\"g\n\x04Held\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x0f\n\x07\x64igests\x18\x05 \x03(\x0c\x12\x0e\n\x06target\x18\x06 \x01(\t\"/\n\x0bItemVersion\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"D\n\x0bOriginItems\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.enlist.v1.ItemVersion\"\xb4\x02\n\x06Report\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x0eobserved_items\x18\x03 \x03(\x0b\x32\x16.enlist.v1.OriginItems\x12-\n\rapplied_items\x18\x04 \x03(\x0b\x32\x16.enlist.v1.OriginItems\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.enlist.v1.DocumentState\x12(\n\ntask_state\x18\x06 \x01(\x0e\x32\x14.enlist.v1.TaskState\x12\x0f\n\x07message\x18\x07 \x01(\t\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\texit_code\x18\t \x01(\x05\x12\x0e\n\x06output\x18\n \x01(\x0c\"l\n\x07\x43onsent\x12\x19\n\x11parent_primary_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.enlist.v1.AncestorState\"\x86\x01\n\x08\x41ncestor\x12\x14\n\x0cprimary_name\x18\x01 \x01(\t\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x19\n\x11\x63ross_certificate\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63onsent\x18\x04 \x01(\x0c\x12\x19\n\x11\x63onsent_signature\x18\x05 \x01(\x0c\"2\n\x08\x41ncestry\x12&\n\tancestors\x18\x01 \x03(\x0b\x32\x13.enlist.v1.Ancestor*\xa3\x02\n\rDocumentState\x12\x1e\n\x1a\x44OCUMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_STATE_PENDING\x10\x01\x12\x1b\n\x17\x44OCUMENT_STATE_RECEIVED\x10\x02\x12\x1a\n\x16\x44OCUMENT_STATE_APPLIED\x10\x03\x12\x19\n\x15\x44OCUMENT_STATE_FAILED\x10\x04\x12\x1e\n\x1a\x44OCUMENT_STATE_ROLLED_BACK\x10\x05\x12\"\n\x1e\x44OCUMENT_STATE_CHANGED_LOCALLY\x10\x06\x12\x1e\n\x1a\x44OCUMENT_STATE_UNREACHABLE\x10\x07\x12\x1e\n\x1a\x44OCUMENT_STATE_UNSUPPORTED\x10\x08*\xee\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_QUEUED\x10\x01\x12\x13\n\x0fTASK_STATE_SENT\x10\x02\x12\x16\n\x12TASK_STATE_RUNNING\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n\x11TASK_STATE_FAILED\x10\x05\x12\x18\n\x14TASK_STATE_TIMED_OUT\x10\x06\x12\x1a\n\x16TASK_STATE_INTERRUPTED\x10\x07\x12\x1a\n\x16TASK_STATE_UNSUPPORTED\x10\x08*\x7f\n\rAncestorState\x12\x1e\n\x1a\x41NCESTOR_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NCESTOR_STATE_PRESENT\x10\x01\x12\x17\n\x13\x41NCESTOR_STATE_KEPT\x10\x02\x12\x19\n\x15\x41NCESTOR_STATE_FROZEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.document_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DOCUMENTSTATE']._serialized_start=1181
-  _globals['_DOCUMENTSTATE']._serialized_end=1472
-  _globals['_TASKSTATE']._serialized_start=1475
-  _globals['_TASKSTATE']._serialized_end=1713
-  _globals['_ANCESTORSTATE']._serialized_start=1715
-  _globals['_ANCESTORSTATE']._serialized_end=1842
+  _globals['_DOCUMENTSTATE']._serialized_start=1238
+  _globals['_DOCUMENTSTATE']._serialized_end=1529
+  _globals['_TASKSTATE']._serialized_start=1532
+  _globals['_TASKSTATE']._serialized_end=1770
+  _globals['_ANCESTORSTATE']._serialized_start=1772
+  _globals['_ANCESTORSTATE']._serialized_end=1899
   _globals['_ITEM']._serialized_start=72
   _globals['_ITEM']._serialized_end=165
   _globals['_DESIREDSET']._serialized_start=167
   _globals['_DESIREDSET']._serialized_end=275
   _globals['_SIGNEDSET']._serialized_start=277
-  _globals['_SIGNEDSET']._serialized_end=344
-  _globals['_HELD']._serialized_start=346
-  _globals['_HELD']._serialized_end=449
-  _globals['_ITEMVERSION']._serialized_start=451
-  _globals['_ITEMVERSION']._serialized_end=498
-  _globals['_ORIGINITEMS']._serialized_start=500
-  _globals['_ORIGINITEMS']._serialized_end=568
-  _globals['_REPORT']._serialized_start=571
-  _globals['_REPORT']._serialized_end=879
-  _globals['_CONSENT']._serialized_start=881
-  _globals['_CONSENT']._serialized_end=989
-  _globals['_ANCESTOR']._serialized_start=992
-  _globals['_ANCESTOR']._serialized_end=1126
-  _globals['_ANCESTRY']._serialized_start=1128
-  _globals['_ANCESTRY']._serialized_end=1178
+  _globals['_SIGNEDSET']._serialized_end=401
+  _globals['_HELD']._serialized_start=403
+  _globals['_HELD']._serialized_end=506
+  _globals['_ITEMVERSION']._serialized_start=508
+  _globals['_ITEMVERSION']._serialized_end=555
+  _globals['_ORIGINITEMS']._serialized_start=557
+  _globals['_ORIGINITEMS']._serialized_end=625
+  _globals['_REPORT']._serialized_start=628
+  _globals['_REPORT']._serialized_end=936
+  _globals['_CONSENT']._serialized_start=938
+  _globals['_CONSENT']._serialized_end=1046
+  _globals['_ANCESTOR']._serialized_start=1049
+  _globals['_ANCESTOR']._serialized_end=1183
+  _globals['_ANCESTRY']._serialized_start=1185
+  _globals['_ANCESTRY']._serialized_end=1235
 # @@protoc_insertion_point(module_scope)

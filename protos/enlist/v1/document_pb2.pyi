@@ -226,29 +226,47 @@ Global___DesiredSet: _TypeAlias = DesiredSet  # noqa: Y015
 
 @_typing.final
 class SignedSet(_message.Message):
-    """A desired set under its origin's signature."""
+    """A desired set under its origin's signature. Sets of an account that are sent together share one, over their Merkle tree (RFC 9162)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DESIRED_SET_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
     desired_set: _builtins.bytes
     """A serialised `DesiredSet`."""
     signature: _builtins.bytes
-    """ECDSA P-256 with SHA-256, DER, by the origin's authority over a fixed label and `desired_set`; see `enlist.documents`."""
+    """ECDSA P-256 with SHA-256, DER, by the origin's authority over a fixed label and the tree's root; see `enlist.documents`."""
     origin: _builtins.str
     """The origin's primary id, 64 lower-case hex digits. Only names the key to verify with."""
+    size: _builtins.int
+    """How many sets are in the tree."""
+    index: _builtins.int
+    """Which of them this is, counted from 0."""
+    salt: _builtins.bytes
+    """16 random bytes, hashed before the set: who gets the hash of another server's set can confirm no guess of what that says."""
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The SHA-256 hashes that lead from it to the root."""
+
     def __init__(
         self,
         *,
         desired_set: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         origin: _builtins.str = ...,
+        size: _builtins.int = ...,
+        index: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+        salt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_set", b"desired_set", "origin", b"origin", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_set", b"desired_set", "index", b"index", "origin", b"origin", "path", b"path", "salt", b"salt", "signature", b"signature", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from enlist import certificates, documents
 from enlist.documents import DesiredSet, Item, Origin, SetVersion
 from enlist.link.sender import Offer
 from enlist.v1 import document_pb2
+from tests.support.sets import signed_alone
 
 # Always the same ones, so that a seed names one run.
 _AUTHORITY_KEY, KEY, _PARENT_KEY = (ec.derive_private_key(number, ec.SECP256R1()) for number in (11, 12, 13))
@@ -33,7 +34,7 @@ def _who(origin: str, target: str = "") -> Origin:
 def _signed(origin: str, version: SetVersion, items: tuple[Item, ...], target: str) -> document_pb2.SignedSet:
     key, who = _AUTHORITY_KEY if origin == ORIGIN else _PARENT_KEY, _who(origin, target)
     encoded = documents.encode(who.account, who.target, version, documents.encode_items(items))
-    return document_pb2.SignedSet(desired_set=encoded, signature=documents.sign(key, encoded), origin=origin)
+    return signed_alone(partial(documents.sign, key), origin, encoded)
 
 
 def signing(origin: str, version: SetVersion, items: tuple[Item, ...], target: str = "") -> Sign:

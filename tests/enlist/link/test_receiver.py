@@ -16,6 +16,7 @@ from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
 from tests.enlist.link.sets import ORIGIN, PARENT_ORIGIN, signing, verified
+from tests.support.sets import altered
 
 NO_SET_ASKS = "a body came that no set asks for"
 OUT_OF_ORDER = "the pieces of a body came out of order"
@@ -173,7 +174,7 @@ def test_set_of_an_earlier_link_is_not_answered_over_this_one() -> None:
 
 def test_refused_set_is_answered_with_its_reason_and_a_bounded_sentence() -> None:
     host = Host()
-    refused = host.wants(document_pb2.SignedSet(desired_set=signed(3).desired_set, signature=b"no", origin=ORIGIN))
+    refused = host.wants(altered(signed(3), signature=b"no"))
     assert refused is not None
     host.wants(signed(4))
     host.receiver.refuse(signed(4), Refused(Reason.SET_STALE, "m" * 5000))

@@ -26,6 +26,7 @@ from enlist_primary.store import policies as rows
 from enlist_primary.store import rollouts as rollout_rows
 from tests.primary.operations.desk import ACME, ANN, BETA, DAY, START, Desk
 from tests.primary.operations.fleet import KIND, STAGES, Fleet
+from tests.support.sets import signed_by
 
 NTP = {"ntp": {"servers": ["a", "b"], "port": 123}}
 
@@ -548,7 +549,8 @@ def test_what_cannot_be_read_from_above_is_no_reason_to_refuse_what_is_set_here(
     signer = Signer(key, new_authority(key, START))
     body = b'{"of":"a later version"}'
     item = Item(f"policy/{KIND}", "Sites", 3, documents.digest(body))
-    signed = signer.sign_set(documents.encode("top.example", "a" * 10, documents.SetVersion(1, 3), documents.encode_items([item])))
+    encoded = documents.encode("top.example", "a" * 10, documents.SetVersion(1, 3), documents.encode_items([item]))
+    signed = signed_by(signer, encoded)
     authority = certificates.der(signer.authority.certificate)
     above = document_pb2.Ancestry(ancestors=[document_pb2.Ancestor(primary_name="\x1b[2JTop", authority_certificate=authority)])
     upper = Upper(authority, "Top", UpperState.PRESENT, b"", b"", above.SerializeToString())
