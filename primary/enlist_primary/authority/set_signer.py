@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from enlist import documents, merkle
 from enlist.documents import SALT_BYTES
 from enlist.v1.document_pb2 import SignedSet
 
+_SECRET_BYTES = 32
 TOGETHER = 64
 TOGETHER_BYTES = 256 * 1024
 """Sets under one signature, at most, and bytes of them, unless one alone has more: all are hashed in one go."""
@@ -28,13 +30,16 @@ class SetSigner:
         self._sign = sign
         self._origin = origin
         self._random_bytes = random_bytes
-        self._open = _Together("", sign, origin)
+        self._open = self._begin("")
 
     def add(self, account: str, encode: Encode, size: int) -> Callable[[], SignedSet]:
         """Takes a set of about so many bytes. What is returned gives it with its signature, once it is to be sent."""
         if not self._open.takes(account, size):
-            self._open = _Together(account, self._sign, self._origin)
-        return self._open.add(encode, size, self._random_bytes(SALT_BYTES))
+            self._open = self._begin(account)
+        return self._open.add(encode, size)
+
+    def _begin(self, account: str) -> _Together:
+        return _Together(account, self._sign, self._origin, self._random_bytes(_SECRET_BYTES))
 
 
 class _Waiting(NamedTuple):
@@ -50,8 +55,10 @@ class _Waiting(NamedTuple):
 class _Together:
     """The sets of one signature."""
 
-    def __init__(self, account: str, sign: Sign, origin: str) -> None:
+    def __init__(self, account: str, sign: Sign, origin: str, secret: bytes) -> None:
+        """Of the secret all salts are made: to ask for random bytes for each set would let other threads in between each time."""
         self._account = account
+        self._secret = secret
         self._sign = sign
         self._origin = origin
         self._waiting: list[_Waiting] = []
@@ -64,12 +71,13 @@ class _Together:
             return False
         return len(self._waiting) < TOGETHER and self._bytes + size <= TOGETHER_BYTES
 
-    def add(self, encode: Encode, size: int, salt: bytes) -> Callable[[], SignedSet]:
+    def add(self, encode: Encode, size: int) -> Callable[[], SignedSet]:
         """Takes a set."""
-        each = _Waiting(encode, salt)
+        index = len(self._waiting)
+        each = _Waiting(encode, hashlib.sha256(self._secret + bytes([index])).digest()[:SALT_BYTES])
         self._bytes += size
         self._waiting.append(each)
-        return partial(self._with_signature, each, len(self._waiting) - 1)
+        return partial(self._with_signature, each, index)
 
     def _with_signature(self, each: _Waiting, index: int) -> SignedSet:
         if self._signed is None:
