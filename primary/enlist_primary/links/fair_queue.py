@@ -10,8 +10,8 @@ from enlist.runtime.logs import Log
 SOON_SECONDS = 0.1
 LATER_SECONDS = 5.0
 """How long something waits for company that is waited for, or is not: at least, and at most twice as long, since it came last."""
-AT_ONCE = 64
-"""Begun in one round of the event loop: some ten milliseconds of work, after which everybody else is heard.
+AT_ONCE = 256
+"""Begun in one round of the event loop: some forty milliseconds of work, after which everybody else is heard.
 
 gRPC wakes the loop once for each of its events, and then takes all that have come: a few rounds cost less than many.
 """
