@@ -25,6 +25,26 @@ async def test_entries_begin_in_their_order_a_few_in_each_round() -> None:
     assert begun == list(range(2 * AT_ONCE))
 
 
+async def test_what_begins_may_enter_others_and_no_round_grows_by_that() -> None:
+    """As links do that are reevaluated: the last one of some enters the next ones."""
+    turns, begun = Turns(), list[int]()
+
+    def enter_some() -> None:
+        for number in range(AT_ONCE // 4):
+            turns.enter(lambda number=number: begun.append(number))  # type: ignore[misc]  # bound for each
+        if len(begun) < 20 * AT_ONCE:
+            turns.enter(lambda: enter_some())
+
+    turns.enter(enter_some)
+    sizes: list[int] = []
+    while len(begun) < 10 * AT_ONCE:
+        before = len(begun)
+        await rounds(1)
+        sizes.append(len(begun) - before)
+    assert max(sizes) <= AT_ONCE
+    assert min(sizes) >= AT_ONCE // 2, "a round is used: what was entered in it begins in it"
+
+
 async def test_error_at_one_entry_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     turns, begun = Turns(), list[int]()
 

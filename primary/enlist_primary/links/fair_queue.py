@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 
 from enlist.runtime.logs import Log
@@ -24,26 +25,34 @@ class Turns:
 
     def __init__(self, soon: float = SOON_SECONDS, later: float = LATER_SECONDS) -> None:
         """In seconds: what `enter_later` waits at least."""
-        self._line: dict[Callable[[], None], None] = {}
+        self._line = OrderedDict[Callable[[], None], None]()
+        self._scheduled = False
+        """Whether a round is to come. That nothing is in line does not say so: within a round, what begins may enter others."""
         self._soon = _Later(soon, self.enter)
         self._later = _Later(later, self.enter)
 
     def enter(self, begin: Callable[[], None]) -> None:
         """Puts something in line, or leaves it at its place there."""
-        if not self._line:
-            asyncio.get_running_loop().call_soon(self._next)
         self._line[begin] = None
+        self._schedule()
 
     def enter_later(self, begin: Callable[[], None], soon: bool = False) -> None:
         """Puts something in line once it has waited for company. Entered again meanwhile, it waits anew."""
         (self._soon if soon else self._later).put(begin)
 
-    def _next(self) -> None:
-        for begin in list(self._line)[:AT_ONCE]:
-            del self._line[begin]
-            _run(begin)
-        if self._line:
+    def _schedule(self) -> None:
+        if self._line and not self._scheduled:
+            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        for _ in range(AT_ONCE):
+            if not self._line:
+                break
+            begin, _nothing = self._line.popitem(last=False)
+            _run(begin)
+        self._scheduled = False
+        self._schedule()
 
 
 class _Later:
