@@ -232,3 +232,19 @@ async def test_link_whose_peer_goes_while_it_is_ended_is_taken_out(running: Runn
     assert held.cancelled()
     assert not own.hub.connected(ACCOUNT, id)
     assert own.observations.seen(ACCOUNT, id).disconnected_at
+
+
+async def test_what_comes_as_the_link_is_ended_counts_no_more(running: Running, own: Context) -> None:
+    asker, id = await trusted(running)
+    stream = Stream(asker.link_end())
+    async with holding(own, stream, asker, id) as (link, _):
+        assert link.deliver is not None
+        link.deliver(wanted(1), SetVersion(1, 1))
+        await eventually(lambda: stream.numbers() == [1], 5, "the set")
+        (sequence,) = {each.sequence for each in stream.written if each.HasField("desired")}
+        origin = own.signer.authority.primary_id
+        refused = hierarchy_pb2.SetRefused(origin=origin, epoch=1, number=1, reason="SET_INVALID", message="no", sequence=sequence)
+        stream.say(hierarchy_pb2.FromSecondary(set_refusals=[refused]))
+        link.end(Refused(Reason.SERVER_REVOKED, "Revoked."))
+        await eventually(lambda: stream.reads == 3, 5, "the message to be read")
+        assert not link.refusal

@@ -14,8 +14,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from enlist import documents
 from enlist.reasons import Reason
-from enlist.v1 import account_pb2, document_pb2, journal_pb2, task_pb2, task_pb2_grpc
+from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, journal_pb2, task_pb2, task_pb2_grpc
 from enlist.v1.document_pb2 import TaskState
 from enlist_primary.rpc import tasks as rpc
 from tests.support.inprocess import ACCOUNT, Asker, Running, refused_by, running_primary, serving
@@ -68,9 +69,9 @@ class Yard:
             id = (await asker.register(stranger, key)).server_id
         return await self.connect(asker, id)
 
-    async def connect(self, asker: Asker, id: str) -> Worker:
+    async def connect(self, asker: Asker, id: str, **hello: Any) -> Worker:
         """The same server's link, opened again."""
-        link = await self.stack.enter_async_context(linked(asker, listening=True, kinds=KINDS))
+        link = await self.stack.enter_async_context(linked(asker, listening=True, kinds=KINDS, **hello))
         return Worker(id, asker, link)
 
     async def run(self, **fields: Any) -> task_pb2.Task:
@@ -111,6 +112,33 @@ async def yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
     """A primary without servers."""
     async with running_primary(tmp_path_factory.mktemp("t")) as running, opened(running) as yard:
         yield yard
+
+
+async def test_acknowledged_set_says_nothing_of_a_run_that_came_after_it(yard: Yard) -> None:
+    """Should the link break now, the server never had that run."""
+    one = await yard.worker("one")
+    one.link.answers = False
+    task = await yard.run(deadline_seconds=60)
+    await one.gets(task.run.id)
+    answered = one.link.held[-1]
+    (sequence,) = {each.sequence for each in one.link.got if each.HasField("desired")}
+    later = await yard.run(deadline_seconds=60)
+    await one.gets(later.run.id)
+    version, origin = answered.version, answered.origin
+    ack = hierarchy_pb2.SetAck(origin=origin, epoch=version.epoch, number=version.number, sequence=sequence)
+    await one.link.send(set_acks=[ack])
+    await eventually(lambda: _is(yard, task, {"one": "sent"}), what="the run in the acknowledged set")
+    assert await yard.states(later) == {"one": "queued"}
+
+
+async def test_run_whose_acknowledgement_was_lost_with_the_link_is_sent(yard: Yard) -> None:
+    one = await yard.worker("one")
+    one.link.answers = False
+    task = await yard.run(deadline_seconds=60)
+    await one.gets(task.run.id)
+    one.link.cancel()
+    await yard.connect(one.asker, one.id, held=[documents.encode_held(one.link.held[-1])])
+    await eventually(lambda: _is(yard, task, {"one": "sent"}), what="the run that the server says it holds")
 
 
 async def test_a_task_runs_at_every_server_and_is_over_when_they_say_so(yard: Yard) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from enlist import documents
 from enlist.runtime.write_behind import Countdown
@@ -99,10 +99,11 @@ class Inbox:
         if below and child.certified:
             self._descendants.on_refusals(account, id, below)
 
-    def on_set_held(self, link: Link, now: int) -> None:
-        """The server holds the desired set: the runs in it have arrived there."""
+    def on_set_held(self, link: Link, digests: Collection[bytes], now: int) -> None:
+        """The server holds a set of these bodies: of the runs that are wanted there now, those among them have arrived."""
         account, id = link.key
-        runs = frozenset((item.kind, item.name) for item in link.wanted.items if item.kind.startswith(documents.TASK))
+        tasks = (item for item in link.wanted.items if item.kind.startswith(documents.TASK))
+        runs = frozenset((item.kind, item.name) for item in tasks if item.digest in digests)
         for kind, name in runs - link.runs:
             self._status_reports.put(account, Word(id, kind, name, "sent", now))
         link.runs = runs

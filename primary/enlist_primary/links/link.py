@@ -199,8 +199,8 @@ class _Body:
                 if begun < hears_at:  # one that says little, as most do, costs no timer
                     await asyncio.sleep(hears_at - begun)
                     begun = loop.time()
-                self._on_acknowledged(message, begun)
                 if not self._link.ended.done():
+                    self._on_acknowledged(message, begun)
                     self._own.inbox.on_message(self._link, message, self._child, self._acknowledge)
                 heard = loop.time()
                 rested = heard + SHARE * (heard - begun) if heard - begun > LITTLE else heard
@@ -222,6 +222,7 @@ class _Body:
         if self._end.sender.held(self._origin) is None and snapshot.desired.content == NOTHING.content:
             self._end.sender.assume(self._origin, Held(_NEVER, NOTHING.content, frozenset(), self._id))
         self._offer(snapshot.desired, snapshot.version)
+        self._note_held()  # the link before may have ended before the server could say so
         link.attach(self._deliver, self._on_ancestors, self._child.reevaluate, self._settle)
         welcome = pb.Welcome(
             primary_name=own.primary_name,
@@ -358,10 +359,10 @@ class _Body:
         parts: list[bytes] = []
         for piece in out.pieces:
             large = sender.large_set(piece.digest)
-            account = self._account if self._origin in piece.origins else PRIMARY
-            found = await own.publisher.piece(account, piece.digest, piece.offset, large)
-            if found is None:  # what ended it was decided since, and brings another set
-                sender.body_gone(piece.digest)
+            ours = self._origin in piece.origins
+            found = await own.publisher.piece(self._account if ours else PRIMARY, piece.digest, piece.offset, large)
+            if found is None:  # what ended it was decided since, and brings another set of this origin, or of those
+                sender.body_gone(piece.digest, (self._origin,) if ours else piece.origins)
                 continue
             sender.piece_sent(out, piece, found.length, found.size, now)
             parts += [found.encoded] if travels(found.length, found.size) else []
@@ -377,11 +378,17 @@ class _Body:
         before = self._end.sender.held(self._origin)
         self._end.on_message(message, now)
         held = self._end.sender.held(self._origin)
-        if held is not None and held is not before:
-            self._own.inbox.on_set_held(self._link, self._own.now())
+        if held is not before:
+            self._note_held()
         self._note_refusals()
         if self._unwritten:
             self._begin_writing()
+
+    def _note_held(self) -> None:
+        """What of what is wanted has arrived at the server."""
+        held = self._end.sender.held(self._origin)
+        if held is not None:
+            self._own.inbox.on_set_held(self._link, held.digests, self._own.now())
 
     def _note_refusals(self) -> None:
         """What the server refuses of what is wanted there now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -179,6 +179,7 @@ class Sender:
             known.held = there.get(origin)
             known.refusal = None
         self._drop_transfers()
+        self._begin_all_missing()  # what the set held before covered is lacking too
 
     def assume(self, origin: str, held: Held) -> None:
         """The receiver said nothing of this origin, and what it then holds is known."""
@@ -276,6 +277,11 @@ class Sender:
             if digest not in there and (origin, digest) not in self._complete:
                 self._transfers.begin(digest, origin, since)
 
+    def _begin_all_missing(self) -> None:
+        """The same for every origin, from the next message on."""
+        for origin in self._origins:
+            self._begin_missing(origin, self._sequence + 1)
+
     def _drop_transfers(self) -> None:
         """Forgets the bodies that no set on its way names."""
         if not (self._large or self._transfers or self._complete):
@@ -318,9 +324,9 @@ class Sender:
         """A piece was put into a message, or nothing (`length` 0) was left of its body; `now` is a clock that does not jump."""
         self._transfers.sent(out.sequence, piece, length, size, now)
 
-    def body_gone(self, digest: bytes) -> None:
-        """There is no such body any more: another set is about to be wanted."""
-        self._transfers.end(digest)
+    def body_gone(self, digest: bytes, origins: Collection[str]) -> None:
+        """These origins have no such body any more: of each, another set is about to be wanted."""
+        self._transfers.keep(lambda origin, each: each != digest or origin not in origins)
 
     # --- In -------------------------------------------------------------------------------------------------------------------
 
@@ -384,8 +390,7 @@ class Sender:
         """The receiver forgot the bodies of a set that it refused; sets that came since may name them."""
         self._complete = {each for each in self._complete if each[1] not in forgotten}
         self._transfers.doubt(forgotten, self._sequence + 1)
-        for origin in self._origins:
-            self._begin_missing(origin, self._sequence + 1)
+        self._begin_all_missing()
 
     def _answered(self, sequence: int, origin: str) -> tuple[str, SetVersion]:
         """The set that is answered. It may have been replaced, or withdrawn, meanwhile."""

@@ -72,7 +72,7 @@ class HandingDown:
     async def _piece(self, sender: Sender, out: Out, piece: PieceOut) -> pb.BodyPiece | None:
         body = sender.large_set(piece.digest) or await self._held.body(piece.digest)
         if body is None:  # other sets hold by now, and follow
-            sender.body_gone(piece.digest)
+            sender.body_gone(piece.digest, piece.origins)
             return None
         data = body[piece.offset : piece.offset + PIECE]
         sender.piece_sent(out, piece, len(data), len(body), asyncio.get_running_loop().time())

@@ -407,8 +407,31 @@ def test_body_that_is_gone_is_passed_over() -> None:
     primary.want(1, bytes(2 * PIECE))
     out = primary.sender.next()
     assert out is not None
-    primary.sender.body_gone(out.pieces[0].digest)
+    primary.sender.body_gone(out.pieces[0].digest, [ORIGIN])
     assert primary.sender.next() is None
+
+
+def test_body_that_one_origin_has_no_more_is_sent_for_another() -> None:
+    primary = Primary()
+    primary.want(1, bytes(2 * PIECE))
+    primary.want(1, bytes(2 * PIECE), origin=PARENT_ORIGIN)
+    out = primary.sender.next()
+    assert out is not None
+    primary.sender.body_gone(out.pieces[0].digest, [ORIGIN])
+    pieces = [piece for _, each in primary.send_all() for piece in each]
+    assert [(each.offset, each.origins) for each in pieces] == [(0, (PARENT_ORIGIN,)), (PIECE, (PARENT_ORIGIN,))]
+
+
+def test_receiver_that_lost_what_it_held_gets_all_bodies_of_the_set_on_its_way() -> None:
+    """It had said that it holds one of them, so that only the other travelled."""
+    kept, new = b"k" * 10, b"n" * 10
+    held = Primary().want(1, kept)
+    primary = Primary(held=Held(held.version, held.content, held.digests, held.target))
+    primary.want(2, kept, new)
+    _, before = sent(primary)
+    assert [each.digest for each in before] == [digest(new)]
+    primary.sender.restate([])
+    assert [each.digest for _, found in primary.send_all() for each in found] == [digest(kept)]
 
 
 # --- A hostile receiver ---------------------------------------------------------------------------------------------------------
