@@ -76,6 +76,20 @@ class Place:
         return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+    @property
+    def works(self) -> bool:
+        """Whether the slow task is at work here."""
+        waits_for = f"{self.folder}/go".encode()
+        return any(waits_for in _command(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+
+
+def _command(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
 class Levels:
     """The whole tree."""
 
@@ -272,7 +286,10 @@ def test_a_middle_primary_that_was_lost_for_a_while_loses_and_doubles_no_task(le
 
 
 def test_what_a_task_came_to_below_a_cut_is_believed_though_it_was_cancelled_meanwhile(levels: Levels) -> None:
-    """Its document is wanted no more when the middle server is back, and nobody above knows how it ended."""
+    """Its document is wanted no more when the middle server is back, and nobody above knows how it ended.
+
+    The primary that passes the word on was started anew meanwhile.
+    """
     levels.top.do("task", "run", ACCOUNT, "--kind", "slow", "--deadline", "5m", "--json")
     task = levels.top.json("task", "list", ACCOUNT)[0]["id"]
 
@@ -286,6 +303,9 @@ def test_what_a_task_came_to_below_a_cut_is_believed_though_it_was_cancelled_mea
     levels.until((levels.k1.folder / "slow").exists, "the end of the work below")
     levels.top.do("task", "cancel", task)
     assert set(states().values()) == {"interrupted"}
+    levels.until(lambda: not levels.l1.works, "what is wanted no more to be stopped, so that the primary in between knows")
+    levels.middle.end(9)
+    levels.middle.start()
     levels.m0.daemon.start()
     levels.until(
         lambda: states() == {"m1": "interrupted", "l1": "interrupted", "m0": "interrupted", "k1": "succeeded"}, "the truth"

@@ -159,6 +159,11 @@ def about(item: Item) -> tuple[str, str]:
     return item.kind, item.name if item.kind.startswith(TASK) else ""
 
 
+def runs(items: Iterable[Item | pb.Item]) -> frozenset[tuple[str, str]]:
+    """The runs of tasks among the items, by kind and id."""
+    return frozenset((item.kind, item.name) for item in items if item.kind.startswith(TASK))
+
+
 def is_outcome(report: pb.Report) -> bool:
     """Whether a report says how a run ended."""
     return report.kind.startswith(TASK) and report.task_state not in UNDER_WAY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -36,7 +36,8 @@ BACKOFF = Backoff(first=0.5, longest=10.0)
 DEADLINE = 10.0
 """Seconds after which a reading of the rows begins anew."""
 
-_ALL = "all"
+_ROWS = "rows"
+_CLEARED = "cleared"
 
 
 class Upper:
@@ -61,9 +62,9 @@ class Upper:
         self.snapshot = AncestrySnapshot()
         """What is above now. A reader of several of its parts takes it once."""
         self._lock = asyncio.Lock()  # held by who changes that, from the decision until it is known here
-        self._controller = Controller[str]("primaries above", self._read_again, backoff=BACKOFF, deadline=DEADLINE)
+        self._controller = Controller[str]("primaries above", self._read_again, batch=2, backoff=BACKOFF, deadline=DEADLINE)
         self.cleared = asyncio.Event()
-        """Set when somebody clears what is remembered, and then replaced: what was refused before has to be said again."""
+        """Set once somebody cleared what is remembered, and then replaced: what was refused before has to be said again."""
         self.connected = False
         self.connected_at: int | None = None
         """Whether the link to the primary above is open, and when it last opened or closed, as the secondary on this host says."""
@@ -73,11 +74,12 @@ class Upper:
     async def load(self) -> None:
         """Reads what is kept. What cannot be verified any more is as if it had never come."""
         async with self._lock:
-            row, sets = await self._database.read(_load)
+            row, sets, late = await self._database.read(_load)
             if row != self.snapshot.row:
                 self._load_row(row)
             for signed in sets.values():
                 self._load_set(signed)
+            self._remember(late)
 
     def _load_row(self, row: model.Upper | None) -> None:
         if row is not None and row.memory.damaged:
@@ -99,16 +101,23 @@ class Upper:
 
     def on_changes(self, changes: Changes) -> None:
         """A page of the change log."""
-        if changes.account == PRIMARY and Coarse.ANCESTORS in changes.subjects:
-            self._controller.mark(_ALL)
+        if changes.account != PRIMARY:
+            return
+        if Coarse.ANCESTORS in changes.subjects:
+            self._controller.mark(_ROWS)
+        if Coarse.ORIGINS in changes.subjects:
+            self._controller.mark(_CLEARED)
 
     async def run(self) -> None:
         """Follows the rows until cancelled."""
         await self._controller.run()
 
-    async def _read_again(self, _: Sequence[str]) -> Mapping[str, Outcome]:
+    async def _read_again(self, keys: Sequence[str]) -> Mapping[str, Outcome]:
         await self.load()
         self._publish(AncestorChange(self.version))
+        if _CLEARED in keys:
+            self.cleared.set()
+            self.cleared = asyncio.Event()
         return {}
 
     def _take_row(self, row: model.Upper | None) -> None:
@@ -123,6 +132,11 @@ class Upper:
 
     def _keep(self, signed: document_pb2.SignedSet, verified: DesiredSet) -> None:
         self.snapshot = self.snapshot.holding(StoredSet(signed, verified, Desired(verified.items)))
+
+    def _remember(self, late: Iterable[tuple[str, str]]) -> None:
+        runs = frozenset(late)
+        if runs != self.snapshot.late:
+            self.snapshot = self.snapshot.remembering(runs)
 
     # --- What is known ------------------------------------------------------------------------------------------------------------
 
@@ -207,8 +221,6 @@ class Upper:
         async with self._lock:
             row = await self._database.write(PRIMARY, levels.clear_origin, primary_id, self.primary_ids, by, now)
             self._replace_row(row)
-        self.cleared.set()
-        self.cleared = asyncio.Event()
 
     def _replace_row(self, row: model.Upper) -> None:
         if row != self.snapshot.row:
@@ -247,8 +259,9 @@ class Upper:
             if not documents.supersedes(verified, known.verified if known else None):
                 return
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
-            await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
+            late = await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
             self._keep(signed, verified)
+            self._remember(late)
 
     def _now(self) -> int:
         return int(self._clock())
@@ -260,5 +273,5 @@ def _alarm(refused: Refused) -> None:
         log.alarm("primaries above are not taken", reason=refused.reason, problem=refused.message)
 
 
-def _load(tx: Transaction) -> tuple[model.Upper | None, dict[str, bytes]]:
-    return rows.upper(tx), rows.upper_sets(tx)
+def _load(tx: Transaction) -> tuple[model.Upper | None, dict[str, bytes], list[tuple[str, str]]]:
+    return rows.upper(tx), rows.upper_sets(tx), rows.late_runs(tx)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from enlist import documents
 from enlist.ancestry import Above
 from enlist.documents import DesiredSet, Origin
 from enlist.v1 import document_pb2
 from enlist_primary.model.desired import Desired
 from enlist_primary.model.levels import Upper
-
-LATE_RUNS = 200
-"""Runs wanted from above no more of which a late word is still said upward, at most: as many as an account there has at once."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class AncestrySnapshot:
     """All primaries above, the nearest first."""
     kept: Mapping[str, StoredSet] = field(default_factory=dict)
     """Their sets, by primary id."""
-    late: Mapping[tuple[str, str], None] = field(default_factory=dict)
+    late: frozenset[tuple[str, str]] = frozenset()
     """Runs that they do not want any more."""
     version: int = 0
 
@@ -60,7 +56,7 @@ class AncestrySnapshot:
     @cached_property
     def items(self) -> frozenset[tuple[str, str]]:
         """What servers below may speak of because of the primaries above; see `ancestors.Upper.items`."""
-        return frozenset(self.late).union(*(kept.desired.subjects for kept in self.kept.values()))
+        return self.late.union(*(kept.desired.subjects for kept in self.kept.values()))
 
     def under(self, row: Upper | None, message: document_pb2.Ancestry, above: Sequence[Above]) -> AncestrySnapshot:
         """Once these are above: of their sets, those stay that are made out for the server their step names now."""
@@ -68,10 +64,11 @@ class AncestrySnapshot:
         kept = {origin: each for origin, each in self.kept.items() if each.verified.place in places}
         return replace(self, row=row, message=message, above=tuple(above), kept=kept, version=self.version + 1)
 
+    def remembering(self, late: Iterable[tuple[str, str]]) -> AncestrySnapshot:
+        """With these runs, which are wanted no more."""
+        return replace(self, late=frozenset(late), version=self.version + 1)
+
     def holding(self, kept: StoredSet) -> AncestrySnapshot:
         """Once this set is here."""
-        late = dict(self.late)
-        if (before := self.kept.get(kept.verified.origin)) is not None:
-            late |= dict.fromkeys(each for each in before.desired.subjects if each[0].startswith(documents.TASK))
         held = {**self.kept, kept.verified.origin: kept}
-        return replace(self, kept=held, late=dict(list(late.items())[-LATE_RUNS:]), version=self.version + 1)
+        return replace(self, kept=held, version=self.version + 1)

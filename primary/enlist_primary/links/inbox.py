@@ -102,8 +102,7 @@ class Inbox:
     def on_set_held(self, link: Link, digests: Collection[bytes], now: int) -> None:
         """The server holds a set of these bodies: of the runs that are wanted there now, those among them have arrived."""
         account, id = link.key
-        tasks = (item for item in link.wanted.items if item.kind.startswith(documents.TASK))
-        runs = frozenset((item.kind, item.name) for item in tasks if item.digest in digests)
+        runs = documents.runs(item for item in link.wanted.items if item.digest in digests)
         for kind, name in runs - link.runs:
             self._status_reports.put(account, Word(id, kind, name, "sent", now))
         link.runs = runs

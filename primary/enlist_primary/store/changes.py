@@ -30,6 +30,8 @@ class Coarse(StrEnum):
     SERVERS = "servers"
     ANCESTORS = "ancestors"
     """Who stands above this primary, and what came from there; in the primary's own account."""
+    ORIGINS = "origins"
+    """Somebody cleared what is remembered of primaries above: what was refused before may be taken now. In the same account."""
 
 
 class Position(NamedTuple):
