@@ -75,7 +75,6 @@ class Place:
         path = self.folder / "runs"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
-
     @property
     def works(self) -> bool:
         """Whether the slow task is at work here."""

@@ -117,4 +117,5 @@ def as_json(server: BelowServer) -> dict[str, object]:
 
 def whole_as_json(each: ListedBelow) -> dict[str, object]:
     """The same with what this primary calls it, and the server of this primary that it stands below."""
-    return {"id": id_of(each), "account": each.account, "via": each.via, **as_json(each.server)}
+    whole = {"id": id_of(each), "account": each.account, "via": each.via, **as_json(each.server)}
+    return whole | {"set_refusal": each.set_refusal or None}

@@ -337,4 +337,5 @@ def as_json(server: Server) -> dict[str, object]:
         "remnants": [
             {"kind": each.kind, "since": output.time_of(each, "time"), "message": each.message} for each in server.remnants
         ],
+        "set_refusal": server.set_refusal or None,
     }

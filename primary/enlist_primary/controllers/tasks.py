@@ -97,7 +97,7 @@ class Scheduler:
 
     async def _end(self, key: Key) -> Again:
         account, run_id = key
-        task = await self._database.write(account, tasks.end_run, account, run_id, int(self._clock()))
+        task = await self._database.write(account, tasks.end_run, account, run_id, self._views(account), int(self._clock()))
         if task is not None:
             log.info("a run is over", account=account, task=task.id, run=run_id)
         return None

@@ -41,7 +41,9 @@ def _remnant(word: Word) -> server_pb2.Remnant:
     return server_pb2.Remnant(kind=word.kind.removeprefix(documents.POLICY), message=word.message, time=moment(word.at))
 
 
-def server(row: Server, authority: Authority, seen: Seen, connected: bool, remnants: Mapping[str, Word]) -> server_pb2.Server:
+def server(
+    row: Server, authority: Authority, seen: Seen, connected: bool, remnants: Mapping[str, Word], set_refusal: str
+) -> server_pb2.Server:
     """A server as people and tools see it; `remnants` is what it could not end of policies, by kind."""
     return server_pb2.Server(
         name=resource("accounts", row.account, "servers", row.id),
@@ -68,6 +70,7 @@ def server(row: Server, authority: Authority, seen: Seen, connected: bool, remna
         may_have_secondaries=row.may_have_secondaries,
         lower_primary=row.child_primary_id or "",
         remnants=[_remnant(remnants[kind]) for kind in sorted(remnants)],
+        set_refusal=set_refusal,
     )
 
 

@@ -8,7 +8,7 @@ from enlist.names import resource
 from enlist.v1 import document_pb2, policy_pb2
 from enlist.v1 import task_pb2 as pb
 from enlist_primary.messages.servers import moment
-from enlist_primary.model.rollouts import Stages
+from enlist_primary.model.rollouts import Presence, Stages
 from enlist_primary.model.tasks import Progress, Result, Run, Task, TaskState
 
 STATES = {state: document_pb2.TaskState.Value(f"TASK_STATE_{state.name}") for state in TaskState}
@@ -62,13 +62,13 @@ def _run(row: Run, counts: dict[TaskState, int]) -> pb.TaskRun:
     )
 
 
-def result(row: Result) -> pb.TaskResult:
-    """How a run fares at a server."""
+def result(row: Result, presence: Presence) -> pb.TaskResult:
+    """How a run fares at a server; of one that it has not reached, also why the server does not take it."""
     return pb.TaskResult(
         server=policy_pb2.ServerLabel(id=row.server_id, display_name=row.name),
         state=STATES[row.state],
         exit_code=row.exit_code,
         output=row.output or b"",
-        message=row.message,
+        message=(presence.refusal if row.state is TaskState.QUEUED else "") or row.message,
         time=moment(row.at),
     )

@@ -210,7 +210,7 @@ def _skipped(tx: Transaction, task: Task, due: int, why: str, now: int) -> Task:
 # --- Ended ------------------------------------------------------------------------------------------------------------------
 
 
-def end_run(tx: Transaction, account: str, run_id: str, now: int) -> Task | None:
+def end_run(tx: Transaction, account: str, run_id: str, view: FleetView, now: int) -> Task | None:
     """Ends a run that is over; None if it is not, or was ended before. Of whom no end was heard, it is presumed."""
     accounts.lock(tx, account)
     ended = tasks.open_run(tx, account, run_id)
@@ -222,7 +222,8 @@ def end_run(tx: Transaction, account: str, run_id: str, now: int) -> Task | None
     for server_id, state in tasks.open_results(tx, account, run_id).items():
         stopped = not model.reached(rollout, server_id)
         verdict = TaskState.INTERRUPTED if stopped else TaskState.TIMED_OUT
-        words = model.STOPPED if stopped else model.UNREACHED if state is TaskState.QUEUED else model.SILENT
+        unreached = view.of(server_id).refusal or model.UNREACHED
+        words = model.STOPPED if stopped else unreached if state is TaskState.QUEUED else model.SILENT
         tasks.presume(tx, account, run_id, server_id, verdict, words, now)
     return _ended(tx, task.resting(), ended, "task.end", PRIMARY_ITSELF, message, now)
 

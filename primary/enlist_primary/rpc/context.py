@@ -82,5 +82,6 @@ class Context:
         seen = self.observations.seen(row.account, row.id)
         # Of a decision just made the links have yet to hear.
         link = self.hub.find(row.account, row.id) if row.state is State.TRUSTED else None
-        remnants = link.remaining if link is not None else {}
-        return render.server(row, self.signer.authority, seen, link is not None, remnants)
+        if link is None:
+            return render.server(row, self.signer.authority, seen, False, {}, "")
+        return render.server(row, self.signer.authority, seen, True, link.remaining, link.refusal)

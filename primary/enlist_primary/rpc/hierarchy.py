@@ -16,6 +16,7 @@ from enlist_primary.links.link import Links, Peer
 from enlist_primary.messages import servers as render
 from enlist_primary.model import accounts, levels
 from enlist_primary.model.levels import BelowServer
+from enlist_primary.model.rollouts import Presence
 from enlist_primary.model.servers import Server
 from enlist_primary.operations import servers
 from enlist_primary.rpc import errors
@@ -105,7 +106,10 @@ class Hierarchy(Groups, Origins):
             found = sorted(there, key=lambda each: (each.via, each.path))
             for begin in range(0, len(found), PAGE):
                 some = found[begin : begin + PAGE]
-                yield pb.ListBelowResponse(servers=[_listed(each, own.reach.cut_since(domain, each)) for each in some])
+                view = own.reach.view(domain)
+                yield pb.ListBelowResponse(
+                    servers=[_listed(each, own.reach.cut_since(domain, each), view.of(each.id)) for each in some]
+                )
 
     async def GetServer(self, request: pb.GetServerRequest, context: Any) -> server_pb2.Server:
         account, id = server_of(request.name)
@@ -142,8 +146,9 @@ async def domains_of(database: Database, parent: str) -> list[str]:
     return [domain]
 
 
-def _listed(row: BelowServer, cut_since: int | None) -> pb.ListedBelow:
-    return pb.ListedBelow(account=row.account, via=row.via, server=render.below(row, cut_since))
+def _listed(row: BelowServer, cut_since: int | None, presence: Presence) -> pb.ListedBelow:
+    server = render.below(row, cut_since)
+    return pb.ListedBelow(account=row.account, via=row.via, server=server, set_refusal=presence.refusal)
 
 
 def _above(ancestors: Upper) -> list[pb.UpperPrimary]:

@@ -75,9 +75,10 @@ class Tasks(task_pb2_grpc.TaskServiceServicer):
         account, id = _task_of(request.name)
         limit = min(request.page_size if request.page_size > 0 else PAGE, PAGE)
         found = await self._context.database.read(_results, account, id, request.run, request.page_token, limit + 1)
-        page = _page(found, limit)
+        page, view = _page(found, limit), self._context.reach.view(account)
         token = page[-1].server_id if len(page) < len(found) else ""
-        return pb.ListTaskResultsResponse(results=[render.result(each) for each in page], next_page_token=token)
+        results = [render.result(each, view.of(each.server_id)) for each in page]
+        return pb.ListTaskResultsResponse(results=results, next_page_token=token)
 
     async def WatchTask(self, request: pb.WatchTaskRequest, context: Any) -> AsyncIterator[pb.WatchTaskResponse]:
         (account, id), shown = _task_of(request.name), None

@@ -786,13 +786,16 @@ class ListedBelow(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     VIA_FIELD_NUMBER: _builtins.int
     SERVER_FIELD_NUMBER: _builtins.int
+    SET_REFUSAL_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The account of this primary."""
     via: _builtins.str
     """The server of this primary that it stands below, by id."""
+    set_refusal: _builtins.str
+    """Why the documents that this primary wants there now are refused, for people; empty if they are not."""
     @_builtins.property
     def server(self) -> Global___BelowServer:
-        """The server, with its path from there; without its reports."""
+        """The server, with its path from there; without its reports and the sets that it refuses."""
 
     def __init__(
         self,
@@ -800,10 +803,11 @@ class ListedBelow(_message.Message):
         account: _builtins.str = ...,
         via: _builtins.str = ...,
         server: Global___BelowServer | None = ...,
+        set_refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "server", b"server", "via", b"via"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "server", b"server", "set_refusal", b"set_refusal", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

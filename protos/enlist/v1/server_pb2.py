@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65nlist/v1/server.proto\x12\tenlist.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x04\n\x06Server\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\r\n\x05group\x18\x05 \x01(\t\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12.\n\nstate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66ingerprint\x18\x08 \x01(\t\x12\x17\n\x0f\x63omparison_code\x18\t \x01(\t\x12\x11\n\tconnected\x18\n \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x0c \x01(\t\x12\x16\n\x0eserver_address\x18\r \x01(\t\x12\x0f\n\x07version\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x11 \x01(\x03\x12\x12\n\nasked_with\x18\x12 \x01(\t\x12\x0e\n\x06reason\x18\x13 \x01(\t\x12\x0e\n\x06labels\x18\x14 \x03(\t\x12\r\n\x05kinds\x18\x15 \x03(\t\x12\x1c\n\x14may_have_secondaries\x18\x16 \x01(\x08\x12\x15\n\rlower_primary\x18\x17 \x01(\t\x12$\n\x08remnants\x18\x18 \x03(\x0b\x32\x12.enlist.v1.Remnant\"R\n\x07Remnant\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x05Proof\x12\x11\n\tchallenge\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c*\xb3\x02\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVER_STATE_INVITED\x10\x01\x12\x18\n\x14SERVER_STATE_PENDING\x10\x02\x12\x18\n\x14SERVER_STATE_TRUSTED\x10\x03\x12\x17\n\x13SERVER_STATE_DENIED\x10\x04\x12\x1a\n\x16SERVER_STATE_SUSPENDED\x10\x05\x12\x18\n\x14SERVER_STATE_REVOKED\x10\x06\x12\x18\n\x14SERVER_STATE_EXPIRED\x10\x07\x12\x1a\n\x16SERVER_STATE_WITHDRAWN\x10\x08\x12\x19\n\x15SERVER_STATE_DEPARTED\x10\t\x12\x18\n\x14SERVER_STATE_REMOVED\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65nlist/v1/server.proto\x12\tenlist.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x05\n\x06Server\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\r\n\x05group\x18\x05 \x01(\t\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.enlist.v1.ServerState\x12.\n\nstate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66ingerprint\x18\x08 \x01(\t\x12\x17\n\x0f\x63omparison_code\x18\t \x01(\t\x12\x11\n\tconnected\x18\n \x01(\x08\x12\x32\n\x0e\x63onnected_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x0c \x01(\t\x12\x16\n\x0eserver_address\x18\r \x01(\t\x12\x0f\n\x07version\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x11 \x01(\x03\x12\x12\n\nasked_with\x18\x12 \x01(\t\x12\x0e\n\x06reason\x18\x13 \x01(\t\x12\x0e\n\x06labels\x18\x14 \x03(\t\x12\r\n\x05kinds\x18\x15 \x03(\t\x12\x1c\n\x14may_have_secondaries\x18\x16 \x01(\x08\x12\x15\n\rlower_primary\x18\x17 \x01(\t\x12$\n\x08remnants\x18\x18 \x03(\x0b\x32\x12.enlist.v1.Remnant\x12\x13\n\x0bset_refusal\x18\x19 \x01(\t\"R\n\x07Remnant\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x05Proof\x12\x11\n\tchallenge\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c*\xb3\x02\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVER_STATE_INVITED\x10\x01\x12\x18\n\x14SERVER_STATE_PENDING\x10\x02\x12\x18\n\x14SERVER_STATE_TRUSTED\x10\x03\x12\x17\n\x13SERVER_STATE_DENIED\x10\x04\x12\x1a\n\x16SERVER_STATE_SUSPENDED\x10\x05\x12\x18\n\x14SERVER_STATE_REVOKED\x10\x06\x12\x18\n\x14SERVER_STATE_EXPIRED\x10\x07\x12\x1a\n\x16SERVER_STATE_WITHDRAWN\x10\x08\x12\x19\n\x15SERVER_STATE_DEPARTED\x10\t\x12\x18\n\x14SERVER_STATE_REMOVED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enlist.v1.server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVERSTATE']._serialized_start=828
-  _globals['_SERVERSTATE']._serialized_end=1135
+  _globals['_SERVERSTATE']._serialized_start=849
+  _globals['_SERVERSTATE']._serialized_end=1156
   _globals['_SERVER']._serialized_start=71
-  _globals['_SERVER']._serialized_end=694
-  _globals['_REMNANT']._serialized_start=696
-  _globals['_REMNANT']._serialized_end=778
-  _globals['_PROOF']._serialized_start=780
-  _globals['_PROOF']._serialized_end=825
+  _globals['_SERVER']._serialized_end=715
+  _globals['_REMNANT']._serialized_start=717
+  _globals['_REMNANT']._serialized_end=799
+  _globals['_PROOF']._serialized_start=801
+  _globals['_PROOF']._serialized_end=846
 # @@protoc_insertion_point(module_scope)

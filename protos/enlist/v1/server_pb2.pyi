@@ -106,6 +106,7 @@ class Server(_message.Message):
     MAY_HAVE_SECONDARIES_FIELD_NUMBER: _builtins.int
     LOWER_PRIMARY_FIELD_NUMBER: _builtins.int
     REMNANTS_FIELD_NUMBER: _builtins.int
+    SET_REFUSAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `accounts/{domain}/servers/{id}`."""
     id: _builtins.str
@@ -140,6 +141,10 @@ class Server(_message.Message):
     """Whether a primary on its host may stand under this one."""
     lower_primary: _builtins.str
     """The primary id of the primary on its host that stands under this one; empty if there is none."""
+    set_refusal: _builtins.str
+    """Why it refuses the documents that are wanted there now, for people, as it says over the link that is open now; empty if it does
+    not.
+    """
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it has stood there."""
@@ -195,10 +200,11 @@ class Server(_message.Message):
         may_have_secondaries: _builtins.bool = ...,
         lower_primary: _builtins.str = ...,
         remnants: _abc.Iterable[Global___Remnant] | None = ...,
+        set_refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connected_time", b"connected_time", "create_time", b"create_time", "expire_time", b"expire_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "asked_with", b"asked_with", "comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "group", b"group", "id", b"id", "kinds", b"kinds", "labels", b"labels", "lower_primary", b"lower_primary", "may_have_secondaries", b"may_have_secondaries", "name", b"name", "reason", b"reason", "remnants", b"remnants", "revision", b"revision", "server_address", b"server_address", "source", b"source", "state", b"state", "state_time", b"state_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "asked_with", b"asked_with", "comparison_code", b"comparison_code", "connected", b"connected", "connected_time", b"connected_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "group", b"group", "id", b"id", "kinds", b"kinds", "labels", b"labels", "lower_primary", b"lower_primary", "may_have_secondaries", b"may_have_secondaries", "name", b"name", "reason", b"reason", "remnants", b"remnants", "revision", b"revision", "server_address", b"server_address", "set_refusal", b"set_refusal", "source", b"source", "state", b"state", "state_time", b"state_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

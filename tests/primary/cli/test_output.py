@@ -82,6 +82,7 @@ RICH = server(
     may_have_secondaries=True,
     lower_primary="cd" * 32,
     remnants=[servers.Remnant(kind="motd", message="It could not be ended: No.", time=moment())],
+    set_refusal="The desired set is refused (SET_STALE): No.",
 )
 ROOT = hierarchy.Group(account="acme.example", id="rrrrrrrrrr", path="/")
 PARIS = hierarchy.Group(account="acme.example", id="pppppppppp", path="Sites/Paris")
@@ -135,6 +136,7 @@ BARE_JSON: dict[str, object] = {
     "may_have_secondaries": False,
     "lower_primary": None,
     "remnants": [],
+    "set_refusal": None,
 }
 RICH_JSON: dict[str, object] = {
     "id": "aaaaaaaaaa",
@@ -160,6 +162,7 @@ RICH_JSON: dict[str, object] = {
     "may_have_secondaries": True,
     "lower_primary": "cd" * 32,
     "remnants": [{"kind": "motd", "since": SHOWN, "message": "It could not be ended: No."}],
+    "set_refusal": "The desired set is refused (SET_STALE): No.",
 }
 ROOT_JSON = {"account": "acme.example", "id": "rrrrrrrrrr", "path": "/", "window": None}
 PARIS_JSON = {"account": "acme.example", "id": "pppppppppp", "path": "Sites/Paris", "window": None}

@@ -30,6 +30,8 @@ class Board:
         self.tx = desk.tx
         self.said: dict[str, Collection[str] | None] = {}
         self.down: set[str] = set()
+        self.refusals: dict[str, str] = {}
+        """Why servers refuse what is desired there."""
         for path in ("Sites/Paris", "Sites/Rome", "Empty"):
             desk.add_group(path)
         self.paris, self.lyon = self.server("paris", "Sites/Paris"), self.server("lyon", "Sites/Paris")
@@ -50,7 +52,7 @@ class Board:
     @property
     def view(self) -> FleetView:
         """What is seen of the servers now."""
-        presence = {id: Presence(id not in self.down, self.desk.now) for id in self.said}
+        presence = {id: Presence(id not in self.down, self.desk.now, refusal=self.refusals.get(id, "")) for id in self.said}
         return FleetView(presence, {id: frozenset(kinds) for id, kinds in self.said.items() if kinds is not None})
 
     # --- Decisions ----------------------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ class Board:
 
     def end(self, run: Run) -> Task | None:
         """Ends a run that is over."""
-        return self.desk.do(tasks.end_run, run.account, run.id, self.desk.now)
+        return self.desk.do(tasks.end_run, run.account, run.id, self.view, self.desk.now)
 
     def cancel(self, task: Task) -> Task:
         """Somebody cancels a task."""
@@ -80,7 +82,7 @@ class Board:
         for account, id in begin:
             self.desk.do(tasks.begin_due, account, id, self.view, self.desk.new_id, now)
         for account, id in end:
-            self.desk.do(tasks.end_run, account, id, now)
+            self.desk.do(tasks.end_run, account, id, self.view, now)
         return len(begin) + len(end)
 
     def open_runs(self) -> list[tuple[str, str]]:

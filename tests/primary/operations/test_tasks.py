@@ -352,6 +352,18 @@ def test_when_its_time_is_up_what_has_not_ended_has_timed_out(desk: Desk, board:
     assert board.turn() == 0
 
 
+def test_run_that_a_server_would_not_take_says_why_it_timed_out(desk: Desk, board: Board) -> None:
+    run = board.newest(board.run(deadline_seconds=60))
+    board.refusals = {board.paris.id: "its clock is wrong", board.lyon.id: "its clock is wrong"}
+    board.say(board.lyon, run, "running")
+    desk.later(60 + GRACE)
+    board.turn()
+    found = board.results(run)
+    assert (found["paris"].state.value, found["paris"].message) == ("timed_out", "its clock is wrong")
+    assert "did not say" in found["lyon"].message, "it has the run: what it refuses is a later set"
+    assert "not reached" in found["rome"].message
+
+
 def test_for_servers_that_it_was_never_sent_to_a_run_waits_no_longer_than_its_time(desk: Desk, board: Board) -> None:
     run = board.newest(board.run(deadline_seconds=3))
     board.say(board.paris, run, "succeeded", exit_code=0)
