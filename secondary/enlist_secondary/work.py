@@ -133,7 +133,7 @@ class Work:
     def _on_documents(self, message: pb.FromPrimary) -> None:
         refused, problem = self._held.take(message)
         if problem:
-            _LOG.warning("a piece of a body was not taken", problem=problem)
+            _LOG.warning("a piece of a body was not taken", reason=Reason.LINK_VIOLATION, problem=problem)
         if refused is not None:
             say: Callable[..., None] = _LOG.alarm if refused.reason is Reason.SET_CONFLICT else _LOG.warning
             say("a desired set was refused", reason=refused.reason, problem=refused.message)

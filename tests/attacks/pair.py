@@ -206,7 +206,11 @@ class Pair:
 
     def said(self, event: str) -> list[Any]:
         """The log's records of an event since this test began."""
-        return [each for each in self.records.records[self.mark :] if each.getMessage() == event]
+        return [each for each in self.logged() if each.getMessage() == event]
+
+    def logged(self) -> list[Any]:
+        """All records since this test began."""
+        return self.records.records[self.mark :]
 
     async def refuses(self, event: str = SET_REFUSED) -> Any:
         """Waits until the secondary has refused a set, or a word on who stands above; the log's record of it."""

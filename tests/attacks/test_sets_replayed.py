@@ -161,7 +161,7 @@ async def test_body_that_is_not_the_signed_one_ends_the_link(shared: Pair, monke
     with monkeypatch.context() as patch:
         patch.setattr(shared.running.primary.context.desires, "piece", swapped)
         await shared.set({"text": "true"})
-        ended = await shared.refuses("link ended")
+        ended = await shared.refuses("attempt failed")
         assert ended.fields["reason"] == Reason.LINK_VIOLATION
         assert shared.in_force() not in ({"text": "swapped"}, {"text": "true"})
     await shared.comes_into_force({"text": "true"})

@@ -526,7 +526,8 @@ async def test_all_that_is_below_is_said_in_acknowledged_messages(
 
 
 async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
-    await attached(own, acknowledging(hierarchy_pb2.Ack(sequence=7))).hear()
+    """However many of them are in one message."""
+    await attached(own, acknowledging(*(hierarchy_pb2.Ack(sequence=sequence) for sequence in range(7, 100)))).hear()
     (line,) = [each for each in caplog.records if each.getMessage() == "acknowledgement of what was not sent"]
     fields: dict[str, Any] = getattr(line, "fields", {})
     assert fields == {"reason": Reason.LINK_VIOLATION, "sequence": 7}
@@ -539,9 +540,9 @@ async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None
     assert refused.value.reason is Reason.OVERLOADED
 
 
-def acknowledging(ack: hierarchy_pb2.Ack) -> Stream:
+def acknowledging(*acks: hierarchy_pb2.Ack) -> Stream:
     """A stream on which the secondary on this host acknowledges something, and goes."""
-    return Stream(upstream_pb2.FromDaemon(acks=[ack]))
+    return Stream(upstream_pb2.FromDaemon(acks=acks))
 
 
 async def listen(stream: SubtreeStream, told: list[hierarchy_pb2.Below]) -> None:

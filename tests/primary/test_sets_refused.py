@@ -119,4 +119,5 @@ async def _until(found: Any, expected: object) -> None:
 
 
 async def _refusal(running: Running, id: str, expected: str) -> bool:
-    return (await running.server(id)).set_refusal == expected
+    found = await running.server(id)
+    return found.set_refusal == expected

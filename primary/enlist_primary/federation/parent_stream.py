@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +78,7 @@ class ParentStream:
     async def hear(self) -> None:
         """Takes what the secondary says, until it goes."""
         while (message := await self._stream.read()) is not grpc.aio.EOF:
-            for ack in message.acks:
-                self._on_ack(ack)
+            self._on_acks(message.acks)
             for settled in message.settled:
                 self._on_settled(settled.path, settled.run)
             if message.HasField("upper"):
@@ -88,11 +87,12 @@ class ParentStream:
                 await self._to_the_end(self._ancestors.ascend, message.ancestry)
             await self._on_documents(message)
 
-    def _on_ack(self, ack: hierarchy_pb2.Ack) -> None:
-        if ack.refused:
+    def _on_acks(self, acks: Sequence[hierarchy_pb2.Ack]) -> None:
+        if any(ack.refused for ack in acks):
             raise Refused(Reason.OVERLOADED, "The secondary on this host has no room for what is below. Attach again.")
-        if not self._below.ack(ack.sequence):
-            log.warning("acknowledgement of what was not sent", reason=Reason.LINK_VIOLATION, sequence=ack.sequence)
+        unknown = [ack.sequence for ack in acks if not self._below.ack(ack.sequence)]
+        if unknown:
+            log.warning("acknowledgement of what was not sent", reason=Reason.LINK_VIOLATION, sequence=unknown[0])
 
     def _on_settled(self, path: str, run: str) -> None:
         """The server that ran it, or the one on the way to it, is told; one without a link reports again with its next one."""
@@ -107,7 +107,7 @@ class ParentStream:
             return
         self._log_refused(taken.refused)
         if taken.problem:
-            log.warning("a piece of a body was not taken", problem=taken.problem)
+            log.warning("a piece of a body was not taken", reason=Reason.LINK_VIOLATION, problem=taken.problem)
         self._bodies.update(taken.bodies)
         for origin in list(self._coming):
             await self._to_the_end(self._keep_complete, origin)

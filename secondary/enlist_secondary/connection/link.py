@@ -12,7 +12,6 @@ from enlist import channel
 from enlist.link.ends import SecondaryEnd
 from enlist.link.phases import not_a_primary
 from enlist.reasons import Reason, Refused
-from enlist.runtime.logs import Log
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import hierarchy_pb2_grpc
 from enlist_secondary import renewal
@@ -22,7 +21,6 @@ from enlist_secondary.identity import Identity
 GATHER_SECONDS = 0.03
 """Seconds for which reports are gathered before they are sent: most policies are received and in force within them."""
 
-_LOG = Log("enlist.secondary")
 _Call = grpc.aio.StreamStreamCall[pb.FromSecondary, pb.FromPrimary]
 
 
@@ -86,7 +84,6 @@ class Link:
         except grpc.aio.AioRpcError as error:
             return channel.refusal(error)
         except Refused as refused:
-            _LOG.warning("link ended", reason=refused.reason, problem=refused.message)
             call.cancel()
             return refused
         return Refused(Reason.UNREACHABLE, "The primary closed the link.")

@@ -81,8 +81,11 @@ class Staying:
             link = self._links[-1]
             ended = await link.ended()
             async with self._following:  # a primary ends the link before as soon as its successor is open
-                if ended is not None and link is self._links[-1]:
+                if ended is None:
+                    continue
+                if link is self._links[-1]:
                     return ended
+            _LOG.info("link ended", reason=ended.reason, problem=ended.message)
 
     def _half_life(self) -> float:
         certificate = self._identity.certificate
