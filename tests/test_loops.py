@@ -17,6 +17,9 @@ PACKAGES = {"protos": "enlist", "primary": "enlist_primary", "secondary": "enlis
 ALLOWED = {
     "enlist.runtime.controller.retry": "it is the loop",
     "enlist.transport.race.race": "begins each attempt a moment after the one before, once; it repeats none",
+    "enlist.runtime.files._take_turns": "a thread that waits for another process's lock, with a limit",
+    "enlist.runtime.files._await_turn": "a thread that waits for another process's lock, with a limit",
+    "enlist.runtime.files.lock": "waits for another process's look at the lock, with a limit",
     "enlist_primary.links.link._Body.run": "reads a stream to its end, and paces floods",
     "enlist_primary.links.fair_queue._Later.put": "one timer for all that waits for company: no link has one of its own",
     "enlist_primary.links.fair_queue._Later._on_time": "the same timer, while something waits",
@@ -49,7 +52,7 @@ def pausing(tree: ast.AST, name: str) -> Iterator[str]:
 def pauses(node: ast.AST) -> bool:
     """Whether this is a call that takes time, or that waits for something with a limit: such a wait is a pause that ends early."""
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name("asyncio"), attr=call)) | ast.Call(func=ast.Name(call)):
+        case ast.Call(func=ast.Attribute(value=ast.Name("asyncio" | "time"), attr=call)) | ast.Call(func=ast.Name(call)):
             match call:
                 case "sleep":
                     return not node.args or not is_constant(node.args[0], 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -93,10 +94,13 @@ async def connected(path: Path, dialer: Dialer, now: Clock) -> None:
 
     It is enlist-secondary's link. Where that does not run yet, one is opened to see that it can be, and closed again.
     """
+    pauses, next_attempt = Pauses(), 0.0
     while not (status := report.status(path)).connected:
         _check_not_over(status.state)
-        if not status.running and await _tried(path, dialer, now):
-            return
+        if not status.running and time.monotonic() >= next_attempt:
+            if await _tried(path, dialer, now):
+                return
+            next_attempt = time.monotonic() + pauses.next()
         await asyncio.sleep(LOOK)
 
 

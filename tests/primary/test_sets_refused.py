@@ -87,8 +87,8 @@ async def test_set_that_ends_the_last_policy_is_shown_when_it_is_refused(running
         link.answers = False
         await running.admin.policies.RemovePolicy(policy_pb2.RemovePolicyRequest(key=KEY))
         await refuse(link, items=0)
-        await eventually(lambda: _refusal(running, id, WHY), what="the refusal to be shown")
-    await eventually(lambda: _refusal(running, id, ""), what="a server without a link to refuse nothing")
+        await _until(lambda: _refusal(running, id), WHY)
+    await _until(lambda: _refusal(running, id), "")  # a server without a link refuses nothing
 
 
 @pytest.mark.parametrize("who", ["the server", "the primary on the way"])
@@ -113,11 +113,10 @@ async def test_set_that_is_refused_below_is_shown_there(running: Running, own: C
 
 async def _until(found: Any, expected: object) -> None:
     async def equal() -> bool:
-        return await found() == expected
+        return bool(await found() == expected)
 
     await eventually(equal, what=f"{expected}")
 
 
-async def _refusal(running: Running, id: str, expected: str) -> bool:
-    found = await running.server(id)
-    return found.set_refusal == expected
+async def _refusal(running: Running, id: str) -> str:
+    return (await running.server(id)).set_refusal
