@@ -57,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pause", type=float, default=0.5, metavar="SECONDS", help="between two decisions of one decider (default: 0.5)"
     )
-    parser.add_argument("--leaves", type=int, default=4, metavar="N", help="servers at the child primary (default: 4)")
+    parser.add_argument("--leaves", type=int, default=4, metavar="N", help="servers at the lowest primary (default: 4)")
     parser.add_argument(
-        "--direct", type=int, default=2, metavar="N", help="servers directly at the top, besides the host (default: 2)"
+        "--direct", type=int, default=2, metavar="N", help="servers directly at the top, besides its host (default: 2)"
     )
     return parser
 

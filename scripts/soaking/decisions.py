@@ -112,7 +112,7 @@ class Decider:
         await self._set(self._random.choice(GROUPS), self._random.choice(KINDS), ["/shared"] if lock else [], everything)
 
     async def _set(self, group: str, kind: str, locks: list[str], everything: bool) -> None:
-        """With `everything` it sets what the other primary sets too."""
+        """With `everything` it sets what the other primaries set too."""
         token = next(self._tokens)
         settings = {f"{self._primary} {group}": token, **({"shared": token} if everything else {})}
         layer = policy_pb2.Layer(settings=json.dumps(settings).encode(), locks=locks)

@@ -1,14 +1,15 @@
-"""The processes of a soak, over three levels.
+"""The processes of a soak: primaries at three levels, and servers under them.
 
-top       a primary: the secondary of the host, and servers directly under it
-child     the primary on that host: the leaves
+top       a primary: host-1, and servers directly under it
+middle    the primary on host-1: host-2
+low       the primary on host-2: the leaves
 servers   `enlist-secondary run`, each with handlers that write into a folder of its own
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ ACCOUNT = "acme.example"
 GROUPS = ("/", "Sites", "Sites/Paris", "Depot")
 KINDS = ("web", "mail")
 TASK = "note"
-HOST = "host"
+PRIMARIES = ("top", "middle", "low")
 
 _POLICY = """
 [handlers.policy.{kind}]
@@ -75,24 +76,25 @@ class Tree:
     """All of them, enrolled and running."""
 
     def __init__(self, folder: Path, stack: ExitStack, leaves: int, direct: int) -> None:
-        """`leaves` servers under the child primary, `direct` ones under the top beside the host."""
+        """`leaves` servers under the lowest primary, `direct` ones under the top beside the host."""
         self.folder = folder
-        self.primaries = {name: _primary(folder / name, stack) for name in ("top", "child")}
-        top, child = self.primaries.values()
-        self.host = Server(folder, HOST, top, tenths=1)
-        self.host.configure(f'\n[local_primary]\nsocket = "{child.data}/run/upstream.sock"\n')
-        self.direct = [Server(folder, f"direct-{number}", top, tenths=number) for number in range(1, direct + 1)]
-        self.leaves = [Server(folder, f"leaf-{number}", child, tenths=number) for number in range(1, leaves + 1)]
+        self.primaries = {name: _primary(folder / name, stack) for name in PRIMARIES}
+        top, middle, low = self.primaries.values()
+        hosts = [_host(folder, "host-1", top, middle), _host(folder, "host-2", middle, low)]
+        beside = [Server(folder, f"direct-{number}", top, tenths=number) for number in range(1, direct + 1)]
+        lowest = [Server(folder, f"leaf-{number}", low, tenths=number) for number in range(1, leaves + 1)]
+        self._under = {"top": [hosts[0], *beside], "middle": [hosts[1]], "low": lowest}
         for server in self.servers:
             stack.callback(server.daemon.close)
             server.daemon.start()
-        top.do("server", "authorize", HOST, "--may-have-secondaries")
+        for host in hosts:
+            host.parent.do("server", "authorize", host.name, "--may-have-secondaries")
         wait_for(self._complete, 60, what="every server in the tree, connected")
 
     @property
     def servers(self) -> list[Server]:
         """Every secondary."""
-        return [self.host, *self.direct, *self.leaves]
+        return [server for name in PRIMARIES for server in self._under[name]]
 
     @property
     def processes(self) -> dict[str, Daemon]:
@@ -101,17 +103,26 @@ class Tree:
 
     def under(self, primary: str) -> Sequence[Server]:
         """The servers that enrolled at this primary."""
-        return self.leaves if primary == "child" else [self.host, *self.direct]
-
-    def reached(self, primary: str) -> Sequence[Server]:
-        """The servers that this primary's policies and tasks reach."""
-        return self.leaves if primary == "child" else self.servers
+        return self._under[primary]
 
     def _complete(self) -> bool:
         (account,) = self.primaries["top"].json("tree", ACCOUNT)
-        roots = account["servers"]
-        found = [server for root in roots for server in (root, *root["below"])]
+        found = list(_walked(account["servers"]))
         return len(found) == len(self.servers) and all(server["connected"] for server in found)
+
+
+def _walked(servers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """These servers, and all below them."""
+    for server in servers:
+        yield server
+        yield from _walked(server["below"])
+
+
+def _host(folder: Path, name: str, above: PrimaryProcess, local: PrimaryProcess) -> Server:
+    """The secondary on a host where another primary runs too."""
+    host = Server(folder, name, above, tenths=1)
+    host.configure(f'\n[local_primary]\nsocket = "{local.data}/run/upstream.sock"\n')
+    return host
 
 
 def _primary(folder: Path, stack: ExitStack) -> PrimaryProcess:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 from enlist_secondary.handlers.exec import TOO_LATE
@@ -88,6 +87,8 @@ class _Call:
 
 
 def _load(name: str) -> Callable[[dict[str, Any]], Any]:
+    from importlib import metadata  # more than a megabyte, which most secondaries have no use for
+
     found = metadata.entry_points(group=GROUP, name=name)
     if ":" in name:
         found = metadata.EntryPoints([metadata.EntryPoint(name=name, value=name, group=GROUP)])
