@@ -266,6 +266,12 @@ def test_what_lies_below_a_cut_further_down_reads_unknown_at_the_top(levels: Lev
     levels.until(lambda: levels.below()["k1"]["unknown_since"] is not None, "k1 to be unknown at the top")
     levels.until(lambda: levels.policy(levels.top)["unreachable"] == 1, "one unreachable at the top")
     assert levels.below()["m0"]["unknown_since"] is None
+    levels.m0.daemon.end()
+    levels.until(lambda: not levels.below()["m0"]["connected"], "the host to be gone too")
+    levels.m0.daemon.start()
+    levels.until(lambda: levels.below()["m0"]["connected"], "the host, whose primary does not run")
+    assert levels.below()["k1"]["unknown_since"] is not None
+    assert levels.policy(levels.top)["applied"] == 3
     levels.low.start()
     levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four again")
 

@@ -288,7 +288,7 @@ class Primary:
         """Tells every link when what comes from above this primary changed."""
         if change.version != self._handed_down:
             self._handed_down = change.version
-            self.context.subtree.prune(self.context.upper.items)
+            self.context.subtree.prune(self.context.upper.snapshot.concerns)
             self.context.hub.on_ancestry_changed()
 
     def _renew_when_due(self) -> float:

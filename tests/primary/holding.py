@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Holding:
-    """A database whose writes of one operation wait for leave."""
+    """A database whose writes, or reads, of one operation wait for leave."""
 
     def __init__(self, database: Any, name: str, begun: bool = False) -> None:
         """`begun`: they wait when they are committed, and not before."""
@@ -26,6 +26,13 @@ class Holding:
             await self._wait()
         result = await self._database.write(account, operation, *arguments)
         if waits and self._begun:
+            await self._wait()
+        return result
+
+    async def read(self, operation: Any, *arguments: Any) -> Any:
+        """See `Database.read`."""
+        result = await self._database.read(operation, *arguments)
+        if operation.__name__ == self._name:
             await self._wait()
         return result
 

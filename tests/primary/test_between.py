@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from enlist import certificates
+from enlist import certificates, documents
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist.runtime.link_outbox import WINDOW
@@ -23,9 +23,11 @@ from enlist_primary.federation.child_primary import Children
 from enlist_primary.federation.descendants import Descendants, Reception
 from enlist_primary.federation.parent_stream import ParentStream
 from enlist_primary.federation.subtree import SubtreeStream
+from enlist_primary.federation.upward_reports import OUTCOMES
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.levels import Bequest, UpperState
 from enlist_primary.model.reports import Asked
+from enlist_primary.model.rollouts import Presence
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
@@ -42,6 +44,12 @@ from tests.support.waiting import eventually
 
 PATH = "b" * 10
 ITEMS = frozenset({("policy/web", "")})
+NOW = 1_800_000_000
+
+
+def about_web(report: document_pb2.Report) -> bool:
+    """What concerns the primaries above."""
+    return (report.kind, report.name) in ITEMS
 
 
 async def trusted(running: Running) -> tuple[Asker, str]:
@@ -121,9 +129,9 @@ async def test_a_middle_servers_word_on_its_own_documents_says_nothing_anew_of_t
     stream = own.subtree.open()
     await caught_up(own)
     await upward.whole(stream)
-    own.subtree.heard(ACCOUNT, middle, [report], ITEMS)
+    own.subtree.heard(ACCOUNT, middle, [report], about_web)
     assert await said(stream) == {middle: 1}
-    own.subtree.heard(ACCOUNT, f"{middle}/{PATH}", [report], ITEMS)
+    own.subtree.heard(ACCOUNT, f"{middle}/{PATH}", [report], about_web)
     assert await said(stream) == {f"{middle}/{PATH}": 1}
     own.changes.publish(PresenceChange(ACCOUNT, [middle]))
     assert await said(stream) == {middle: 1, f"{middle}/{PATH}": 1}
@@ -157,7 +165,7 @@ def take(own: Context, middle: str, message: hierarchy_pb2.Below) -> None:
     taken = own.below.on_message(ACCOUNT, middle, Asked(ITEMS), message, own.now())
     assert taken.accepted
     for server in message.servers:
-        own.subtree.heard(ACCOUNT, f"{middle}/{server.path}", server.reports, ITEMS)
+        own.subtree.heard(ACCOUNT, f"{middle}/{server.path}", server.reports, about_web)
 
 
 APPLIED = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED)
@@ -175,6 +183,75 @@ async def test_that_nothing_is_known_below_a_middle_server_is_news_at_every_leve
     async with asyncio.timeout(20):
         await watch
     assert upward.by_path(await upward.due(stream))[f"{middle}/{PATH}"].HasField("unknown_since")
+
+
+async def test_what_is_below_is_unknown_until_the_primary_there_was_heard(running: Running, own: Context) -> None:
+    """The host has started again, and its primary has not: nothing that was applied there counts (design: never green)."""
+    middle = await middle_server(running, own)
+    own.hub.open(ACCOUNT, middle, own.now() + 3600)
+    take(own, middle, named(PATH, reports=[APPLIED], whole=True))
+    id = f"{middle}/{PATH}"
+    assert own.reach.view(ACCOUNT).connected(id)
+    own.below.opened(ACCOUNT, middle, own.now() - 5)
+    assert own.reach.view(ACCOUNT).of(id) == Presence(False, own.now() - 5)
+    own.below.opened(ACCOUNT, middle, own.now())
+    assert own.reach.view(ACCOUNT).of(id).since == own.now() - 5
+    take(own, middle, hierarchy_pb2.Below())
+    assert own.reach.view(ACCOUNT).connected(id)
+
+
+def outcome(run: str, size: int = 0, origin: str = "") -> document_pb2.Report:
+    """How a run ended, and so many bytes that it wrote."""
+    state, by = document_pb2.TASK_STATE_SUCCEEDED, [document_pb2.OriginItems(origin=origin)]
+    output = bytes(range(256)) * (size // 256)
+    return document_pb2.Report(kind="task/restart", name=run, task_state=state, output=output, observed_items=by)
+
+
+async def test_outcome_goes_upward_whatever_is_wanted_by_now_until_it_has_arrived(running: Running, own: Context) -> None:
+    """Its time was up above, and this primary was started anew, before its server could say so: it would be said in vain."""
+    above, middle = await stand_under(own), await middle_server(running, own)
+    stream = own.subtree.open()
+    await upward.whole(stream)
+    concerns = own.upper.snapshot.concerns
+    own.subtree.heard(ACCOUNT, middle, [outcome("a" * 10, origin=above.fingerprint), outcome("b" * 10, origin="ab" * 32)], concerns)
+    (server,) = upward.by_path(await upward.due(stream)).values()
+    assert [each.name for each in server.reports] == ["a" * 10], "the other one is of no primary above"
+    own.subtree.prune(concerns)
+    assert len(own.subtree.reports) == 1
+    own.subtree.settled(middle, "a" * 10)
+    assert len(own.subtree.reports) == 0
+    assert await upward.due(stream) == []
+
+
+async def test_outcomes_that_have_no_room_together_go_up_whole_one_after_another(running: Running, own: Context) -> None:
+    """To cut what they wrote would lose it: with the word that they arrived their servers forget it."""
+    above, middle = await stand_under(own), await middle_server(running, own)
+    stream = own.subtree.open()
+    await upward.whole(stream)
+    runs = [letter * 10 for letter in "abcdefgh"]
+    sizes = [outcome(run, 64 * 1024 - 256, above.fingerprint) for run in runs]
+    own.subtree.heard(ACCOUNT, middle, sizes, own.upper.snapshot.concerns)
+    arrived = set[str]()
+    while messages := await upward.due(stream):
+        (server,) = upward.by_path(messages).values()
+        assert server.ByteSize() < 2 * subtree.PAGE_BYTES
+        assert {len(each.output) for each in server.reports} == {64 * 1024 - 256}
+        for each in server.reports:
+            arrived.add(each.name)
+            own.subtree.settled(middle, each.name)
+    assert arrived == set(runs)
+
+
+async def test_of_outcomes_the_last_ones_are_kept(running: Running, own: Context) -> None:
+    """Attacks row 37. A server says those again over its next link that nobody said arrived."""
+    above, middle = await stand_under(own), await middle_server(running, own)
+    stream = own.subtree.open()
+    await upward.whole(stream)
+    runs = [f"{number:010}" for number in range(OUTCOMES + 5)]
+    for run in runs:
+        own.subtree.heard(ACCOUNT, middle, [outcome(run, origin=above.fingerprint)], own.upper.snapshot.concerns)
+    (server,) = upward.by_path(await upward.due(stream)).values()
+    assert sorted(each.name for each in server.reports) == runs[5:]
 
 
 async def test_words_of_servers_that_are_gone_below_are_gone_too(running: Running, own: Context) -> None:
@@ -198,7 +275,7 @@ async def test_a_word_that_is_kept_for_the_way_up_is_bounded_whatever_it_holds(r
     observed = [document_pb2.OriginItems(origin="x" * 1_000_000, items=items)]
     fat = document_pb2.Report(kind="policy/web", state=document_pb2.DOCUMENT_STATE_APPLIED, observed_items=observed)
     unknown = document_pb2.Report.FromString(fat.SerializeToString() + b"\xfa\x3f\x80\x80\x04" + b"y" * 65_536)
-    own.subtree.heard(ACCOUNT, middle, [unknown], ITEMS)
+    own.subtree.heard(ACCOUNT, middle, [unknown], about_web)
     assert sum(each.ByteSize() for each in own.subtree.reports.of((ACCOUNT, middle))) < 1000
 
 
@@ -288,6 +365,54 @@ async def test_a_refused_set_from_above_holds_up_no_complete_one_behind_it(own: 
     assert [kept.verified.version.number for kept in ancestors.snapshot.sets] == [6]
 
 
+async def test_set_that_cannot_be_written_down_holds_up_no_acknowledgement(own: Context, caplog: pytest.LogCaptureFixture) -> None:
+    """Faults row 7. Else nothing more of what is below would be said while the disk is full."""
+    above = await stand_under(own)
+    refusing: Any = Refusing(own.database, "hand_down", 10**9)
+    ancestors = Upper(refusing, own.signer, own.changes.publish, own.clock)
+    await ancestors.load()
+    desired = upstream_pb2.FromDaemon(sequence=1, desired=above.set(5))
+    hearing = asyncio.create_task(attached(own, Stream(desired, acknowledging(7)), ancestors).hear())
+    await eventually(lambda: "acknowledgement of what was not sent" in caplog.text, what="the acknowledgement to be heard")
+    assert ancestors.snapshot.sets == []
+    hearing.cancel()
+    await asyncio.wait([hearing])
+
+
+async def test_stream_ends_where_a_body_that_was_here_went_with_another_set(own: Context) -> None:
+    """The secondary was told that it is here, and would never send it: with the next stream it does."""
+    above = await stand_under(own)
+    top = Above(above.signer, "top", "holding.example", "t" * 10)
+    (near,) = own.upper.snapshot.message.ancestors
+    await own.upper.ascend(way_up(near, top.step()))
+    (both, body), (other, _) = policy("web", 5, {"n": 5}), policy("web", 6, {"n": 6})
+    await own.upper.take(top.set(5, both), {both.digest: body})
+    stream = Stream(
+        upstream_pb2.FromDaemon(sequence=1, desired=above.set(6, both, other)),
+        upstream_pb2.FromDaemon(sequence=2, desired=top.set(6)),
+    )
+    with pytest.raises(Refused, match="Attach again"):
+        await attached(own, stream).hear()
+    assert [kept.verified.version.number for kept in own.upper.snapshot.sets] == [6]
+
+
+async def test_bodies_of_sets_that_are_not_complete_are_bounded(own: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks row 37: a primary above names as many of them as it likes."""
+    monkeypatch.setattr(documents, "BODIES_LIMIT", 20)
+    above = await stand_under(own)
+    items, bodies = zip(*(policy("web", number, {"number": number}) for number in (1, 2, 3)), strict=True)
+    pieces = [
+        hierarchy_pb2.BodyPiece(digest=item.digest, data=body, size=len(body))
+        for item, body in zip(items[:2], bodies, strict=False)
+    ]
+    stream = Stream(
+        upstream_pb2.FromDaemon(sequence=1, desired=above.set(6, *items)), upstream_pb2.FromDaemon(sequence=2, pieces=pieces)
+    )
+    with pytest.raises(Refused) as caught:
+        await attached(own, stream).hear()
+    assert caught.value.reason is Reason.LINK_VIOLATION
+
+
 class Attached(Stream):
     """A stream on which the secondary on this host says these messages, and stays until the primary ends it."""
 
@@ -348,6 +473,27 @@ async def test_whether_a_primary_may_stand_below_is_decided_once_that_can_be_wri
     await asyncio.wait([deciding])
 
 
+async def test_refusal_for_a_link_that_has_ended_forgets_nothing_of_what_the_next_one_said(running: Running, own: Context) -> None:
+    middle = await middle_server(running, own)
+    await own.database.write(ACCOUNT, levels.allow, ACCOUNT, middle, False, Bequest.DELETE, PRIMARY_ITSELF, own.now())
+    await caught_up(own)
+    holding: Any = Holding(own.database, "bequest")
+    children = Children(own.signer, holding, own.upper, own.below, own.clock)
+    deciding = asyncio.create_task(children.run())
+    theirs = children.child(ACCOUNT, middle, lambda: None)
+    theirs.take(hierarchy_pb2.LowerPrimary())
+    await holding.asked.wait()
+    await theirs.close()
+    take(own, middle, named(PATH, whole=True))
+    another = children.child(ACCOUNT, await middle_server(running, own), lambda: None)
+    another.take(hierarchy_pb2.LowerPrimary())
+    holding.leave.set()
+    await eventually(lambda: another.answer, what="the refusal behind it")
+    assert [each.path for each in own.below.of(ACCOUNT)] == [PATH]
+    deciding.cancel()
+    await asyncio.wait([deciding])
+
+
 async def said(stream: SubtreeStream) -> dict[str, int]:
     """How many reports of which servers are said upward now."""
     return {path: len(server.reports) for path, server in upward.by_path(await upward.due(stream)).items()}
@@ -360,7 +506,7 @@ def descendants(own: Context, database: Any, **fields: Any) -> Descendants:
 
 def on_message(below: Descendants, middle: str, message: hierarchy_pb2.Below, **fields: Any) -> Reception:
     """They take a message in which the policy `web` is asked about."""
-    return below.on_message(ACCOUNT, middle, Asked(ITEMS), message, 1_800_000_000, **fields)
+    return below.on_message(ACCOUNT, middle, Asked(ITEMS), message, NOW, **fields)
 
 
 async def reported(own: Context) -> dict[str, str]:
@@ -442,7 +588,8 @@ async def test_server_whose_news_found_no_room_is_not_gone(running: Running, own
     below, (one, two) = descendants(own, own.database, bound=2500), paths(2)
     on_message(below, middle, named(one, two))
     await below.flush()
-    below.opened(ACCOUNT, middle)
+    below.opened(ACCOUNT, middle, NOW)
+    on_message(below, middle, hierarchy_pb2.Below())
     assert on_message(below, middle, named(one, two, reports=[APPLIED])).changed == [one]
     assert on_message(below, middle, named(whole=True)).accepted
     assert [each.path for each in below.of(ACCOUNT)] == [one, two]
@@ -455,7 +602,7 @@ async def test_word_that_everything_was_said_counts_once_there_is_room_for_what_
     for path in (one, two, three):
         on_message(below, middle, named(path))
         await below.flush()
-    below.opened(ACCOUNT, middle)
+    below.opened(ACCOUNT, middle, NOW)
     assert on_message(below, middle, named(one)).accepted
     assert on_message(below, middle, named(one, reports=[APPLIED])).accepted
     refused = 0
@@ -471,7 +618,7 @@ async def test_servers_that_are_not_said_any_more_are_gone_everywhere(running: R
     below, (one, two, three) = descendants(own, own.database), paths(3)
     on_message(below, middle, named(one, two, three, reports=[APPLIED], whole=True))
     await below.flush()
-    below.opened(ACCOUNT, middle)
+    below.opened(ACCOUNT, middle, NOW)
     on_message(below, middle, named(one))
     assert set(on_message(below, middle, named(two, whole=True)).changed) == {two, three}
     await below.flush()
@@ -527,7 +674,7 @@ async def test_all_that_is_below_is_said_in_acknowledged_messages(
 
 async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
     """However many of them are in one message."""
-    await attached(own, acknowledging(*(hierarchy_pb2.Ack(sequence=sequence) for sequence in range(7, 100)))).hear()
+    await attached(own, Stream(acknowledging(*range(7, 100)))).hear()
     (line,) = [each for each in caplog.records if each.getMessage() == "acknowledgement of what was not sent"]
     fields: dict[str, Any] = getattr(line, "fields", {})
     assert fields == {"reason": Reason.LINK_VIOLATION, "sequence": 7}
@@ -536,13 +683,13 @@ async def test_acknowledgement_of_what_was_not_sent_is_one_log_line(own: Context
 async def test_stream_ends_where_the_secondary_has_no_room(own: Context) -> None:
     """It attaches again, and is told everything."""
     with pytest.raises(Refused) as refused:
-        await attached(own, acknowledging(hierarchy_pb2.Ack(sequence=1, refused=True))).hear()
+        await attached(own, Stream(upstream_pb2.FromDaemon(acks=[hierarchy_pb2.Ack(sequence=1, refused=True)]))).hear()
     assert refused.value.reason is Reason.OVERLOADED
 
 
-def acknowledging(*acks: hierarchy_pb2.Ack) -> Stream:
-    """A stream on which the secondary on this host acknowledges something, and goes."""
-    return Stream(upstream_pb2.FromDaemon(acks=acks))
+def acknowledging(*sequences: int) -> upstream_pb2.FromDaemon:
+    """Acknowledges these."""
+    return upstream_pb2.FromDaemon(acks=[hierarchy_pb2.Ack(sequence=sequence) for sequence in sequences])
 
 
 async def listen(stream: SubtreeStream, told: list[hierarchy_pb2.Below]) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from enlist import certificates, documents, origins
-from enlist.documents import Item
+from enlist import certificates, origins
 from enlist.reasons import Reason, Refused
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist.v1 import journal_pb2
-from enlist_primary.federation.ancestors import Upper
 from enlist_primary.model.accounts import PRIMARY
 from enlist_primary.model.levels import UpperState
 from enlist_primary.model.users import PRIMARY_ITSELF
@@ -122,27 +120,6 @@ async def test_reader_keeps_one_consistent_view_while_another_step_comes(own: Co
     assert (own.upper.above[0].origin.account, len(own.upper.snapshot.sets)) == ("other.example", 0)
     await own.upper.take(moved.set(1), {})
     assert [kept.verified.version.number for kept in own.upper.snapshot.sets] == [1]
-
-
-async def test_run_wanted_no_more_is_remembered_over_a_restart(own: Context) -> None:
-    """Else an outcome from below that comes then would be passed over, and be said in vain for a month."""
-    above = await stand_under(own)
-    run, other = (Item("task/restart", name * 10, 7, documents.digest(name.encode())) for name in "ab")
-    await own.upper.take(above.set(3, run, other), {})
-    await own.upper.take(above.set(4, other), {})
-    again = Upper(own.database, own.signer, own.changes.publish, own.clock)
-    await again.load()
-    assert own.upper.items == again.items == {(run.kind, run.name), (other.kind, other.name)}
-    assert again.snapshot.late == {(run.kind, run.name)}
-
-
-async def test_of_runs_wanted_no_more_the_last_ones_are_remembered(own: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(levels, "LATE_RUNS", 2)
-    above = await stand_under(own)
-    runs = [Item("task/restart", name * 10, 7, documents.digest(name.encode())) for name in "dcba"]
-    for number in range(len(runs) + 1):
-        await own.upper.take(above.set(number + 1, *runs[number:]), {})
-    assert own.upper.snapshot.late == {("task/restart", "b" * 10), ("task/restart", "a" * 10)}
 
 
 async def test_status_names_this_primary_and_those_above_by_primary_id(running: Running, own: Context) -> None:

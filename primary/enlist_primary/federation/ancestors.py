@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -74,12 +74,11 @@ class Upper:
     async def load(self) -> None:
         """Reads what is kept. What cannot be verified any more is as if it had never come."""
         async with self._lock:
-            row, sets, late = await self._database.read(_load)
+            row, sets = await self._database.read(_load)
             if row != self.snapshot.row:
                 self._load_row(row)
             for signed in sets.values():
                 self._load_set(signed)
-            self._remember(late)
 
     def _load_row(self, row: model.Upper | None) -> None:
         if row is not None and row.memory.damaged:
@@ -133,11 +132,6 @@ class Upper:
     def _keep(self, signed: document_pb2.SignedSet, verified: DesiredSet) -> None:
         self.snapshot = self.snapshot.holding(StoredSet(signed, verified, Desired(verified.items)))
 
-    def _remember(self, late: Iterable[tuple[str, str]]) -> None:
-        runs = frozenset(late)
-        if runs != self.snapshot.late:
-            self.snapshot = self.snapshot.remembering(runs)
-
     # --- What is known ------------------------------------------------------------------------------------------------------------
 
     @property
@@ -169,14 +163,6 @@ class Upper:
     def primary_ids(self) -> frozenset[str]:
         """This primary and all above it: none of them can stand below."""
         return frozenset({self.own_id, *self.snapshot.origins})
-
-    @property
-    def items(self) -> frozenset[tuple[str, str]]:
-        """What servers below may speak of because of the primaries above: (kind, run or nothing).
-
-        Of runs wanted no more as well: while this primary was cut off from those above, their time may have ended there.
-        """
-        return self.snapshot.items
 
     def held(self) -> Sequence[document_pb2.Held]:
         """Which sets are here, for the secondary on this host to send only others."""
@@ -259,9 +245,8 @@ class Upper:
             if not documents.supersedes(verified, known.verified if known else None):
                 return
             wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
-            late = await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
+            await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
             self._keep(signed, verified)
-            self._remember(late)
 
     def _now(self) -> int:
         return int(self._clock())
@@ -273,5 +258,5 @@ def _alarm(refused: Refused) -> None:
         log.alarm("primaries above are not taken", reason=refused.reason, problem=refused.message)
 
 
-def _load(tx: Transaction) -> tuple[model.Upper | None, dict[str, bytes], list[tuple[str, str]]]:
-    return rows.upper(tx), rows.upper_sets(tx), rows.late_runs(tx)
+def _load(tx: Transaction) -> tuple[model.Upper | None, dict[str, bytes]]:
+    return rows.upper(tx), rows.upper_sets(tx)

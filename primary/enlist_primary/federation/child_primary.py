@@ -73,9 +73,7 @@ class Children:
         except Refused as refused:
             if TABLE[refused.reason].retry:
                 raise
-            if child.question is None:
-                return None
-            answer = await self._refuse(child, refused)
+            answer = await self._refuse(child, question, refused)
         child.decided(question, answer)
         return None
 
@@ -90,12 +88,13 @@ class Children:
         above, now = self._ancestors.primary_ids, int(self._clock())
         return await self._database.write(account, levels.certify, account, id, authority, above, make, now)
 
-    async def _refuse(self, child: Lower, refused: Refused) -> pb.LowerAnswer:
+    async def _refuse(self, child: Lower, question: Question, refused: Refused) -> pb.LowerAnswer:
         account, id = child.account, child.id
-        log.warning("child primary refused", account=account, server=id, reason=refused.reason)
         left = await self._database.read(rows.bequest, account, id)
-        child.certified = False
-        self._descendants.forget(account, id)
+        if child.question == question:  # else it was asked anew, or the link has ended and another one may have said what is below
+            log.warning("child primary refused", account=account, server=id, reason=refused.reason)
+            child.certified = False
+            self._descendants.forget(account, id)
         return pb.LowerAnswer(reason=refused.reason, message=refused.message, left=_LEFT[left])
 
 

@@ -111,11 +111,17 @@ class Descendants:
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
-    def opened(self, account: str, via: str) -> None:
-        """An intermediate's link has opened: it will say everything again."""
-        if (account, via) in self._branches:
-            self._branches[account, via].said.clear()
-            self._branches[account, via].refusals.clear()
+    def opened(self, account: str, via: str, now: int) -> None:
+        """An intermediate's link has opened: it will say everything again. Until then nothing is known of what is below it.
+
+        Its host's primary may not run by now, and then it says nothing.
+        """
+        branch = self._branches.get((account, via))
+        if branch is not None:
+            branch.said.clear()
+            branch.refusals.clear()
+            branch.unknown_since = branch.unknown_since or now
+            self._publish_paths(account, via, list(branch.servers))
 
     def on_refusals(self, account: str, via: str, said: Iterable[pb.SetRefused]) -> None:
         """Takes which sets the primary on an intermediate's host refuses; one without a reason, that it does so no longer."""

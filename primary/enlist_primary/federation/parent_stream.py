@@ -12,6 +12,7 @@ import grpc.aio
 
 from enlist import documents
 from enlist.documents import DesiredSet
+from enlist.link.phases import violation
 from enlist.link.receiver import Receiver
 from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.controller import Backoff, Pauses, retry
@@ -25,6 +26,8 @@ from enlist_primary.links.registry import Hub
 from enlist_primary.model.levels import ANCESTOR_STATES, UpperState
 
 RETRY_SECONDS = 1.0
+MESSAGES = 64
+"""Messages of the secondary that wait to be written down, at most: then no further one is read."""
 
 log = Log("upstream")
 
@@ -65,6 +68,10 @@ class ParentStream:
         self._below: SubtreeStream = subtree.open()
         self._coming: dict[str, Coming] = {}
         self._bodies: dict[bytes, bytes] = {}
+        self._relied: frozenset[bytes] = frozenset()
+        """Bodies of coming sets that are here because other sets name them: they were answered, and are not sent."""
+        self._messages = asyncio.Queue[pb.FromDaemon](MESSAGES)
+        """What was read and is to be written down."""
         self._receiver = Receiver(self._accept, self._keeps)
         self._receiver.linked()
         self._writing = asyncio.Lock()
@@ -76,16 +83,34 @@ class ParentStream:
     # --- In -------------------------------------------------------------------------------------------------------------------
 
     async def hear(self) -> None:
-        """Takes what the secondary says, until it goes."""
+        """Takes what the secondary says, until it goes. What cannot be written down yet holds up no acknowledgement."""
+        tasks = [asyncio.create_task(work) for work in (self._read(), self._take())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _read(self) -> None:
         while (message := await self._stream.read()) is not grpc.aio.EOF:
             self._on_acks(message.acks)
             for settled in message.settled:
                 self._on_settled(settled.path, settled.run)
+            await self._messages.put(message)
+        await self._messages.join()
+
+    async def _take(self) -> None:
+        while True:
+            message = await self._messages.get()
             if message.HasField("upper"):
                 await self._to_the_end(self._joined, message.upper)
             if message.HasField("ancestry"):
                 await self._to_the_end(self._ancestors.ascend, message.ancestry)
             await self._on_documents(message)
+            self._messages.task_done()
 
     def _on_acks(self, acks: Sequence[hierarchy_pb2.Ack]) -> None:
         if any(ack.refused for ack in acks):
@@ -97,6 +122,7 @@ class ParentStream:
     def _on_settled(self, path: str, run: str) -> None:
         """The server that ran it, or the one on the way to it, is told; one without a link reports again with its next one."""
         id, _, rest = path.partition("/")
+        self._subtree.settled(path, run)
         link = self._registry.by_id(id)
         if link is not None and link.settle is not None:
             link.settle(rest, run)
@@ -109,8 +135,12 @@ class ParentStream:
         if taken.problem:
             log.warning("a piece of a body was not taken", reason=Reason.LINK_VIOLATION, problem=taken.problem)
         self._bodies.update(taken.bodies)
+        if sum(map(len, self._bodies.values())) > documents.BODIES_LIMIT * max(1, len(self._coming)):  # each has its own
+            raise violation("the bodies of sets that are not complete are too much together")
         for origin in list(self._coming):
             await self._to_the_end(self._keep_complete, origin)
+        if self._relied - self._ancestors.digests - self._bodies.keys():
+            raise Refused(Reason.OVERLOADED, "A body that was here went with another set, and is needed again. Attach again.")
         await self._answer()
 
     def _accept(self, signed: document_pb2.SignedSet) -> None:
@@ -128,7 +158,9 @@ class ParentStream:
     def _expect(self) -> None:
         needed = frozenset[bytes]().union(*(coming.digests for coming in self._coming.values()))
         self._bodies = {digest: body for digest, body in self._bodies.items() if digest in needed}
-        self._receiver.expect(needed - self._ancestors.digests - self._bodies.keys())
+        missing = needed - self._ancestors.digests - self._bodies.keys()
+        self._relied = (needed & self._relied) | (needed - missing - self._bodies.keys())
+        self._receiver.expect(missing)
 
     async def _keep_complete(self, origin: str) -> None:
         """Keeps a set once all its bodies are here. One that is refused holds up no other, and is answered as it is."""

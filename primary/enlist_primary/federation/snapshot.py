@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from enlist import documents
 from enlist.ancestry import Above
 from enlist.documents import DesiredSet, Origin
 from enlist.v1 import document_pb2
@@ -34,8 +35,6 @@ class AncestrySnapshot:
     """All primaries above, the nearest first."""
     kept: Mapping[str, StoredSet] = field(default_factory=dict)
     """Their sets, by primary id."""
-    late: frozenset[tuple[str, str]] = frozenset()
-    """Runs that they do not want any more."""
     version: int = 0
 
     @cached_property
@@ -55,18 +54,23 @@ class AncestrySnapshot:
 
     @cached_property
     def items(self) -> frozenset[tuple[str, str]]:
-        """What servers below may speak of because of the primaries above; see `ancestors.Upper.items`."""
-        return self.late.union(*(kept.desired.subjects for kept in self.kept.values()))
+        """What the primaries above want of servers below: (kind, run or nothing)."""
+        return frozenset[tuple[str, str]]().union(*(kept.desired.subjects for kept in self.kept.values()))
+
+    def concerns(self, report: document_pb2.Report) -> bool:
+        """Whether the primaries above want to hear of this.
+
+        Also of how a run ended that is wanted no more: its time may have been up there before its server could say so.
+        """
+        if (report.kind, report.name) in self.items:
+            return True
+        return documents.is_outcome(report) and any(each.origin in self.origins for each in report.observed_items)
 
     def under(self, row: Upper | None, message: document_pb2.Ancestry, above: Sequence[Above]) -> AncestrySnapshot:
         """Once these are above: of their sets, those stay that are made out for the server their step names now."""
         places = {each.origin.place for each in above}
         kept = {origin: each for origin, each in self.kept.items() if each.verified.place in places}
         return replace(self, row=row, message=message, above=tuple(above), kept=kept, version=self.version + 1)
-
-    def remembering(self, late: Iterable[tuple[str, str]]) -> AncestrySnapshot:
-        """With these runs, which are wanted no more."""
-        return replace(self, late=frozenset(late), version=self.version + 1)
 
     def holding(self, kept: StoredSet) -> AncestrySnapshot:
         """Once this set is here."""

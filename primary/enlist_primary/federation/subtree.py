@@ -13,7 +13,7 @@ from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
 from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.reachability import Reachability
-from enlist_primary.federation.upward_reports import Key, UpwardReports
+from enlist_primary.federation.upward_reports import Concerns, Key, UpwardReports
 from enlist_primary.ingest.observations import Observations
 from enlist_primary.links.registry import Hub
 from enlist_primary.messages import servers as render
@@ -156,20 +156,26 @@ class Subtree:
             for each in self._below.of(account, id):
                 self._mark((account, each.id))
 
-    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], items: frozenset[tuple[str, str]]) -> None:
-        """A server, or one below (`via/path`), reported; what is about documents from above is said upward."""
+    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], concerns: Concerns) -> None:
+        """A server, or one below (`via/path`), reported; what concerns those above is said upward."""
         via, _, path = server.partition("/")
         if path and self._below.find(account, via, path) is None:
             return
-        if self.reports.put((account, server), reports, items):
+        if self.reports.put((account, server), reports, concerns):
             self._mark((account, server))
 
-    def prune(self, items: frozenset[tuple[str, str]]) -> None:
+    def settled(self, server: str, run: str) -> None:
+        """How a run ended at a server, or at one below (`via/path`), has arrived at the primary that ordered it."""
+        waiting = self.reports.settled(server, run)
+        if waiting is not None:
+            self._mark(waiting)
+
+    def prune(self, concerns: Concerns) -> None:
         """Something above changed: reports on what is not wanted from there any more do not count, should it be wanted again.
 
         Those who keep them on the way up hear that: there, too, they could come to count again.
         """
-        for server in self.reports.prune(items):
+        for server in self.reports.prune(concerns):
             self._mark(server)
 
     def _mark(self, server: Key) -> None:

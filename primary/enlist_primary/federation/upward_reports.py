@@ -1,11 +1,12 @@
 """What servers report of documents from above, as it goes upward.
 
-It is in memory only: each server reports it again when its link opens.
+It is in memory only: each server reports it again when its link opens, and how a run ended until it hears that this arrived.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from enlist import documents, outputs
 from enlist.ancestry import ORIGINS
@@ -15,57 +16,105 @@ from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT
 
 SERVER_BYTES = 256 * 1024
 """What of one server's reports goes up together, at most."""
+OUTCOMES = 64
+"""Outcomes of one server that are kept until they have arrived, at most: the oldest ones it says again over its next link."""
 
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""
+Concerns = Callable[[pb.Report], bool]
+"""Whether primaries above want to hear of a report."""
+
+
+@dataclass
+class _Kept:
+    """The last report of a server on each document, by kind and name."""
+
+    account: str
+    reports: dict[tuple[str, str], pb.Report] = field(default_factory=dict)
+
+    def put(self, report: pb.Report) -> None:
+        self.reports.pop((report.kind, report.name), None)  # the last one stands last
+        self.reports[report.kind, report.name] = report
+
+    def bound(self) -> None:
+        """Drops outcomes, the oldest first, until there are no more than may be."""
+        outcomes = [key for key, report in self.reports.items() if documents.is_outcome(report)]
+        for key in outcomes[:-OUTCOMES]:
+            del self.reports[key]
+
+    @property
+    def fits(self) -> bool:
+        """Whether all of them go up together."""
+        return sum(report.ByteSize() for report in self.reports.values()) <= SERVER_BYTES
 
 
 class UpwardReports:
-    """The last report of each server on each document from above."""
+    """The last report of each server on each document from above; how a run ended, until that has arrived where it was ordered."""
 
     def __init__(self) -> None:
-        self._reports: dict[Key, dict[tuple[str, str], pb.Report]] = {}
+        self._kept: dict[str, _Kept] = {}
+        """By server: ids are random, and not given twice."""
 
-    def put(self, server: Key, reports: Iterable[pb.Report], items: frozenset[tuple[str, str]]) -> bool:
-        """Keeps what is about `items`; whether any of it is."""
-        found = {(each.kind, each.name): _bounded(each) for each in reports if (each.kind, each.name) in items}
+    def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> bool:
+        """Keeps what concerns those above; whether any of it does."""
+        found = [_bounded(each) for each in reports if concerns(each)]
         if found:
-            self._reports.setdefault(server, {}).update(found)
+            account, id = server
+            kept = self._kept.setdefault(id, _Kept(account))
+            for each in found:
+                kept.put(each)
+            kept.bound()
         return bool(found)
 
-    def prune(self, items: frozenset[tuple[str, str]]) -> list[Key]:
-        """Drops what is about no item that is wanted any more; of which servers there was any."""
+    def settled(self, id: str, run: str) -> Key | None:
+        """How that run ended at a server has arrived; the server, if others of its reports now have room to go up."""
+        kept = self._kept.get(id)
+        past = [key for key, report in kept.reports.items() if key[1] == run and documents.is_outcome(report)] if kept else []
+        if kept is None or not past:
+            return None
+        waiting = not kept.fits
+        for key in past:
+            del kept.reports[key]
+        self._forget_empty(id, kept)
+        return (kept.account, id) if waiting else None
+
+    def prune(self, concerns: Concerns) -> list[Key]:
+        """Drops what concerns nobody above any more; of which servers there was any."""
         pruned = []
-        for server, reports in list(self._reports.items()):
-            past = [key for key in reports if key not in items]
+        for id, kept in list(self._kept.items()):
+            past = [key for key, report in kept.reports.items() if not concerns(report)]
             for key in past:
-                del reports[key]
+                del kept.reports[key]
             if past:
-                pruned.append(server)
-            if not reports:
-                del self._reports[server]
+                pruned.append((kept.account, id))
+            self._forget_empty(id, kept)
         return pruned
+
+    def _forget_empty(self, id: str, kept: _Kept) -> None:
+        if not kept.reports:
+            self._kept.pop(id, None)
 
     def forget(self, server: Key) -> None:
         """The server is gone."""
-        self._reports.pop(server, None)
+        self._kept.pop(server[1], None)
 
     def of(self, server: Key) -> list[pb.Report]:
-        """What of a server's reports goes up together: the newest whole, older ones without output where that is too much."""
+        """What of a server's reports goes up together: of outcomes the newest, others once those have arrived."""
+        kept = self._kept.get(server[1])
         left, found = SERVER_BYTES, []
-        for report in sorted(self._reports.get(server, {}).values(), key=lambda each: each.time.seconds, reverse=True):
-            if report.ByteSize() > left:
-                short = pb.Report()
-                short.CopyFrom(report)
-                short.output = outputs.cut(report.output, 0)
-                report = short
+        for report in sorted(kept.reports.values(), key=_urgency, reverse=True) if kept is not None else ():
             if report.ByteSize() <= left:
                 left -= report.ByteSize()
                 found.append(report)
         return found
 
     def __len__(self) -> int:
-        return len(self._reports)
+        return len(self._kept)
+
+
+def _urgency(report: pb.Report) -> tuple[bool, int]:
+    """Documents first, which nobody says arrived; then by time."""
+    return not documents.is_outcome(report), report.time.seconds
 
 
 def _bounded(report: pb.Report) -> pb.Report:

@@ -42,7 +42,7 @@ class Inbox:
 
     def opened(self, account: str, id: str) -> None:
         """The server's link has opened: it will say everything again."""
-        self._descendants.opened(account, id)
+        self._descendants.opened(account, id, int(self._clock()))
 
     def on_message(self, link: Link, message: pb.FromSecondary, child: Lower, acknowledge: Acknowledge) -> None:
         """What a newer secondary says besides is passed over, and so are reports on what it was not asked about."""
@@ -60,9 +60,9 @@ class Inbox:
         """The message is acknowledged once all that it reports is committed. What goes further up is held in memory by then."""
         (account, id), now = link.key, int(self._clock())
         named = said.reports[: documents.ITEM_LIMIT]
-        above = self._ancestors.items
-        link.remnants = reports.remnants(link.remnants, named, id, (asked.subjects, above), now)
-        self._subtree.heard(account, id, named, above)
+        above = self._ancestors.snapshot
+        link.remnants = reports.remnants(link.remnants, named, id, (asked.subjects, above.items), now)
+        self._subtree.heard(account, id, named, above.concerns)
         landed = Countdown(lambda: acknowledge(said.sequence, False))
         if not self._put(account, reports.heard(named, id, asked, self._ancestors.own_id, now), landed):
             acknowledge(said.sequence, True)
@@ -87,10 +87,10 @@ class Inbox:
         )
         if not accepted:
             acknowledge(said.sequence, True)
-        above, taken = self._ancestors.items, frozenset(changed)
+        concerns, taken = self._ancestors.snapshot.concerns, frozenset(changed)
         for server in said.servers:
             if server.path in taken:
-                self._subtree.heard(account, f"{id}/{server.path}", server.reports, above)
+                self._subtree.heard(account, f"{id}/{server.path}", server.reports, concerns)
 
     def _on_refusals(self, link: Link, refusals: Iterable[pb.SetRefused], child: Lower) -> None:
         """Sets that are refused here concern the server's link; those refused by the primary on its host, all servers below it."""

@@ -21,8 +21,6 @@ from enlist_primary.model.servers import State
 
 SERVERS = 100_000
 """Servers below one middle server, at most: what it says of others is passed over."""
-LATE_RUNS = 200
-"""Runs wanted from above no more of which a late word is still said upward, at most: as many as an account there has at once."""
 _TEXT = 300
 _REASON = 40
 _LATEST = 253402300799  # the last second of the year 9999

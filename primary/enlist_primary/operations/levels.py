@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from enlist import certificates, documents
+from enlist import certificates
 from enlist.ancestry import Above
 from enlist.certificates import CLOCK_TOLERANCE, Authority
 from enlist.documents import DesiredSet, Place
@@ -13,7 +13,7 @@ from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
 from enlist.v1 import document_pb2
 from enlist_primary.model.accounts import PRIMARY
-from enlist_primary.model.levels import ANCESTOR_STATES, LATE_RUNS, Bequest, DescendantRecord, Upper, UpperState
+from enlist_primary.model.levels import ANCESTOR_STATES, Bequest, DescendantRecord, Upper, UpperState
 from enlist_primary.model.users import PRIMARY_ITSELF, Actor
 from enlist_primary.operations import reports
 from enlist_primary.operations.journalling import record
@@ -108,22 +108,13 @@ def clear_origin(tx: Transaction, primary_id: str, present: Collection[str], by:
     return changed
 
 
-def hand_down(
-    tx: Transaction, verified: DesiredSet, signed: bytes, bodies: Sequence[tuple[str, bytes]], now: int
-) -> list[tuple[str, str]]:
-    """Keeps a set from above, unchanged, for the servers below; which runs are wanted from above no more.
-
-    Refused as `Memory.check` does.
-    """
+def hand_down(tx: Transaction, verified: DesiredSet, signed: bytes, bodies: Sequence[tuple[str, bytes]], now: int) -> None:
+    """Keeps a set from above, unchanged, for the servers below. Refused as `Memory.check` does."""
     known = levels.upper(tx)
     if known is not None:
         known.memory.check(verified)
-    past = levels.upper_runs(tx, verified.origin) - documents.runs(verified.items)
     levels.save_upper_set(tx, verified.origin, signed, bodies)
-    if past:
-        levels.add_late_runs(tx, sorted(past), LATE_RUNS)
     changes.note_coarse(tx, PRIMARY, now, Coarse.ANCESTORS)
-    return levels.late_runs(tx)
 
 
 # --- Below ------------------------------------------------------------------------------------------------------------------

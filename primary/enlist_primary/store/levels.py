@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from enlist import certificates, documents, layers, names
@@ -75,31 +75,6 @@ def save_upper_set(tx: Transaction, origin: str, signed: bytes, bodies: Iterable
     """
     tx.run(sql, PRIMARY, origin, signed)
     _forget_bodies(tx)
-
-
-def upper_runs(tx: Transaction, origin: str) -> frozenset[tuple[str, str]]:
-    """The runs that the newest set of a primary above wants."""
-    row = tx.row("SELECT signed FROM upper_set WHERE account = $1 AND origin = $2", PRIMARY, origin)
-    return documents.runs(_said(bytes(row["signed"])).items) if row is not None else frozenset()
-
-
-def late_runs(tx: Transaction) -> list[tuple[str, str]]:
-    """Runs that the primaries above want no more, the last one last."""
-    rows = tx.rows("SELECT kind, run FROM upper_late_run WHERE account = $1 ORDER BY number", PRIMARY)
-    return [(row["kind"], row["run"]) for row in rows]
-
-
-def add_late_runs(tx: Transaction, runs: Sequence[tuple[str, str]], most: int) -> None:
-    """These are wanted no more; of all, the last ones are remembered."""
-    row = tx.row("SELECT max(number) AS last FROM upper_late_run WHERE account = $1", PRIMARY)
-    last = (row["last"] if row is not None else None) or 0
-    sql = """
-        INSERT INTO upper_late_run (account, kind, run, number) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (account, kind, run) DO UPDATE SET number = excluded.number
-    """
-    for number, (kind, run) in enumerate(runs, last + 1):
-        tx.run(sql, PRIMARY, kind, run, number)
-    tx.run("DELETE FROM upper_late_run WHERE account = $1 AND number <= $2", PRIMARY, last + len(runs) - most)
 
 
 def forget_upper_sets(tx: Transaction, origins: Iterable[str]) -> None:

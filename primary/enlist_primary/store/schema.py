@@ -332,14 +332,6 @@ CREATE TABLE upper_set (
     signed bytea NOT NULL,
     PRIMARY KEY (account, origin)
 );
--- Runs that the primaries above want no more, the last one with the highest number: how they ended may still be said from below.
-CREATE TABLE upper_late_run (
-    account text NOT NULL REFERENCES account (domain),
-    kind text NOT NULL,
-    run text NOT NULL,
-    number integer NOT NULL,
-    PRIMARY KEY (account, kind, run)
-);
 """
 
 STEPS = (Step("baseline-0.2", _BASELINE),)
