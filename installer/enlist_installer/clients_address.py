@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enlist import names
 from enlist.reasons import Refused
+from enlist.runtime.threads import in_thread
 from enlist.transport.endpoints import Endpoint
 
 if TYPE_CHECKING:
@@ -124,9 +125,17 @@ def _source(target: Endpoint) -> IpAddress | None:
         return None
 
 
-def suggestion() -> str:
-    """The address to offer: this machine's full name, else nothing. May take as long as the system's resolver does."""
-    name = socket.getfqdn().lower()
+async def suggestion(look_up: Callable[[], str] = socket.getfqdn) -> str:
+    """The address to offer: this machine's full name, else nothing. The system's resolver is given up like the DNS."""
+    looking = in_thread(look_up)
+    await asyncio.wait({looking}, timeout=LOOKUP_TIMEOUT)
+    if not looking.done():
+        return ""
+    found, error = looking.result()
+    return _suggested(found.lower()) if error is None else ""
+
+
+def _suggested(name: str) -> str:
     if "." not in name or name.startswith("localhost."):
         return ""
     try:

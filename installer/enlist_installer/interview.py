@@ -5,7 +5,6 @@ What was given beforehand (flags, answers file, join line) is checked first and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +142,7 @@ class Interview:
             return answers.optional_host(text)
 
         known = questions.SERVER_ADDRESS in self._given.keys() | self._last.keys()
-        suggestion = "" if known else await asyncio.to_thread(clients_address.suggestion)
+        suggestion = "" if known else await clients_address.suggestion()
         address = await self._settle(questions.SERVER_ADDRESS, check, suggestion)
         own = clients_address.own_address(primary)
         self._say(words.finding(await clients_address.find(address, own)))

@@ -103,6 +103,9 @@ async def remove(wizard: Wizard, path: Path, config: SecondaryConfig) -> None:
     if not await questions.confirm(questions.REMOVE, default=False):
         wizard.say(words.NOTHING_CHANGED)
         return
+    if config.local_primary is not None:
+        below = await questions.choose(questions.BELOW, questions.BEQUESTS)
+        await state.update(config.folder, lambda known: replace(known, on_leave=below), strict=True)
     _check_shown(wizard, path)
     wizard.written = True
     if not await _left(wizard, config):

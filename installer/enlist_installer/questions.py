@@ -6,6 +6,7 @@ Asking returns an answer or raises `Refused(INTERRUPTED)`: on Ctrl-C, Ctrl-D and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import questionary
@@ -54,6 +55,15 @@ ASK_AGAIN = "Ask to join again?"
 SERVICE = "Install and start it as a service (systemd)?"
 WHAT = "What do you want to do?"
 REMOVE = "Leave the primary, and remove configuration, key and state here?"
+BELOW = "A primary on this host stands below. What becomes of what was set for its servers?"
+BEQUESTS = MappingProxyType(
+    {
+        "keep": "It stays, and may be changed there",
+        "freeze": "It stays as it is, with its locks",
+        "delete": "It ends",
+    }
+)
+"""What may become of it, as `enlist-secondary leave --below` takes it."""
 REMOVE_ALL_THE_SAME = "Remove the files here all the same? (The primary will still list this server.)"
 
 

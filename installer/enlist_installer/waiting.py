@@ -11,7 +11,7 @@ from pathlib import Path
 
 from enlist.reasons import Reason, Refused
 from enlist.runtime import files
-from enlist.runtime.controller import Pauses
+from enlist.runtime.controller import Backoff, Pauses
 from enlist.transport.dialer import Dialer
 from enlist_secondary import config as configs
 from enlist_secondary import dialling, enrol, identity, report, state
@@ -20,6 +20,8 @@ from enlist_secondary.config import SecondaryConfig
 
 LOOK = 0.2
 """Seconds between two looks at what the daemon writes down."""
+ATTEMPTS = Backoff(first=0.5, longest=5.0)
+"""Pauses between attempts to open a link, where no daemon does."""
 SHARE = 1.0
 """Seconds between two looks whether a daemon has been started."""
 
@@ -94,7 +96,7 @@ async def connected(path: Path, dialer: Dialer, now: Clock) -> None:
 
     It is enlist-secondary's link. Where that does not run yet, one is opened to see that it can be, and closed again.
     """
-    pauses, next_attempt = Pauses(), 0.0
+    pauses, next_attempt = Pauses(ATTEMPTS), 0.0
     while not (status := report.status(path)).connected:
         _check_not_over(status.state)
         if not status.running and time.monotonic() >= next_attempt:

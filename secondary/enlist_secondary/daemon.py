@@ -117,7 +117,8 @@ class Daemon:
         await to_the_end(self._switch, config, before)  # whole: once the staged file is gone, this task is cancelled
 
     def _switch(self, config: SecondaryConfig, before: SecondaryConfig) -> None:
-        configs.switch(self._path)
+        if configs.switch(self._path).enrolment != config.enrolment:
+            return  # a person gave the different primary up in this moment
         self._over = None
         api_key.erase(before.folder)
         _LOG.info("the different primary takes over", primary=config.primary, account=config.account)

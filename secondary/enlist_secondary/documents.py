@@ -328,7 +328,8 @@ class Documents:
         """Writes what came; whether something else counts now. Refused where something could not be written: it waits on."""
         async with self._lock:
             changed, refusal = False, None
-            steps: list[Callable[[], Awaitable[bool]]] = [self._forget_strangers, self._save_bodies]
+            steps: list[Callable[[], Awaitable[bool]]] = [self._forget_strangers]
+            steps += [partial(self._save_body, digest) for digest in self._fresh]
             steps += [partial(self._save_set, origin) for origin in self._coming]
             for step in steps:
                 try:
@@ -353,14 +354,15 @@ class Documents:
         files.remove(self._path(origin))
         files.remove(self._path_coming(origin))
 
-    async def _save_bodies(self) -> bool:
-        """Writes the bodies that came; others may come meanwhile. Whether there were any."""
-        fresh = dict(self._fresh)
-        for digest, body in fresh.items():
-            await to_the_end(files.write, self._body(digest), body)
-            self._there.add(digest)
-            self._fresh.pop(digest, None)
-        return bool(fresh)
+    async def _save_body(self, digest: bytes) -> bool:
+        """Writes a body that came, unless nothing needs it any more; whether it was written."""
+        body = self._fresh.get(digest)
+        if body is None:
+            return False
+        await to_the_end(files.write, self._body(digest), body)
+        self._there.add(digest)
+        self._fresh.pop(digest, None)
+        return True
 
     async def _save_set(self, origin: str) -> bool:
         """Writes the newer set of an origin, if there is one: as the complete one once all its bodies are on the disk."""

@@ -210,12 +210,13 @@ class Applicant:
         A crash in between leaves a certificate for the next start to fetch, or an API key for it to erase: never a certificate and
         no word of whose it is, nor a server with neither.
         """
-        await self._write_down(enrolment)
+        final = not enrolment.certificate and enrolment.state not in _WAIT
+        await self._write_down(enrolment, strict=final)  # by what it says of those below, the last word to them goes
         if not enrolment.certificate:
             return None
         received = await to_the_end(self._identity.keep, certificates.load(enrolment.certificate), self._config.account)
         await to_the_end(api_key.erase, self._config.folder)
         return received
 
-    async def _write_down(self, enrolment: pb.Enrolment) -> None:
-        await state.update(self._config.folder, lambda known: known.told(enrolment, int(self._now())))
+    async def _write_down(self, enrolment: pb.Enrolment, strict: bool = False) -> None:
+        await state.update(self._config.folder, lambda known: known.told(enrolment, int(self._now())), strict)

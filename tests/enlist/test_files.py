@@ -258,7 +258,7 @@ def test_asking_whether_a_file_is_locked_keeps_nobody_from_locking_it(tmp_path: 
 
 def test_a_folder_that_somebody_holds_locked_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody who may read a folder may lock it."""
-    monkeypatch.setattr(files, "TURN_TIMEOUT", 0.0)
+    monkeypatch.setattr(files, "FOLDER_TIMEOUT", 0.0)
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from ipaddress import ip_address
 
 import pytest
@@ -14,6 +15,24 @@ from tests.installer.name_server import name_server
 
 OWN = ip_address("192.0.2.10")
 NAME = "gw1.acme.example"
+
+
+async def test_full_name_is_offered() -> None:
+    assert await clients_address.suggestion(lambda: "GW1.acme.example") == NAME
+    assert await clients_address.suggestion(lambda: "localhost.localdomain") == ""
+    assert await clients_address.suggestion(lambda: "gw1") == ""
+
+
+async def test_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients_address, "LOOKUP_TIMEOUT", 0.05)
+    answers = threading.Event()
+
+    def look_up() -> str:
+        answers.wait(60)
+        return NAME
+
+    assert await clients_address.suggestion(look_up) == ""
+    answers.set()
 
 
 async def test_a_name_the_dns_knows_is_fine() -> None:

@@ -237,6 +237,23 @@ def test_removing_leaves_the_primary_and_no_file(primary: PrimaryProcess, place:
     assert tree(place) == {}
 
 
+def test_removing_asks_what_stays_below(primary: PrimaryProcess, place: Path) -> None:
+    """As `enlist-secondary leave` does: who is not asked might lose it."""
+    outcome = enrolled(primary, place, "between")
+    with (place / "secondary.toml").open("a") as config:
+        config.write(f'\n[local_primary]\nsocket = "{place}/upstream.sock"\n')
+    with sitting(place) as person:
+        chooses(person, REMOVE)
+        person.answers("Leave the primary, and remove", "y")
+        person.sees("A primary on this host stands below.")
+        person.sees("It ends")
+        person.types("2")
+        person.answers("It stays as it is, with its locks", "")
+        person.sees("Removed.")
+        person.ends(0)
+    assert primary.json("server", "show", outcome["server_id"])["state"] == "departed"
+
+
 def test_removing_is_not_done_by_enter_alone(primary: PrimaryProcess, place: Path) -> None:
     enrolled(primary, place, "staying", trusted=False)
     before = tree(place)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from enlist_primary.links.fair_queue import AT_ONCE, Turns
+from enlist_primary.links.fair_queue import AT_ONCE, ROUND_SECONDS, Turns
 
 
 async def rounds(count: int) -> None:
@@ -43,6 +43,23 @@ async def test_what_begins_may_enter_others_and_no_round_grows_by_that() -> None
         sizes.append(len(begun) - before)
     assert max(sizes) <= AT_ONCE
     assert min(sizes) >= AT_ONCE // 2, "a round is used: what was entered in it begins in it"
+
+
+async def test_what_takes_long_lets_everybody_else_be_heard() -> None:
+    """Links are reevaluated many at a time, and each time may enter the next one."""
+    now, begun = [0.0], list[float]()
+    turns = Turns(clock=lambda: now[0])
+
+    def work() -> None:
+        now[0] += ROUND_SECONDS / 4
+        begun.append(now[0])
+        turns.enter(lambda: work())
+
+    turns.enter(work)
+    await rounds(1)
+    assert len(begun) == 4
+    await rounds(1)
+    assert len(begun) == 8
 
 
 async def test_error_at_one_entry_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -168,6 +168,20 @@ async def test_what_a_newer_set_leaves_out_is_gone_and_so_is_its_body(tmp_path: 
         assert stored(tmp_path) == {wish.item.digest.hex() for wish in wishes}
 
 
+async def test_body_that_cannot_be_written_holds_up_no_other(tmp_path: Path, primary: Primary, disk: Disk) -> None:
+    """Faults row 7: a policy that would make room comes behind a large one."""
+    held, line = linked(tmp_path, primary)
+    large = MOTD.item.digest.hex()
+    disk.full = lambda path: large in path.name
+    line.bring(primary.sign([MOTD, NTP]), bodies([MOTD, NTP]))
+    with pytest.raises(Refused):
+        await held.save()
+    assert stored(tmp_path) == {NTP.item.digest.hex()}
+    disk.full = lambda _: False
+    await held.save()
+    assert await contents(held) == expected(MOTD, NTP)
+
+
 async def test_only_bodies_that_are_not_here_need_to_travel(tmp_path: Path, primary: Primary) -> None:
     await holding(tmp_path, primary, MOTD)
     again, line = linked(tmp_path, primary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -12,7 +13,8 @@ SOON_SECONDS = 0.1
 LATER_SECONDS = 5.0
 """How long something waits for company that is waited for, or is not: at least, and at most twice as long, since it came last."""
 AT_ONCE = 256
-"""Begun in one round of the event loop: some forty milliseconds of work, after which everybody else is heard.
+ROUND_SECONDS = 0.04
+"""Begun in one round of the event loop, and how long that may take, at most; then everybody else is heard.
 
 gRPC wakes the loop once for each of its events, and then takes all that have come: a few rounds cost less than many.
 """
@@ -23,8 +25,11 @@ log = Log("links")
 class Turns:
     """A line of what shall begin, each once, in its order. Nothing is awaited: a peer that does not read holds up nobody."""
 
-    def __init__(self, soon: float = SOON_SECONDS, later: float = LATER_SECONDS) -> None:
-        """In seconds: what `enter_later` waits at least."""
+    def __init__(
+        self, soon: float = SOON_SECONDS, later: float = LATER_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`soon` and `later` are what `enter_later` waits at least, in seconds as `clock` counts them."""
+        self._clock = clock
         self._line = OrderedDict[Callable[[], None], None]()
         self._scheduled = False
         """Whether a round is to come. That nothing is in line does not say so: within a round, what begins may enter others."""
@@ -46,8 +51,9 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
+        end = self._clock() + ROUND_SECONDS
         for _ in range(AT_ONCE):
-            if not self._line:
+            if not self._line or self._clock() >= end:
                 break
             begin, _nothing = self._line.popitem(last=False)
             _run(begin)

@@ -103,6 +103,5 @@ class Inbox:
         """The server holds a set of these bodies: of the runs that are wanted there now, those among them have arrived."""
         account, id = link.key
         runs = documents.runs(item for item in link.wanted.items if item.digest in digests)
-        for kind, name in runs - link.runs:
-            self._status_reports.put(account, Word(id, kind, name, "sent", now))
-        link.runs = runs
+        new = [run for run in runs - link.runs if self._status_reports.put(account, Word(id, *run, "sent", now))]
+        link.runs = (link.runs & runs).union(new)  # what there was no room for is said with the next set that is held

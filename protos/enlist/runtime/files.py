@@ -16,7 +16,9 @@ from enlist.reasons import Reason, Refused
 SIZE_LIMIT = 1024 * 1024
 
 TURN_TIMEOUT = 2.0
-"""Seconds for which a folder, or a file, that somebody else holds locked is waited for."""
+"""Seconds for which a file that somebody else holds locked is waited for."""
+FOLDER_TIMEOUT = 10.0
+"""The same for a folder: whoever writes many files of one folder side by side waits for the disk as often."""
 
 _LOCK_ATTEMPTS = 25
 _LOCK_PAUSE = 0.02
@@ -102,7 +104,7 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 def _take_turns(folder: int) -> None:
     """Holds the folder against others who write there: not for ever, for anybody who may read a folder may lock it."""
-    deadline = time.monotonic() + TURN_TIMEOUT
+    deadline = time.monotonic() + FOLDER_TIMEOUT
     while not _flock(folder, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             raise OSError(errno.EBUSY, "another program holds its folder locked")
