@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from enlist import certificates, documents
@@ -16,9 +17,11 @@ from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2
 from enlist_primary.federation.child_primary import Children
 from enlist_primary.links.inbox import Inbox
 from enlist_primary.links.link import Links, Peer
+from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Link
 from enlist_primary.model.desired import Desired
 from enlist_primary.model.levels import UpperState
+from enlist_primary.model.reports import Word
 from enlist_primary.model.users import PRIMARY_ITSELF
 from enlist_primary.operations import levels
 from enlist_primary.rpc.context import Context
@@ -232,6 +235,64 @@ async def test_link_whose_peer_goes_while_it_is_ended_is_taken_out(running: Runn
     assert held.cancelled()
     assert not own.hub.connected(ACCOUNT, id)
     assert own.observations.seen(ACCOUNT, id).disconnected_at
+
+
+class Reports:
+    """Where reports wait to be written: the names of those for which there was room."""
+
+    def __init__(self) -> None:
+        self.room = False
+        self.names: list[str] = []
+
+    def put(self, account: str, word: Word, written: Any = None) -> bool:
+        """See `StatusReports.put`."""
+        if self.room:
+            self.names.append(word.name)
+        return self.room
+
+
+async def test_run_that_could_not_be_noted_as_sent_is_noted_with_the_next_set(own: Context) -> None:
+    waiting: Any = Reports()
+    inbox = Inbox(waiting, own.below, own.subtree, own.upper, own.desires, own.clock)
+    link, item = own.hub.open(ACCOUNT, "a" * 10, own.now() + 3600), Item("task/restart", "r" * 10, 1, documents.digest(b"run"))
+    link.wanted = Desired((item,))
+    for room, names in ((False, []), (True, [item.name]), (True, [item.name])):
+        waiting.room = room
+        inbox.on_set_held(link, [item.digest], own.now())
+        assert waiting.names == names
+
+
+class Busy:
+    """A database that refuses some reads of one query."""
+
+    def __init__(self, database: Any, name: str, times: int) -> None:
+        self._database = database
+        self._name = name
+        self.times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def read(self, query: Any, *arguments: Any) -> Any:
+        """See `Database.read`."""
+        if self.times and query.__name__ == self._name:
+            self.times -= 1
+            raise Refused(Reason.OVERLOADED, "Busy.")
+        return await self._database.read(query, *arguments)
+
+
+async def test_busy_database_ends_no_link(running: Running, own: Context) -> None:
+    """In a storm of links it would bring more of them: neither one that opens, nor one to which a body travels."""
+    asker, id = await trusted(running)
+    busy: Any = Busy(own.database, "_place", 2)
+    desires = Desires(busy, own.hub)
+    stream = Stream(asker.link_end())
+    async with holding(replace(own, desires=desires), stream, asker, id) as (link, held):
+        assert busy.times == 0
+        missing: Any = Busy(own.database, "body", 2)
+        loading = Desires(missing, own.hub)
+        assert await loading.piece(ACCOUNT, documents.digest(b"none"), 0) is None
+        assert (missing.times, held.done(), link.ended.done()) == (0, False, False)
 
 
 async def test_what_comes_as_the_link_is_ended_counts_no_more(running: Running, own: Context) -> None:

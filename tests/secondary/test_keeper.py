@@ -27,6 +27,7 @@ from enlist_secondary.connection import staying
 from enlist_secondary.connection.link import Link
 from enlist_secondary.federation import upstream
 from enlist_secondary.identity import Identity
+from tests.secondary.disks import Disk
 from tests.support.inprocess import ACCOUNT, Running, running_primary, serving
 from tests.support.ports import free_port
 from tests.support.pretender import new_signer, pretending
@@ -56,10 +57,11 @@ class Pair:
         config = primary_config.load(self.running.folder.config)
         self.running = await self.stack.enter_async_context(serving(self.running.folder, config))
 
-    async def decide(self, decision: str) -> None:
+    async def decide(self, decision: str, **fields: Any) -> None:
         """An administrator's decision, by its name."""
         name = names.resource("accounts", ACCOUNT, "servers", self.secondary.state.server_id)
-        await getattr(self.running.admin.trust, f"{decision}Server")(getattr(trust_pb2, f"{decision}ServerRequest")(name=name))
+        request = getattr(trust_pb2, f"{decision}ServerRequest")(name=name, **fields)
+        await getattr(self.running.admin.trust, f"{decision}Server")(request)
 
     async def lost(self) -> state.State:
         """Waits until the link is closed."""
@@ -476,6 +478,28 @@ async def test_a_local_primary_that_does_not_run_holds_up_no_final_no(
         assert document_pb2.ANCESTOR_STATE_PRESENT not in {upper.bequest for upper in told}
         assert told
         assert not [message for message in caplog.messages if "the next start tells it" in message]
+
+
+async def test_final_no_counts_once_it_is_written_down(tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    """Faults row 7: it says what stays below, and without that word everything from above would end there."""
+    async with paired(tmp_path) as pair:
+        socket = tmp_path / "upstream.sock"
+        pair.secondary.config = msgspec.structs.replace(pair.secondary.config, local_primary=LocalPrimary(str(socket)))
+        async with local_primary(socket) as told, kept(pair.secondary) as task:
+            await pair.secondary.connects()
+            disk.full = lambda path: path.name == state.FILE
+            await pair.decide("Revoke", bequest=trust_pb2.BEQUEST_FREEZE)
+            await eventually(lambda: _full(caplog), what="the attempt that finds no space")
+            assert {upper.bequest for upper in told} <= {document_pb2.ANCESTOR_STATE_PRESENT}
+            disk.full = lambda _: False
+            assert (await final_no(task)).reason is Reason.SERVER_REVOKED
+        assert told[-1].bequest == document_pb2.ANCESTOR_STATE_FROZEN
+
+
+def _full(caplog: pytest.LogCaptureFixture) -> bool:
+    """Whether an attempt failed because the disk is full."""
+    fields = [getattr(each, "fields", {}) for each in caplog.records if each.getMessage() == "attempt failed"]
+    return any(each.get("reason") == Reason.STORAGE_FULL for each in fields)
 
 
 async def final_no(task: asyncio.Task[None]) -> Refused:

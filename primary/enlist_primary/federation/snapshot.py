@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from enlist import documents
+from enlist import documents, names
 from enlist.ancestry import Above
 from enlist.documents import DesiredSet, Origin
 from enlist.v1 import document_pb2
@@ -64,7 +64,8 @@ class AncestrySnapshot:
         """
         if (report.kind, report.name) in self.items:
             return True
-        return documents.is_outcome(report) and any(each.origin in self.origins for each in report.observed_items)
+        of_a_run = documents.is_outcome(report) and names.is_document_kind(report.kind) and names.is_id(report.name)
+        return of_a_run and any(each.origin in self.origins for each in report.observed_items)
 
     def under(self, row: Upper | None, message: document_pb2.Ancestry, above: Sequence[Above]) -> AncestrySnapshot:
         """Once these are above: of their sets, those stay that are made out for the server their step names now."""

@@ -22,6 +22,7 @@ from enlist.link.phases import violation
 from enlist.link.sender import Held, Offer, Out
 from enlist.reasons import Reason, Refused
 from enlist.runtime import standings
+from enlist.runtime.controller import Backoff, Pauses, insist
 from enlist.runtime.logs import Log
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -45,6 +46,9 @@ from enlist_primary.store.servers import Standing
 
 HELLO_TIMEOUT = 20.0
 """Seconds within which a secondary that opened the stream must say hello."""
+PATIENCE = 10.0
+BACKOFF = Backoff(first=0.2, longest=2.0)
+"""For how many seconds, and with which pauses, a link that opens asks a database that is busy; less than its server waits."""
 ALARMS = 16
 KINDS = 256
 PACE = 0.05
@@ -216,7 +220,9 @@ class _Body:
     async def _welcome(self) -> None:
         own, link = self._own, self._link
         # Read once the registry holds the link: this read knows of a decision made before, and the link is told of one made later.
-        snapshot = await own.publisher.snapshot(self._peer.standing, still_trusted)
+        # A database that is busy for a moment ends no link: the one before, which this one replaces, has ended already.
+        read = partial(own.publisher.snapshot, self._peer.standing, still_trusted)
+        snapshot = await insist(read, PATIENCE, Pauses(BACKOFF))
         row = snapshot.row
         link.group_id, link.number, link.wanted = row.group_id, snapshot.version.number, snapshot.desired
         if self._end.sender.held(self._origin) is None and snapshot.desired.content == NOTHING.content:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from enlist.documents import SetVersion
 from enlist.link.pace import PIECE
-from enlist.runtime.controller import Again, Backoff, Controller, each
+from enlist.runtime.controller import Again, Backoff, Controller, Pauses, each, insist
 from enlist_primary.changes.publisher import Changes
 from enlist_primary.links.body_cache import BodyCache, PreparedBody, prepare
 from enlist_primary.links.fair_queue import Turns
@@ -232,7 +232,7 @@ class Desires:
         layout = self._layout(account)
         body = layout.window_body(digest) if layout is not None else None
         if body is None:
-            body = await self._database.read(rows.body, account, digest)
+            body = await insist(lambda: self._database.read(rows.body, account, digest), DEADLINE, Pauses(BACKOFF))
         if body is None:
             return None
         prepared = prepare(digest, body)

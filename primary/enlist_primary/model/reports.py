@@ -83,7 +83,9 @@ class Asked:
 
     def about(self, kind: str, name: str) -> bool:
         """Whether a report on this is about that."""
-        return (kind, name) in self.subjects or (kind.startswith(documents.TASK) and name in self.ended)
+        if (kind, name) in self.subjects:
+            return True
+        return name in self.ended and kind.startswith(documents.TASK) and names.is_document_kind(kind)
 
 
 def heard(said: Iterable[pb.Report], server_id: str, asked: Asked, origin: str, now: int) -> list[Word]:

@@ -295,7 +295,7 @@ def record(tx: Transaction, account: str, server_id: str, said: Sequence[Word]) 
     It can speak of itself only, in runs that are for it, and never takes back what it said: whatever else it says, nothing changes.
     """
     for word in said:
-        tasks.join_run(tx, account, word.name, server_id, word.at)
+        tasks.join_run(tx, account, word.name, server_id, word.of_end, word.at)
     return [word.name for word in said if (result := _result(server_id, word)) and tasks.save_word(tx, account, word.name, result)]
 
 

@@ -236,18 +236,22 @@ def save_word(tx: Transaction, account: str, run_id: str, said: Result) -> bool:
     return tx.run(sql, account, run_id, said.server_id, *values) > 0
 
 
-def join_run(tx: Transaction, account: str, run_id: str, server_id: str, now: int) -> None:
-    """A server below that speaks of an open run for all below its middle server: it came, or was resumed there, since it began."""
+def join_run(tx: Transaction, account: str, run_id: str, server_id: str, ended: bool, now: int) -> None:
+    """A server below that speaks of an open run for all below its middle server: it came, or was resumed there, since it began.
+
+    With `ended`, it says how the run ended there: that counts also if the run is over by now.
+    """
     via, _, path = server_id.partition("/")
     if not path:
         return
-    sql = """
+    still_open = "" if ended else "AND run.ended_at IS NULL"
+    sql = f"""
         INSERT INTO task_result (account, run_id, server_id, state, at)
         SELECT run.account, run.id, $3, $5, $6 FROM task_run run
             JOIN task ON task.account = run.account AND task.id = run.task_id AND task.server_id IS NULL AND task.label IS NULL
             JOIN task_result middle ON middle.account = run.account AND middle.run_id = run.id AND middle.server_id = $4
             JOIN below_server below ON below.account = run.account AND below.via = $4 AND below.path = $7
-        WHERE run.account = $1 AND run.id = $2 AND run.ended_at IS NULL
+        WHERE run.account = $1 AND run.id = $2 {still_open}
         ON CONFLICT DO NOTHING
     """
     tx.run(sql, account, run_id, server_id, via, TaskState.QUEUED.value, now, path)

@@ -23,6 +23,9 @@ from enlist.v1 import hierarchy_pb2 as pb
 CONNECT = "Connect"
 """The RPC that the proof in a hello names."""
 
+UNREAD = 256
+"""Messages of the secondary that were taken and of which it has not read that, at most: many more than may be on their way."""
+
 
 class End:
     """What both ends have in common: the phase."""
@@ -83,6 +86,8 @@ class PrimaryEnd(End):
         if message.HasField("hello"):
             self._on(Event.HELLO)
         self._on(Event.TRAFFIC)
+        if len(self._acks) > UNREAD:
+            raise violation("more was said than may wait for an acknowledgement")
         self.sender.on_message(message, now)
 
     def acknowledge(self, sequence: int, refused: bool = False) -> None:

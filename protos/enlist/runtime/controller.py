@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from enlist.reasons import Refused
+from enlist.reasons import TABLE, Refused
 from enlist.runtime.logs import Log
 
 K = TypeVar("K", bound=Hashable)
@@ -305,6 +305,18 @@ async def retry(attempt: Callable[[], Awaitable[T]], on_failure: Callable[[Excep
         except Exception as error:
             await on_failure(error)
         await asyncio.sleep(pauses.next())
+
+
+async def insist(attempt: Callable[[], Awaitable[T]], within: float, pauses: Pauses) -> T:
+    """Attempts again while a refusal says that it may succeed later, for so many seconds; what comes then is raised."""
+    end = _loop_time() + within
+
+    async def on_failure(error: Exception) -> None:
+        worth_it = isinstance(error, Refused) and TABLE[error.reason].retry
+        if not worth_it or _loop_time() >= end:
+            raise error
+
+    return await retry(attempt, on_failure, pauses)
 
 
 async def run_all(controllers: Iterable[Controller[Any]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from enlist import certificates, proofs
-from enlist.link.ends import PrimaryEnd, SecondaryEnd
+from enlist.link.ends import UNREAD, PrimaryEnd, SecondaryEnd
 from enlist.link.phases import Phase
 from enlist.link.receiver import WAITING
 from enlist.names import PRIMARY_ID_LENGTH
@@ -101,6 +101,13 @@ def ack(sequence: int) -> pb.BodyAck:
     return pb.BodyAck(digest=b"d" * 32, sequence=sequence, received=1)
 
 
+def say_and_never_read(end: PrimaryEnd) -> None:
+    """So many messages are taken, and no answer could be written."""
+    for sequence in range(UNREAD + 2):
+        end.on_message(pb.FromSecondary(), 0.0)
+        end.acknowledge(sequence)
+
+
 NEVER_SENT = "a body was acknowledged that was never sent"
 SET_NEVER_SENT = "a set was answered that was never sent"
 AT_PRIMARY: dict[str, tuple[str, Callable[[], object]]] = {
@@ -115,6 +122,10 @@ AT_PRIMARY: dict[str, tuple[str, Callable[[], object]]] = {
     "a message before the hello": (
         "a message came while the link was challenged",
         lambda: primary().on_message(pb.FromSecondary(), 0.0),
+    ),
+    "acknowledgements that are not read": (
+        "more was said than may wait for an acknowledgement",
+        lambda: say_and_never_read(opened()[0]),
     ),
     "a body ack": (NEVER_SENT, lambda: opened()[0].on_message(pb.FromSecondary(body_acks=[ack(1)]), 0.0)),
     "a body ack of a hello": (NEVER_SENT, lambda: opened()[0].on_message(pb.FromSecondary(body_acks=[ack(0)]), 0.0)),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enlist.reasons import Reason, Refused
-from enlist.runtime.controller import Again, Backoff, Controller, DueQueue, each
+from enlist.runtime.controller import Again, Backoff, Controller, DueQueue, Pauses, each, insist
 from tests.support import virtual_time
 from tests.support.waiting import eventually
 
@@ -368,3 +368,33 @@ async def test_clock_of_its_own_says_what_is_due() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert [key for key, _ in record.begun] == ["a", "a", "b"]
+
+
+# --- Insisted on --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failures", "within", "raised"),
+    [
+        pytest.param([Refused(Reason.OVERLOADED, "busy")] * 3, 60.0, None, id="busy for a moment"),
+        pytest.param([Refused(Reason.OVERLOADED, "busy")] * 3, 0.0, Refused, id="busy for too long"),
+        pytest.param([Refused(Reason.NOT_FOUND, "no")], 60.0, Refused, id="a no"),
+        pytest.param([ValueError("a defect")], 60.0, ValueError, id="a defect"),
+    ],
+)
+async def test_attempt_is_made_again_where_it_may_succeed_later(
+    failures: list[Exception], within: float, raised: type[Exception] | None
+) -> None:
+    left = list(failures)
+
+    async def attempt() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    insisting = insist(attempt, within, Pauses(Backoff(0.001, 0.001)))
+    if raised is None:
+        assert await insisting == "done"
+    else:
+        with pytest.raises(raised):
+            await insisting

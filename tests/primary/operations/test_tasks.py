@@ -601,3 +601,15 @@ def test_who_came_below_a_middle_server_since_a_run_began_and_does_it_is_counted
     assert not board.say(newcomer, alone, "succeeded", exit_code=0)
     stranger = Word(f"{board.paris.id}/dddddddddd", "task/restart", everybody.id, "succeeded", START)
     assert board.desk.do(tasks.record, ACME, stranger.server_id, [stranger]) == []
+
+
+def test_newcomer_below_that_says_only_later_how_a_run_ended_is_counted(desk: Desk, board: Board) -> None:
+    """It was cut off until the run was over; what it did is not lost."""
+    run = board.newest(board.run(deadline_seconds=60))
+    newcomer = board.below(board.paris, "cccccccccc", "newcomer")
+    desk.later(60 + GRACE)
+    board.turn()
+    assert not board.say(newcomer, run, "running")
+    assert "paris / newcomer" not in board.states(run)
+    assert board.say(newcomer, run, "succeeded", exit_code=0)
+    assert board.states(run)["paris / newcomer"] == "succeeded"
