@@ -17,6 +17,7 @@ from enlist.runtime.controller import Backoff
 from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
 from enlist_primary.changes.publisher import AncestorChange, Changes, PresenceChange
+from enlist_primary.federation import descendants as descendants_module
 from enlist_primary.federation import parent_stream, subtree
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.child_primary import Children
@@ -192,12 +193,28 @@ async def test_what_is_below_is_unknown_until_the_primary_there_was_heard(runnin
     take(own, middle, named(PATH, reports=[APPLIED], whole=True))
     id = f"{middle}/{PATH}"
     assert own.reach.view(ACCOUNT).connected(id)
-    own.below.opened(ACCOUNT, middle, own.now() - 5)
-    assert own.reach.view(ACCOUNT).of(id) == Presence(False, own.now() - 5)
-    own.below.opened(ACCOUNT, middle, own.now())
-    assert own.reach.view(ACCOUNT).of(id).since == own.now() - 5
+    lost = own.now() - 500
+    for _ in range(2):
+        own.below.opened(ACCOUNT, middle, lost, own.now())
+        assert own.reach.view(ACCOUNT).of(id) == Presence(False, lost), "since the link was lost, however often one opens"
     take(own, middle, hierarchy_pb2.Below())
     assert own.reach.view(ACCOUNT).connected(id)
+
+
+async def test_link_that_is_replaced_leaves_what_is_below_as_it_is_unless_nothing_is_heard(
+    running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewed certificate stops no rollout; a host that was back before its link was missed shows nothing green for long."""
+    middle = await middle_server(running, own)
+    own.hub.open(ACCOUNT, middle, own.now() + 3600)
+    take(own, middle, named(PATH, whole=True))
+    id, now = f"{middle}/{PATH}", own.now()
+    own.below.opened(ACCOUNT, middle, None, now)
+    assert own.reach.view(ACCOUNT).connected(id)
+    take(own, middle, hierarchy_pb2.Below())
+    monkeypatch.setattr(descendants_module, "HEARD_SECONDS", 0.01)
+    own.below.opened(ACCOUNT, middle, None, now)
+    await eventually(lambda: own.reach.view(ACCOUNT).of(id) == Presence(False, now), what="the silence to be noticed")
 
 
 def outcome(run: str, size: int = 0, origin: str = "") -> document_pb2.Report:
@@ -247,7 +264,7 @@ async def test_of_outcomes_the_last_ones_are_kept(running: Running, own: Context
     above, middle = await stand_under(own), await middle_server(running, own)
     stream = own.subtree.open()
     await upward.whole(stream)
-    runs = [f"{number:010}" for number in range(OUTCOMES + 5)]
+    runs = paths(OUTCOMES + 5)
     for run in runs:
         own.subtree.heard(ACCOUNT, middle, [outcome(run, origin=above.fingerprint)], own.upper.snapshot.concerns)
     (server,) = upward.by_path(await upward.due(stream)).values()
@@ -372,8 +389,10 @@ async def test_set_that_cannot_be_written_down_holds_up_no_acknowledgement(own: 
     ancestors = Upper(refusing, own.signer, own.changes.publish, own.clock)
     await ancestors.load()
     desired = upstream_pb2.FromDaemon(sequence=1, desired=above.set(5))
-    hearing = asyncio.create_task(attached(own, Stream(desired, acknowledging(7)), ancestors).hear())
-    await eventually(lambda: "acknowledgement of what was not sent" in caplog.text, what="the acknowledgement to be heard")
+    acks = [acknowledging(sequence) for sequence in range(1, 2 * parent_stream.MESSAGES)]
+    hearing = asyncio.create_task(attached(own, Stream(desired, *acks), ancestors).hear())
+    heard = "acknowledgement of what was not sent"
+    await eventually(lambda: caplog.messages.count(heard) == len(acks), what="all acknowledgements to be heard")
     assert ancestors.snapshot.sets == []
     hearing.cancel()
     await asyncio.wait([hearing])
@@ -588,7 +607,7 @@ async def test_server_whose_news_found_no_room_is_not_gone(running: Running, own
     below, (one, two) = descendants(own, own.database, bound=2500), paths(2)
     on_message(below, middle, named(one, two))
     await below.flush()
-    below.opened(ACCOUNT, middle, NOW)
+    below.opened(ACCOUNT, middle, NOW, NOW)
     on_message(below, middle, hierarchy_pb2.Below())
     assert on_message(below, middle, named(one, two, reports=[APPLIED])).changed == [one]
     assert on_message(below, middle, named(whole=True)).accepted
@@ -602,7 +621,7 @@ async def test_word_that_everything_was_said_counts_once_there_is_room_for_what_
     for path in (one, two, three):
         on_message(below, middle, named(path))
         await below.flush()
-    below.opened(ACCOUNT, middle, NOW)
+    below.opened(ACCOUNT, middle, NOW, NOW)
     assert on_message(below, middle, named(one)).accepted
     assert on_message(below, middle, named(one, reports=[APPLIED])).accepted
     refused = 0
@@ -618,7 +637,7 @@ async def test_servers_that_are_not_said_any_more_are_gone_everywhere(running: R
     below, (one, two, three) = descendants(own, own.database), paths(3)
     on_message(below, middle, named(one, two, three, reports=[APPLIED], whole=True))
     await below.flush()
-    below.opened(ACCOUNT, middle, NOW)
+    below.opened(ACCOUNT, middle, NOW, NOW)
     on_message(below, middle, named(one))
     assert set(on_message(below, middle, named(two, whole=True)).changed) == {two, three}
     await below.flush()

@@ -260,6 +260,10 @@ async def test_run_that_could_not_be_noted_as_sent_is_noted_with_the_next_set(ow
         waiting.room = room
         inbox.on_set_held(link, [item.digest], own.now())
         assert waiting.names == names
+    again = own.hub.open(ACCOUNT, link.key[1], own.now() + 3600)
+    again.wanted = link.wanted
+    inbox.on_set_held(again, [item.digest], own.now())
+    assert waiting.names == [item.name], "it was noted: a storm of links brings nothing to write"
 
 
 class Busy:

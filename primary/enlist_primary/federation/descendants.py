@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from enlist import documents
 from enlist.ancestry import ORIGINS
+from enlist.runtime.controller import Controller, Outcome
 from enlist.runtime.write_behind import Countdown, Written
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
@@ -23,6 +25,8 @@ from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database
 
+HEARD_SECONDS = 15.0
+"""Seconds within which an intermediate whose link was replaced says something of what is below it, or that becomes unknown."""
 SERVERS_AT_ONCE = 1000
 """Servers that are taken of one message: twice as many as any primary puts into one."""
 _ROW_BYTES = 1000
@@ -36,6 +40,8 @@ class Branch:
 
     servers: dict[str, BelowServer] = field(default_factory=dict)
     unknown_since: int | None = None
+    unheard_since: int | None = None
+    """Since when its link has stood without a word on what is below."""
     said: set[str] = field(default_factory=set)
     """Paths that were said since its link opened: once it has said all, the others are gone."""
     refusals: dict[str, SetRefusal] = field(default_factory=dict)
@@ -69,6 +75,7 @@ class Descendants:
         self._origin = origin
         self._publish = publish
         self._branches: dict[Via, Branch] = defaultdict(Branch)
+        self._silent = Controller[Via]("intermediates that say nothing", self._judge_silence, batch=64)
         self._writer = AccountWriter[Via, DescendantRecord](
             "descendants",
             database,
@@ -111,17 +118,34 @@ class Descendants:
 
     # --- What is said -----------------------------------------------------------------------------------------------------------
 
-    def opened(self, account: str, via: str, now: int) -> None:
-        """An intermediate's link has opened: it will say everything again. Until then nothing is known of what is below it.
+    def opened(self, account: str, via: str, lost: int | None, now: int) -> None:
+        """An intermediate's link has opened: it will say everything again. The link before was `lost` then; None if it still stood.
 
-        Its host's primary may not run by now, and then it says nothing.
+        Its host's primary may not run by now, and then it says nothing: what is below it stays unknown. Where its link was only
+        replaced, it has a while to say so.
         """
         branch = self._branches.get((account, via))
-        if branch is not None:
-            branch.said.clear()
-            branch.refusals.clear()
-            branch.unknown_since = branch.unknown_since or now
-            self._publish_paths(account, via, list(branch.servers))
+        if branch is None:
+            return
+        branch.said.clear()
+        branch.refusals.clear()
+        if lost is not None:
+            self._unknown(account, via, branch, lost)
+        else:
+            branch.unheard_since = now
+            self._silent.mark((account, via), HEARD_SECONDS)
+
+    async def _judge_silence(self, keys: Sequence[Via]) -> Mapping[Via, Outcome]:
+        for account, via in keys:
+            branch = self._branches.get((account, via))
+            if branch is not None and branch.unheard_since is not None:
+                self._unknown(account, via, branch, branch.unheard_since)
+        return {}
+
+    def _unknown(self, account: str, via: str, branch: Branch, since: int) -> None:
+        """From now on nothing is known of what is below it, until it says something."""
+        branch.unknown_since = since if branch.unknown_since is None else min(since, branch.unknown_since)
+        self._publish_paths(account, via, list(branch.servers))
 
     def on_refusals(self, account: str, via: str, said: Iterable[pb.SetRefused]) -> None:
         """Takes which sets the primary on an intermediate's host refuses; one without a reason, that it does so no longer."""
@@ -145,6 +169,7 @@ class Descendants:
         """
         branch = self._branches[account, via]
         before, branch.unknown_since = branch.unknown_since, _unknown_since(said, now)
+        branch.unheard_since = None
         changed = list(branch.servers) if branch.unknown_since != before else []
         there = self._read(account, via, asked, said, now)
         branch.said.update(path for path in there if path in branch.servers)  # also those for whose news there is no room
@@ -217,8 +242,10 @@ class Descendants:
     # --- Written down -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Writes what waits until cancelled."""
-        await self._writer.run()
+        """Writes what waits, and notices who says nothing, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writer.run())
+            group.create_task(self._silent.run())
 
     async def flush(self, deadline: float = FLUSH_SECONDS) -> bool:
         """Writes all that waits now, within `deadline` seconds; whether all of it could be written."""

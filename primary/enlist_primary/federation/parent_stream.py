@@ -99,7 +99,8 @@ class ParentStream:
             self._on_acks(message.acks)
             for settled in message.settled:
                 self._on_settled(settled.path, settled.run)
-            await self._messages.put(message)
+            if message.sequence or message.HasField("upper") or message.HasField("ancestry"):
+                await self._messages.put(message)
         await self._messages.join()
 
     async def _take(self) -> None:

@@ -16,8 +16,9 @@ from enlist_primary.model.reports import LAYERS, MESSAGE_LIMIT
 
 SERVER_BYTES = 256 * 1024
 """What of one server's reports goes up together, at most."""
-OUTCOMES = 64
-"""Outcomes of one server that are kept until they have arrived, at most: the oldest ones it says again over its next link."""
+OUTCOMES = 256
+"""Outcomes of one server that are kept until they have arrived, at most, which is more than an account has under way at once. The
+oldest ones it says again over its next link."""
 
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""

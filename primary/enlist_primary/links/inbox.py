@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 
 from enlist import documents
@@ -13,12 +14,16 @@ from enlist_primary.federation.descendants import Descendants
 from enlist_primary.federation.subtree import Subtree
 from enlist_primary.ingest.reports import StatusReports
 from enlist_primary.links.publisher import Desires
-from enlist_primary.links.registry import Link
+from enlist_primary.links.registry import Key, Link
 from enlist_primary.model import reports
 from enlist_primary.model.reports import Asked, Word
 
 Acknowledge = Callable[[int, bool], None]
 """Tells the server that the message with this number is taken for good; or, if True, that there was no room for it."""
+
+
+ARRIVED = 100_000
+"""Servers of which it is remembered which runs have arrived there, at most."""
 
 
 class Inbox:
@@ -39,10 +44,12 @@ class Inbox:
         self._ancestors = ancestors
         self._publisher = publisher
         self._clock = clock
+        self._arrived: OrderedDict[Key, frozenset[tuple[str, str]]] = OrderedDict()
+        """The runs under way that were noted as arrived at a server, by kind and id: a link that opens need not note them again."""
 
-    def opened(self, account: str, id: str) -> None:
-        """The server's link has opened: it will say everything again."""
-        self._descendants.opened(account, id, int(self._clock()))
+    def opened(self, account: str, id: str, lost: int | None) -> None:
+        """The server's link has opened: it will say everything again. `lost` as for `Descendants.opened`."""
+        self._descendants.opened(account, id, lost, int(self._clock()))
 
     def on_message(self, link: Link, message: pb.FromSecondary, child: Lower, acknowledge: Acknowledge) -> None:
         """What a newer secondary says besides is passed over, and so are reports on what it was not asked about."""
@@ -100,8 +107,15 @@ class Inbox:
             self._descendants.on_refusals(account, id, below)
 
     def on_set_held(self, link: Link, digests: Collection[bytes], now: int) -> None:
-        """The server holds a set of these bodies: of the runs that are wanted there now, those among them have arrived."""
+        """The server holds a set of these bodies: of the runs that are wanted there now, those among them have arrived.
+
+        What there was no room for is noted with the next set.
+        """
         account, id = link.key
         runs = documents.runs(item for item in link.wanted.items if item.digest in digests)
-        new = [run for run in runs - link.runs if self._status_reports.put(account, Word(id, *run, "sent", now))]
-        link.runs = (link.runs & runs).union(new)  # what there was no room for is said with the next set that is held
+        known = self._arrived.pop(link.key, frozenset()) & runs
+        new = [run for run in runs - known if self._status_reports.put(account, Word(id, *run, "sent", now))]
+        if known or new:
+            self._arrived[link.key] = known.union(new)
+            if len(self._arrived) > ARRIVED:
+                self._arrived.popitem(last=False)

@@ -247,8 +247,9 @@ class _Body:
         own, hello, source, now = self._own, self._hello, self._peer.source, self._own.now()
         kinds = frozenset(filter(names.is_document_kind, hello.kinds[:KINDS]))
         where = _host(hello.server_address)
+        lost = own.observations.seen(row.account, row.id).disconnected_at  # None where this link replaced one
         own.observations.connected(row.account, row.id, source, hello.version[:40], now, where, " ".join(sorted(kinds)))
-        own.inbox.opened(row.account, row.id)
+        own.inbox.opened(row.account, row.id, lost)
         own.changes.publish(PresenceChange(row.account, [row.id]))
         log.info("link opened", account=row.account, server=row.id, name=row.shown_name, address=source)
         for alarm in hello.identity_alarms[:ALARMS]:

@@ -45,8 +45,6 @@ class Link:
     wanted: Desired = NOTHING
     remnants: Mapping[str, Word] = field(default_factory=dict)
     """What the server could not end of policies that reached it before, by kind."""
-    runs: frozenset[tuple[str, str]] = frozenset()
-    """The runs of tasks that have arrived at the server, by kind and id."""
     refusal: str = ""
     """Why the server refuses what is wanted here, for people; empty while it does not."""
     refused_sets: Sequence[hierarchy_pb2.SetRefused] = ()

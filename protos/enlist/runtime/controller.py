@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from enlist.reasons import TABLE, Refused
+from enlist.reasons import Reason, Refused
 from enlist.runtime.logs import Log
 
 K = TypeVar("K", bound=Hashable)
@@ -308,12 +308,12 @@ async def retry(attempt: Callable[[], Awaitable[T]], on_failure: Callable[[Excep
 
 
 async def insist(attempt: Callable[[], Awaitable[T]], within: float, pauses: Pauses) -> T:
-    """Attempts again while a refusal says that it may succeed later, for so many seconds; what comes then is raised."""
+    """Attempts again while it is refused as OVERLOADED, for so many seconds; anything else is raised."""
     end = _loop_time() + within
 
     async def on_failure(error: Exception) -> None:
-        worth_it = isinstance(error, Refused) and TABLE[error.reason].retry
-        if not worth_it or _loop_time() >= end:
+        busy = isinstance(error, Refused) and error.reason is Reason.OVERLOADED
+        if not busy or _loop_time() >= end:
             raise error
 
     return await retry(attempt, on_failure, pauses)
