@@ -261,19 +261,22 @@ def test_what_lies_below_a_cut_reads_unknown_and_keeps_its_policy(levels: Levels
 
 
 def test_what_lies_below_a_cut_further_down_reads_unknown_at_the_top(levels: Levels) -> None:
-    """The lowest primary is gone; the host it runs on is not."""
+    """The lowest primary is gone; the host it runs on is not. Nor does it read green when that host starts again without it."""
     levels.low.end(9)
     levels.until(lambda: levels.below()["k1"]["unknown_since"] is not None, "k1 to be unknown at the top")
     levels.until(lambda: levels.policy(levels.top)["unreachable"] == 1, "one unreachable at the top")
     assert levels.below()["m0"]["unknown_since"] is None
+    levels.low.start()
+    levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four again")
     levels.m0.daemon.end()
-    levels.until(lambda: not levels.below()["m0"]["connected"], "the host to be gone too")
+    levels.until(lambda: not levels.below()["m0"]["connected"], "the host to be gone")
+    levels.low.end()
     levels.m0.daemon.start()
     levels.until(lambda: levels.below()["m0"]["connected"], "the host, whose primary does not run")
     assert levels.below()["k1"]["unknown_since"] is not None
-    assert levels.policy(levels.top)["applied"] == 3
+    assert levels.policy(levels.top)["unreachable"] == 1
     levels.low.start()
-    levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four again")
+    levels.until(lambda: levels.policy(levels.top)["applied"] == 4, "all four once more")
 
 
 def test_a_middle_primary_that_was_lost_for_a_while_loses_and_doubles_no_task(levels: Levels) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 
-from enlist import certificates
+from enlist import certificates, names
 from enlist.certificates import Authority
 from enlist.documents import Origin, SetVersion
 from enlist.reasons import Reason, Refused
@@ -85,6 +85,12 @@ def cross_certificate(
         .sign(upper_key, hashes.SHA256())
         .public_bytes(serialization.Encoding.DER)
     )
+
+
+def is_way(text: str) -> bool:
+    """Whether the text may be the ids on the way down to a server, joined by slashes."""
+    ids = text.split("/")
+    return len(ids) <= LEVELS and all(map(names.is_id, ids))
 
 
 def left_state(bequest: str) -> pb.AncestorState.ValueType:

@@ -86,6 +86,7 @@ class Documents:
         self._counting: dict[str, tuple[_Coming, ...]] = {}  # newer than the complete one, on the disk, the newest first
         self._fresh: dict[bytes, bytes] = {}  # bodies that came and are not on the disk yet
         self._there: set[bytes] = set()  # digests of bodies on the disk
+        self._sizes: dict[bytes, int] = {}  # of these
         self._promised: frozenset[bytes] = frozenset()  # bodies that the primary believes to be here, for a hello said so
         self._introduced: frozenset[bytes] = frozenset()  # those of the last hello
         self._strangers: set[str] = set()  # origins whose files, if there are any, do not count
@@ -159,7 +160,7 @@ class Documents:
                 return
             kept = found
             for digest in _digests(kept):
-                self._read_body(digest)
+                self._sizes[digest] = len(self._read_body(digest))
             self._sets[origin.primary_id] = kept
             self._there |= _digests(kept)
         except (Refused, DecodeError) as error:
@@ -246,8 +247,13 @@ class Documents:
             return await to_the_end(self._read, found)
 
     def _read(self, found: Iterable[tuple[str, Item]]) -> list[Document]:
-        unlocked = self.unlocked
-        return [Document(origin, item, self._read_body(item.digest), origin in unlocked) for origin, item in found]
+        unlocked, bodies = self.unlocked, dict[bytes, bytes]()
+        read: list[Document] = []
+        for origin, item in found:
+            if item.digest not in bodies:  # several items may name one body
+                bodies[item.digest] = self._read_body(item.digest)
+            read.append(Document(origin, item, bodies[item.digest], origin in unlocked))
+        return read
 
     def _read_body(self, digest: bytes) -> bytes:
         path = self._body(digest)
@@ -259,7 +265,7 @@ class Documents:
 
     def _is_whole(self, digest: bytes) -> bool:
         try:
-            self._read_body(digest)
+            self._sizes[digest] = len(self._read_body(digest))
         except Refused:
             return False
         return True
@@ -360,6 +366,7 @@ class Documents:
         if body is None:
             return False
         await to_the_end(files.write, self._body(digest), body)
+        self._sizes[digest] = len(body)
         self._there.add(digest)
         self._fresh.pop(digest, None)
         return True
@@ -368,6 +375,9 @@ class Documents:
         """Writes the newer set of an origin, if there is one: as the complete one once all its bodies are on the disk."""
         coming = self._coming.get(origin)
         if coming is None:
+            return False
+        if sum(self._sizes.get(item.digest, 0) for item in coming.verified.items) > documents.BODIES_LIMIT:
+            self._refuse(origin, coming)
             return False
         if coming.digests <= self._there:
             return await self._complete(origin, coming)
@@ -380,6 +390,15 @@ class Documents:
         if coming.verified.place in {each.place for each in self._origins}:
             self._counting[origin] = newer
         return True
+
+    def _refuse(self, origin: str, coming: _Coming) -> None:
+        """A set may name one body as often as it likes: taken together they are what has to be worked on at once."""
+        del self._coming[origin]
+        self._counting.pop(origin, None)
+        refused = Refused(Reason.DOCUMENT_TOO_LARGE, "The documents of a desired set are too much together; it was not taken.")
+        self.receiver.refuse(pb.SignedSet.FromString(coming.signed), refused)
+        _LOG.warning("a desired set was refused", reason=refused.reason, problem=refused.message)
+        self._expect()
 
     def _that_count(self, coming: _Coming, before: Sequence[_Coming]) -> tuple[_Coming, ...]:
         """The newer set, and of those before it the ones that count for what still travels of it."""
@@ -414,6 +433,7 @@ class Documents:
         """Removes sets that were on their way, and the bodies that no set names and that none will be believed to find here."""
         coming = [each for newer in self._counting.values() for each in newer] + list(self._coming.values())
         self._there &= self._promised.union(*map(_digests, self._sets.values()), *(each.digests for each in coming))
+        self._sizes = {digest: size for digest, size in self._sizes.items() if digest in self._there}
         try:
             await to_the_end(self._remove_others, self._sets.keys() - self._counting.keys(), {each.hex() for each in self._there})
         except Refused as refused:

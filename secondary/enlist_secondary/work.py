@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from enlist import ancestry, documents
+from enlist import ancestry, documents, names
 from enlist.link.ends import SecondaryEnd
 from enlist.origins import ALARMS
 from enlist.reasons import Reason, Refused
@@ -147,7 +147,9 @@ class Work:
             self._tasks.settle(report)
 
     def _on_settled(self, settled: pb.Settled) -> None:
-        if not settled.path:
+        if not names.is_id(settled.run) or (settled.path and not ancestry.is_way(settled.path)):
+            _LOG.warning("a word on an outcome was not taken", reason=Reason.LINK_VIOLATION)
+        elif not settled.path:
             self._tasks.settle_run(settled.run)
         elif self.upstream is not None:
             self.upstream.settled(settled.path, settled.run)

@@ -288,6 +288,11 @@ def test_what_is_read_and_written_in_a_turn_is_one_step(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_turn_is_waited_for_longer_than_whoever_has_it_may_wait_for_the_folder() -> None:
+    """Who gives up loses what was to be changed."""
+    assert files.TURN_TIMEOUT > 2 * files.FOLDER_TIMEOUT
+
+
 def test_a_turn_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "TURN_TIMEOUT", 0.0)
     with files.turn(tmp_path / "x"):

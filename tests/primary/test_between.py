@@ -12,13 +12,13 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from enlist import certificates, documents
+from enlist.link.pace import PIECE
 from enlist.reasons import Reason, Refused
 from enlist.runtime.controller import Backoff
 from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2, server_pb2, upstream_pb2
 from enlist_primary.changes.publisher import AncestorChange, Changes, PresenceChange
-from enlist_primary.federation import descendants as descendants_module
-from enlist_primary.federation import parent_stream, subtree
+from enlist_primary.federation import parent_stream, subtree, upward_reports
 from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.child_primary import Children
 from enlist_primary.federation.descendants import Descendants, Reception
@@ -198,23 +198,38 @@ async def test_what_is_below_is_unknown_until_the_primary_there_was_heard(runnin
         own.below.opened(ACCOUNT, middle, lost, own.now())
         assert own.reach.view(ACCOUNT).of(id) == Presence(False, lost), "since the link was lost, however often one opens"
     take(own, middle, hierarchy_pb2.Below())
+    assert not own.reach.view(ACCOUNT).connected(id), "a word on others"
+    take(own, middle, named(PATH))
     assert own.reach.view(ACCOUNT).connected(id)
 
 
-async def test_link_that_is_replaced_leaves_what_is_below_as_it_is_unless_nothing_is_heard(
-    running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A renewed certificate stops no rollout; a host that was back before its link was missed shows nothing green for long."""
-    middle = await middle_server(running, own)
+async def test_what_is_below_a_link_that_was_replaced_is_not_held_against_it(running: Running, own: Context) -> None:
+    """A renewed certificate stops no rollout, and confirms none: nobody can say that the servers there have gone."""
+    middle, (one, two) = await middle_server(running, own), paths(2)
     own.hub.open(ACCOUNT, middle, own.now() + 3600)
-    take(own, middle, named(PATH, whole=True))
-    id, now = f"{middle}/{PATH}", own.now()
+    take(own, middle, named(one, two, whole=True))
+    now = own.now()
     own.below.opened(ACCOUNT, middle, None, now)
-    assert own.reach.view(ACCOUNT).connected(id)
-    take(own, middle, hierarchy_pb2.Below())
-    monkeypatch.setattr(descendants_module, "HEARD_SECONDS", 0.01)
-    own.below.opened(ACCOUNT, middle, None, now)
-    await eventually(lambda: own.reach.view(ACCOUNT).of(id) == Presence(False, now), what="the silence to be noticed")
+    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, None)
+    (shown, _) = own.below.of(ACCOUNT, middle)
+    assert own.reach.cut_since(ACCOUNT, shown) == now
+    take(own, middle, named(one))
+    assert [own.reach.view(ACCOUNT).connected(f"{middle}/{path}") for path in (one, two)] == [True, False]
+    take(own, middle, hierarchy_pb2.Below(whole=True))
+    assert own.below.find(ACCOUNT, middle, two) is None
+
+
+async def test_what_is_below_is_unknown_since_the_link_was_lost(running: Running, own: Context) -> None:
+    """The host comes back, and its primary does not."""
+    asker, middle = await trusted(running)
+    async with linked(asker, listening=True):
+        take(own, middle, named(PATH, whole=True))
+        await eventually(lambda: own.reach.view(ACCOUNT).connected(f"{middle}/{PATH}"), what="the link")
+    await eventually(lambda: own.observations.seen(ACCOUNT, middle).disconnected_at, what="the end of the link")
+    lost = own.observations.seen(ACCOUNT, middle).disconnected_at
+    async with linked(asker, listening=True):
+        await eventually(lambda: own.observations.seen(ACCOUNT, middle).disconnected_at is None, what="the next link")
+        assert own.reach.view(ACCOUNT).of(f"{middle}/{PATH}") == Presence(False, lost)
 
 
 def outcome(run: str, size: int = 0, origin: str = "") -> document_pb2.Report:
@@ -238,6 +253,40 @@ async def test_outcome_goes_upward_whatever_is_wanted_by_now_until_it_has_arrive
     own.subtree.settled(middle, "a" * 10)
     assert len(own.subtree.reports) == 0
     assert await upward.due(stream) == []
+
+
+async def test_word_on_an_outcome_is_passed_down_where_it_was_said_from_here(running: Running, own: Context, caplog: Any) -> None:
+    """A primary above could fill the links of all others with words on what it makes up."""
+    above = await stand_under(own)
+    _, id = await trusted(running)
+    link, told = own.hub.open(ACCOUNT, id, own.now() + 3600), list[tuple[str, str]]()
+    link.settle = lambda path, run: told.append((path, run))
+    own.subtree.heard(ACCOUNT, id, [outcome("a" * 10, origin=above.fingerprint)], own.upper.snapshot.concerns)
+    words = [("b" * 10, id), ("a" * 10, id), ("a" * 10, id), ("x" * 400_000, id), ("c" * 10, f"{id}/../..")]
+    said = upstream_pb2.FromDaemon(settled=[hierarchy_pb2.Settled(path=path, run=run) for run, path in words])
+    await attached(own, Stream(said)).hear()
+    assert told == [("", "a" * 10)]
+    (line,) = [each for each in caplog.records if each.getMessage() == "words on outcomes were not taken"]
+    assert line.fields == {"reason": Reason.LINK_VIOLATION, "count": 2}
+
+
+async def test_reports_for_above_are_bounded_and_said_again_where_there_is_no_room(
+    running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacks row 37: an intermediate makes up servers, and runs of a primary above."""
+    above, middle = await stand_under(own), await middle_server(running, own)
+    monkeypatch.setattr(upward_reports, "VIA_BYTES", 3 * 4096)
+    concerns = own.upper.snapshot.concerns
+
+    def heard(id: str, run: str) -> bool:
+        return own.subtree.heard(ACCOUNT, id, [outcome(run, 4096, above.fingerprint)], concerns)
+
+    assert [heard(middle, run * 10) for run in "abc"] == [True, True, False]
+    assert heard(await middle_server(running, own), "a" * 10), "another one has its own"
+    own.subtree.settled(middle, "a" * 10)
+    assert heard(middle, "c" * 10)
+    own.subtree.reports.forget((ACCOUNT, middle))
+    assert [heard(middle, run * 10) for run in "def"] == [True, True, False]
 
 
 async def test_outcomes_that_have_no_room_together_go_up_whole_one_after_another(running: Running, own: Context) -> None:
@@ -430,6 +479,19 @@ async def test_bodies_of_sets_that_are_not_complete_are_bounded(own: Context, mo
     with pytest.raises(Refused) as caught:
         await attached(own, stream).hear()
     assert caught.value.reason is Reason.LINK_VIOLATION
+
+
+async def test_stream_that_breaks_the_protocol_is_ended_with_one_line(own: Context, caplog: pytest.LogCaptureFixture) -> None:
+    above = await stand_under(own)
+    item, _ = policy("web", 5, {"n": 5})
+    piece = hierarchy_pb2.BodyPiece(digest=item.digest, data=b"x" * (PIECE + 1), size=PIECE + 1)
+    stream: Any = Stream(
+        upstream_pb2.FromDaemon(sequence=1, desired=above.set(5, item)), upstream_pb2.FromDaemon(sequence=2, pieces=[piece])
+    )
+    with pytest.raises(Refused):
+        await Upstream(own).Attach(None, stream)
+    reasons = [getattr(each, "fields", {}).get("reason") for each in caplog.records]
+    assert reasons.count(Reason.LINK_VIOLATION) == 1
 
 
 class Attached(Stream):

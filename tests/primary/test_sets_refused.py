@@ -91,11 +91,12 @@ async def test_set_that_ends_the_last_policy_is_shown_when_it_is_refused(running
     await _until(lambda: _refusal(running, id), "")  # a server without a link refuses nothing
 
 
-@pytest.mark.parametrize("who", ["the server", "the primary on the way"])
+@pytest.mark.parametrize("who", ["the server", "the primary on the way", "the server on the way"])
 async def test_set_that_is_refused_below_is_shown_there(running: Running, own: Context, who: str) -> None:
     _, middle = await trusted(running)
     await own.database.write(ACCOUNT, levels.allow, ACCOUNT, middle, True, None, PRIMARY_ITSELF, own.now())
-    own.hub.open(ACCOUNT, middle, own.now() + 3600)
+    link = own.hub.open(ACCOUNT, middle, own.now() + 3600)
+    link.refusal = WHY if who == "the server on the way" else ""
     await set_policy(running, 1)
     why = refused(own.signer.authority.primary_id, below=True)
     its = [why] if who == "the server" else []
@@ -104,9 +105,11 @@ async def test_set_that_is_refused_below_is_shown_there(running: Running, own: C
     )
     own.below.on_message(ACCOUNT, middle, Asked(frozenset()), hierarchy_pb2.Below(servers=[server], whole=True), own.now())
     await own.below.flush()
-    if not its:
+    if who == "the primary on the way":
         own.below.on_refusals(ACCOUNT, middle, [why])
-    await _until(lambda: shown(running), {middle: ("PENDING", ""), f"{middle}/{PATH}": ("FAILED", WHY)})
+    await _until(
+        lambda: shown(running), {middle: ("FAILED", WHY) if link.refusal else ("PENDING", ""), f"{middle}/{PATH}": ("FAILED", WHY)}
+    )
     pages = running.admin.hierarchy.ListBelow(hierarchy_pb2.ListBelowRequest(parent=PARENT))
     assert [each.set_refusal async for page in pages for each in page.servers] == [WHY]
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,24 @@ async def test_body_that_cannot_be_written_holds_up_no_other(tmp_path: Path, pri
     disk.full = lambda _: False
     await held.save()
     assert await contents(held) == expected(MOTD, NTP)
+
+
+async def test_set_that_names_one_body_too_often_is_refused(
+    tmp_path: Path, primary: Primary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacks row 55: each of its items has to be worked on."""
+    monkeypatch.setattr(documents, "BODIES_LIMIT", 4 * len(MOTD.body))
+    held, line = await holding(tmp_path, primary, NTP)
+    items = [Wish(replace(MOTD.item, name=f"Group {number}"), MOTD.body) for number in range(5)]
+    line.bring(primary.sign(items), [MOTD.body])
+    await held.save()
+    (refused,) = line.answers().set_refusals
+    assert refused.reason == Reason.DOCUMENT_TOO_LARGE
+    assert await contents(held) == expected(NTP)
+    assert await contents(loaded(tmp_path, primary)) == expected(NTP)
+    line.bring(primary.sign(items[:4]), [MOTD.body])
+    await held.save()
+    assert len(await contents(held)) == 4
 
 
 async def test_only_bodies_that_are_not_here_need_to_travel(tmp_path: Path, primary: Primary) -> None:

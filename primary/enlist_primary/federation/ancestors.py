@@ -244,7 +244,8 @@ class Upper:
             known = self.snapshot.kept.get(signed.origin)
             if not documents.supersedes(verified, known.verified if known else None):
                 return
-            wanted = [(item.digest.hex(), bodies[item.digest]) for item in verified.items if item.digest in bodies]
+            named = dict.fromkeys(item.digest for item in verified.items if item.digest in bodies)  # several may name one
+            wanted = [(digest.hex(), bodies[digest]) for digest in named]
             await self._database.write(PRIMARY, levels.hand_down, verified, signed.SerializeToString(), wanted, self._now())
             self._keep(signed, verified)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from enlist import documents
 from enlist.ancestry import ORIGINS
-from enlist.runtime.controller import Controller, Outcome
 from enlist.runtime.write_behind import Countdown, Written
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_primary.changes.publisher import Changes, PresenceChange
@@ -25,13 +23,23 @@ from enlist_primary.operations import levels
 from enlist_primary.store import levels as rows
 from enlist_primary.store.database import Database
 
-HEARD_SECONDS = 15.0
-"""Seconds within which an intermediate whose link was replaced says something of what is below it, or that becomes unknown."""
 SERVERS_AT_ONCE = 1000
 """Servers that are taken of one message: twice as many as any primary puts into one."""
 _ROW_BYTES = 1000
 
 Via = tuple[str, str]
+
+
+class Unheard(NamedTuple):
+    """An intermediate's link has `opened`; the one before was `lost` then, None if it still stood. Both are Unix seconds."""
+
+    lost: int | None
+    opened: int
+
+    @property
+    def since(self) -> int:
+        """Since when nothing is known."""
+        return self.opened if self.lost is None else self.lost
 
 
 @dataclass
@@ -40,8 +48,8 @@ class Branch:
 
     servers: dict[str, BelowServer] = field(default_factory=dict)
     unknown_since: int | None = None
-    unheard_since: int | None = None
-    """Since when its link has stood without a word on what is below."""
+    unheard: Unheard | None = None
+    """While not all was said over the link that is open: of what was not, nothing is known."""
     said: set[str] = field(default_factory=set)
     """Paths that were said since its link opened: once it has said all, the others are gone."""
     refusals: dict[str, SetRefusal] = field(default_factory=dict)
@@ -75,7 +83,6 @@ class Descendants:
         self._origin = origin
         self._publish = publish
         self._branches: dict[Via, Branch] = defaultdict(Branch)
-        self._silent = Controller[Via]("intermediates that say nothing", self._judge_silence, batch=64)
         self._writer = AccountWriter[Via, DescendantRecord](
             "descendants",
             database,
@@ -102,9 +109,12 @@ class Descendants:
         if branch.refusals:
             refusals = {**{each.origin: each for each in found.refusals}, **branch.refusals}
             found = replace(found, refusals=tuple(refusals.values()))
-        if branch.unknown_since is None:
+        unheard = branch.unheard if path not in branch.said else None
+        moments = (branch.unknown_since, found.unknown_since, unheard.since if unheard is not None else None)
+        since = min((each for each in moments if each is not None), default=None)
+        if since == found.unknown_since:
             return found
-        return replace(found, unknown_since=min(branch.unknown_since, found.unknown_since or branch.unknown_since))
+        return replace(found, unknown_since=since, unheard=unheard == Unheard(None, since or 0))
 
     def of(self, account: str, via: str | None = None) -> Iterator[BelowServer]:
         """All servers below the intermediates of an account, or below one of them."""
@@ -121,30 +131,16 @@ class Descendants:
     def opened(self, account: str, via: str, lost: int | None, now: int) -> None:
         """An intermediate's link has opened: it will say everything again. The link before was `lost` then; None if it still stood.
 
-        Its host's primary may not run by now, and then it says nothing: what is below it stays unknown. Where its link was only
-        replaced, it has a while to say so.
+        Each server below is unknown until it is said: the host's primary may not run by now, and then it says nothing.
         """
         branch = self._branches.get((account, via))
         if branch is None:
             return
         branch.said.clear()
         branch.refusals.clear()
-        if lost is not None:
-            self._unknown(account, via, branch, lost)
-        else:
-            branch.unheard_since = now
-            self._silent.mark((account, via), HEARD_SECONDS)
-
-    async def _judge_silence(self, keys: Sequence[Via]) -> Mapping[Via, Outcome]:
-        for account, via in keys:
-            branch = self._branches.get((account, via))
-            if branch is not None and branch.unheard_since is not None:
-                self._unknown(account, via, branch, branch.unheard_since)
-        return {}
-
-    def _unknown(self, account: str, via: str, branch: Branch, since: int) -> None:
-        """From now on nothing is known of what is below it, until it says something."""
-        branch.unknown_since = since if branch.unknown_since is None else min(since, branch.unknown_since)
+        if branch.unheard is not None:  # nor over the link before
+            lost = min(branch.unheard.since, now if lost is None else lost)
+        branch.unheard = Unheard(lost, now)
         self._publish_paths(account, via, list(branch.servers))
 
     def on_refusals(self, account: str, via: str, said: Iterable[pb.SetRefused]) -> None:
@@ -169,7 +165,6 @@ class Descendants:
         """
         branch = self._branches[account, via]
         before, branch.unknown_since = branch.unknown_since, _unknown_since(said, now)
-        branch.unheard_since = None
         changed = list(branch.servers) if branch.unknown_since != before else []
         there = self._read(account, via, asked, said, now)
         branch.said.update(path for path in there if path in branch.servers)  # also those for whose news there is no room
@@ -178,6 +173,7 @@ class Descendants:
         taken = self._put(branch, records, written)
         if said.whole and len(taken) == len(records):  # else it is said again, and then for the same servers
             branch.said.clear()
+            branch.unheard = None
         changed += taken
         self._publish_paths(account, via, changed)
         return Reception(len(taken) == len(records), changed)
@@ -242,10 +238,8 @@ class Descendants:
     # --- Written down -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Writes what waits, and notices who says nothing, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._writer.run())
-            group.create_task(self._silent.run())
+        """Writes what waits until cancelled."""
+        await self._writer.run()
 
     async def flush(self, deadline: float = FLUSH_SECONDS) -> bool:
         """Writes all that waits now, within `deadline` seconds; whether all of it could be written."""

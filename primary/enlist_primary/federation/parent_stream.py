@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc.aio
 
-from enlist import documents
+from enlist import ancestry, documents, names
 from enlist.documents import DesiredSet
 from enlist.link.phases import violation
-from enlist.link.receiver import Receiver
+from enlist.link.receiver import MESSAGE_LIMIT, Receiver
 from enlist.reasons import TABLE, Reason, Refused
 from enlist.runtime.controller import Backoff, Pauses, retry
 from enlist.runtime.logs import Log
@@ -26,6 +26,8 @@ from enlist_primary.links.registry import Hub
 from enlist_primary.model.levels import ANCESTOR_STATES, UpperState
 
 RETRY_SECONDS = 1.0
+NAME_LIMIT = 300
+"""Characters of the name of a primary above, at most."""
 MESSAGES = 64
 """Messages of the secondary that wait to be written down, at most: then no further one is read."""
 
@@ -97,8 +99,7 @@ class ParentStream:
     async def _read(self) -> None:
         while (message := await self._stream.read()) is not grpc.aio.EOF:
             self._on_acks(message.acks)
-            for settled in message.settled:
-                self._on_settled(settled.path, settled.run)
+            self._on_settled(message.settled)
             if message.sequence or message.HasField("upper") or message.HasField("ancestry"):
                 await self._messages.put(message)
         await self._messages.join()
@@ -120,13 +121,22 @@ class ParentStream:
         if unknown:
             log.warning("acknowledgement of what was not sent", reason=Reason.LINK_VIOLATION, sequence=unknown[0])
 
-    def _on_settled(self, path: str, run: str) -> None:
-        """The server that ran it, or the one on the way to it, is told; one without a link reports again with its next one."""
-        id, _, rest = path.partition("/")
-        self._subtree.settled(path, run)
-        link = self._registry.by_id(id)
-        if link is not None and link.settle is not None:
-            link.settle(rest, run)
+    def _on_settled(self, said: Sequence[hierarchy_pb2.Settled]) -> None:
+        """Of what was said upward: the server that ran it, or the one on the way to it, is told.
+
+        One without a link reports again with its next one.
+        """
+        strange = 0
+        for each in said:
+            if not (names.is_id(each.run) and ancestry.is_way(each.path)):
+                strange += 1
+            elif self._subtree.settled(each.path, each.run):
+                id, _, rest = each.path.partition("/")
+                link = self._registry.by_id(id)
+                if link is not None and link.settle is not None:
+                    link.settle(rest, each.run)
+        if strange:
+            log.warning("words on outcomes were not taken", reason=Reason.LINK_VIOLATION, count=strange)
 
     async def _on_documents(self, message: pb.FromDaemon) -> None:
         taken = self._receiver.on_message(message)
@@ -203,9 +213,10 @@ class ParentStream:
     async def _joined(self, said: pb.Upper) -> None:
         ancestors, now = self._ancestors, int(self._clock())
         state = _STATES.get(said.bequest, UpperState.GONE)
-        ancestors.seen(said.connected, said.connected_time.seconds if said.HasField("connected_time") else None, said.refusal)
+        at = said.connected_time.seconds if said.HasField("connected_time") else None
+        ancestors.seen(said.connected, at, said.refusal[:MESSAGE_LIMIT])
         try:
-            child = await ancestors.join(said.authority_certificate, said.primary_name, state, now)
+            child = await ancestors.join(said.authority_certificate, said.primary_name[:NAME_LIMIT], state, now)
         except Refused as refused:
             if not TABLE[refused.reason].retry:  # heard it was: the secondary may be waiting for that
                 await self._write(pb.ToDaemon(heard=said))

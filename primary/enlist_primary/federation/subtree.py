@@ -134,7 +134,10 @@ class Subtree:
     # --- What changes -----------------------------------------------------------------------------------------------------------
 
     def on_changes(self, changes: Changes) -> None:
-        """The tail's changes: the servers among them are said upward again."""
+        """The tail's changes: the servers among them are said upward again. Of those that live no more nothing is."""
+        for record in changes.records:
+            if record.state not in LIVING:
+                self.reports.forget((changes.account, record.id))
         for id in changes.ids:
             self._mark_branch(changes.account, id)
 
@@ -156,19 +159,29 @@ class Subtree:
             for each in self._below.of(account, id):
                 self._mark((account, each.id))
 
-    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], concerns: Concerns) -> None:
-        """A server, or one below (`via/path`), reported; what concerns those above is said upward."""
+    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], concerns: Concerns) -> bool:
+        """A server, or one below (`via/path`), reported; what concerns those above is said upward.
+
+        Whether there was room for it.
+        """
         via, _, path = server.partition("/")
         if path and self._below.find(account, via, path) is None:
-            return
-        if self.reports.put((account, server), reports, concerns):
+            return True
+        heard = self.reports.put((account, server), reports, concerns)
+        if heard.any:
             self._mark((account, server))
+        return heard.room
 
-    def settled(self, server: str, run: str) -> None:
-        """How a run ended at a server, or at one below (`via/path`), has arrived at the primary that ordered it."""
-        waiting = self.reports.settled(server, run)
-        if waiting is not None:
-            self._mark(waiting)
+    def settled(self, server: str, run: str) -> bool:
+        """How a run ended at a server, or at one below (`via/path`), has arrived at the primary that ordered it.
+
+        Whether that was said from here.
+        """
+        held_back = self.reports.held_back(server)
+        settled = self.reports.settled(server, run)
+        if settled and held_back is not None:  # others of its reports have room now
+            self._mark(held_back)
+        return settled
 
     def prune(self, concerns: Concerns) -> None:
         """Something above changed: reports on what is not wanted from there any more do not count, should it be wanted again.
@@ -237,8 +250,12 @@ class Subtree:
         message.path = each.id
         message.reports.extend(self.reports.of((account, id)))
         own = self._authority.primary_id
-        others = (refused for refused in each.refusals if refused.origin != own)
-        message.set_refusals.extend(pb.SetRefused(origin=r.origin, reason=r.reason, message=r.message) for r in others)
+        refused = {
+            r.origin: pb.SetRefused(origin=r.origin, reason=r.reason, message=r.message) for r in each.refusals if r.origin != own
+        }
+        for above in self._refusals(account, via):  # what the server on the way refuses, nobody below it gets
+            refused.setdefault(above.origin, above)
+        message.set_refusals.extend(refused.values())
         return message
 
 

@@ -5,8 +5,10 @@ It is in memory only: each server reports it again when its link opens, and how 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from enlist import documents, outputs
 from enlist.ancestry import ORIGINS
@@ -20,6 +22,10 @@ OUTCOMES = 256
 """Outcomes of one server that are kept until they have arrived, at most, which is more than an account has under way at once. The
 oldest ones it says again over its next link."""
 
+VIA_BYTES = 64 * 1024 * 1024
+BYTES = 8 * VIA_BYTES
+"""What is kept of a server of this primary with all below it, and of all of them, at most."""
+
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""
 Concerns = Callable[[pb.Report], bool]
@@ -32,21 +38,29 @@ class _Kept:
 
     account: str
     reports: dict[tuple[str, str], pb.Report] = field(default_factory=dict)
+    bytes: int = 0
 
     def put(self, report: pb.Report) -> None:
-        self.reports.pop((report.kind, report.name), None)  # the last one stands last
+        self.drop((report.kind, report.name))  # the last one stands last
         self.reports[report.kind, report.name] = report
+        self.bytes += report.ByteSize()
+
+    def drop(self, key: tuple[str, str]) -> None:
+        before = self.reports.pop(key, None)
+        self.bytes -= before.ByteSize() if before is not None else 0
 
     def bound(self) -> None:
         """Drops outcomes, the oldest first, until there are no more than may be."""
         outcomes = [key for key, report in self.reports.items() if documents.is_outcome(report)]
         for key in outcomes[:-OUTCOMES]:
-            del self.reports[key]
+            self.drop(key)
 
-    @property
-    def fits(self) -> bool:
-        """Whether all of them go up together."""
-        return sum(report.ByteSize() for report in self.reports.values()) <= SERVER_BYTES
+
+class Heard(NamedTuple):
+    """What became of a server's reports: whether any concerns those above, and whether there was room for all that do."""
+
+    any: bool
+    room: bool
 
 
 class UpwardReports:
@@ -55,49 +69,62 @@ class UpwardReports:
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         """By server: ids are random, and not given twice."""
+        self._bytes: Counter[str] = Counter()
+        """What is kept of a server of this primary and those below it."""
 
-    def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> bool:
-        """Keeps what concerns those above; whether any of it does."""
+    def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> Heard:
+        """Keeps what concerns those above. What there is no room for must be said again."""
         found = [_bounded(each) for each in reports if concerns(each)]
-        if found:
-            account, id = server
-            kept = self._kept.setdefault(id, _Kept(account))
-            for each in found:
-                kept.put(each)
-            kept.bound()
-        return bool(found)
+        account, id = server
+        via = id.partition("/")[0]
+        if not found:
+            return Heard(False, True)
+        if self._bytes[via] + sum(each.ByteSize() for each in found) > VIA_BYTES or self._bytes.total() > BYTES:
+            return Heard(False, False)
+        kept = self._kept.setdefault(id, _Kept(account))
+        before = kept.bytes
+        for each in found:
+            kept.put(each)
+        kept.bound()
+        self._bytes[via] += kept.bytes - before
+        return Heard(True, True)
 
-    def settled(self, id: str, run: str) -> Key | None:
-        """How that run ended at a server has arrived; the server, if others of its reports now have room to go up."""
+    def settled(self, id: str, run: str) -> bool:
+        """How that run ended at a server has arrived; whether it is of what was kept."""
         kept = self._kept.get(id)
         past = [key for key, report in kept.reports.items() if key[1] == run and documents.is_outcome(report)] if kept else []
-        if kept is None or not past:
-            return None
-        waiting = not kept.fits
-        for key in past:
-            del kept.reports[key]
-        self._forget_empty(id, kept)
-        return (kept.account, id) if waiting else None
+        if kept is not None and past:
+            self._drop(id, kept, past)
+        return bool(past)
+
+    def held_back(self, id: str) -> Key | None:
+        """The server, if not all of its reports go up together."""
+        kept = self._kept.get(id)
+        return (kept.account, id) if kept is not None and kept.bytes > SERVER_BYTES else None
+
+    def _drop(self, id: str, kept: _Kept, keys: Iterable[tuple[str, str]]) -> None:
+        before = kept.bytes
+        for key in keys:
+            kept.drop(key)
+        self._bytes[id.partition("/")[0]] -= before - kept.bytes
+        if not kept.reports:
+            self._kept.pop(id, None)
 
     def prune(self, concerns: Concerns) -> list[Key]:
         """Drops what concerns nobody above any more; of which servers there was any."""
         pruned = []
         for id, kept in list(self._kept.items()):
             past = [key for key, report in kept.reports.items() if not concerns(report)]
-            for key in past:
-                del kept.reports[key]
             if past:
+                self._drop(id, kept, past)
                 pruned.append((kept.account, id))
-            self._forget_empty(id, kept)
         return pruned
-
-    def _forget_empty(self, id: str, kept: _Kept) -> None:
-        if not kept.reports:
-            self._kept.pop(id, None)
 
     def forget(self, server: Key) -> None:
         """The server is gone."""
-        self._kept.pop(server[1], None)
+        kept = self._kept.get(server[1])
+        if kept is not None:
+            self._drop(server[1], kept, list(kept.reports))
 
     def of(self, server: Key) -> list[pb.Report]:
         """What of a server's reports goes up together: of outcomes the newest, others once those have arrived."""

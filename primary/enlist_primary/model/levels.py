@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from enlist import names
-from enlist.ancestry import LEVELS, ORIGINS
+from enlist.ancestry import ORIGINS, is_way
 from enlist.layers import Layer
 from enlist.origins import Memory
 from enlist.reasons import Reason, Refused
@@ -115,6 +115,8 @@ class BelowServer:
     unknown_since: int | None
     code: str
     kinds: tuple[str, ...]
+    unheard: bool = False
+    """Whether it is unknown only until it is said over a link that has replaced one."""
     refusals: tuple[SetRefusal, ...] = ()
     """The sets that it, or a primary on the way down to it, refuses; not kept over a restart: they are said again."""
 
@@ -142,8 +144,7 @@ class DescendantRecord:
 def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer | None:
     """What a middle server says of one below it, bounded and made printable; None for what makes no sense."""
     state = STATES.get(said.state)
-    ids = said.path.split("/")
-    if state is None or len(ids) > LEVELS or not all(map(names.is_id, ids)):
+    if state is None or not is_way(said.path):
         return None
     connected_at = _moment(said.connected_time.seconds, now) if said.HasField("connected_time") else None
     unknown_since = _moment(said.unknown_since.seconds, now) if said.HasField("unknown_since") else None
@@ -151,7 +152,7 @@ def read(said: pb.BelowServer, account: str, via: str, now: int) -> BelowServer 
     kinds = tuple(sorted(filter(names.is_document_kind, said.kinds[:256])))
     refusals = read_refusals(said.set_refusals)
     return BelowServer(
-        account, via, said.path, name, place, state, said.connected, connected_at, unknown_since, code, kinds, refusals
+        account, via, said.path, name, place, state, said.connected, connected_at, unknown_since, code, kinds, refusals=refusals
     )
 
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import grpc.aio
 
+from enlist.reasons import Refused
+from enlist.runtime.logs import Log
 from enlist.v1 import upstream_pb2_grpc
 from enlist_primary.federation.parent_stream import ParentStream
 from enlist_primary.rpc.context import Context
+
+log = Log("upstream")
 
 
 class Upstream(upstream_pb2_grpc.UpstreamServiceServicer):
@@ -44,5 +48,8 @@ class Upstream(upstream_pb2_grpc.UpstreamServiceServicer):
             stream.close()
             own.upper.disconnected(own.now())
         for task in done:
-            if not isinstance(task.exception(), grpc.aio.BaseError | None):
+            error = task.exception()
+            if isinstance(error, Refused):
+                log.warning("the secondary on this host is refused", reason=error.reason, problem=error.message)
+            if not isinstance(error, grpc.aio.BaseError | None):
                 task.result()

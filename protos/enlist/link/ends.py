@@ -24,7 +24,8 @@ CONNECT = "Connect"
 """The RPC that the proof in a hello names."""
 
 UNREAD = 256
-"""Messages of the secondary that were taken and of which it has not read that, at most: many more than may be on their way."""
+"""Messages of the secondary that were taken, and outcomes that arrived, of which it has not read that, at most: many more than may
+be on their way."""
 
 
 class End:
@@ -52,7 +53,7 @@ class PrimaryEnd(End):
         self._authority_key = authority_key
         self.sender = Sender()
         self._acks: list[pb.Ack] = []
-        self._settled: list[pb.Settled] = []
+        self._settled: dict[tuple[str, str], None] = {}
 
     def challenge(self) -> pb.FromPrimary:
         """The first message."""
@@ -95,8 +96,9 @@ class PrimaryEnd(End):
         self._acks.append(pb.Ack(sequence=sequence, refused=refused))
 
     def settle(self, path: str, run: str) -> None:
-        """The outcome of a run has arrived at the primary that ordered it."""
-        self._settled.append(pb.Settled(path=path, run=run))
+        """The outcome of a run has arrived at the primary that ordered it. Beyond a bound it is not said, and reported again."""
+        if len(self._settled) < UNREAD:
+            self._settled[path, run] = None
 
     @property
     def answers_ready(self) -> bool:
@@ -105,8 +107,9 @@ class PrimaryEnd(End):
 
     def answers(self) -> pb.FromPrimary:
         """The acknowledgements that are due. What a link that breaks does not carry, the secondary says again over the next."""
-        said = pb.FromPrimary(acks=self._acks, settled=self._settled)
-        self._acks, self._settled = [], []
+        settled = [pb.Settled(path=path, run=run) for path, run in self._settled]
+        said = pb.FromPrimary(acks=self._acks, settled=settled)
+        self._acks, self._settled = [], {}
         return said
 
 

@@ -15,10 +15,11 @@ from enlist.reasons import Reason, Refused
 
 SIZE_LIMIT = 1024 * 1024
 
-TURN_TIMEOUT = 2.0
-"""Seconds for which a file that somebody else holds locked is waited for."""
 FOLDER_TIMEOUT = 10.0
-"""The same for a folder: whoever writes many files of one folder side by side waits for the disk as often."""
+"""Seconds for which a folder that somebody else holds locked is waited for: who writes many files of one side by side waits for the
+disk as often."""
+TURN_TIMEOUT = 30.0
+"""The same for a file's turn, in which its folder is waited for: who gives up loses what was to be changed."""
 
 _LOCK_ATTEMPTS = 25
 _LOCK_PAUSE = 0.02

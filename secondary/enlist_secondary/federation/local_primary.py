@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from enlist import documents
+from enlist.ancestry import ORIGINS
 from enlist.runtime.link_outbox import LinkOutbox, OutboxCursor
 from enlist.v1 import document_pb2
 from enlist.v1 import hierarchy_pb2 as pb
@@ -47,10 +48,9 @@ class LocalPrimary:
     # --- What it says -----------------------------------------------------------------------------------------------------------
 
     def begin_anew(self) -> None:
-        """The local primary says everything again; a server that it does not name is gone."""
+        """The local primary says everything again; a server that it does not name is gone. Until then it stays unknown."""
         self._before |= self._there
         self.whole = False
-        self.unknown_since = None
         self._changed()
 
     def on_below(self, said: pb.Below) -> None:
@@ -67,6 +67,7 @@ class LocalPrimary:
             self._gone(self._before)
             self._before = set()
             self.whole = True
+            self.unknown_since = None
         self._changed()
 
     def remember_settled(self, path: str, run: str) -> None:
@@ -94,6 +95,8 @@ class LocalPrimary:
         told.CopyFrom(refused)
         told.below = True
         self.set_refusals[refused.origin] = told
+        if len(self.set_refusals) > ORIGINS:
+            del self.set_refusals[next(iter(self.set_refusals))]
         self._changed()
 
     def on_set_held(self, origin: str) -> None:

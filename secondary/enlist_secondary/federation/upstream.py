@@ -17,6 +17,8 @@ import grpc.aio
 from enlist import certificates
 from enlist.certificates import Authority
 from enlist.channel import OPTIONS, refusal
+from enlist.link.receiver import MESSAGE_LIMIT
+from enlist.link.sender import REASON_LIMIT
 from enlist.reasons import Reason, Refused
 from enlist.runtime import sockets
 from enlist.runtime.controller import Again, Backoff, Controller, each
@@ -31,6 +33,8 @@ from enlist_secondary.federation.local_primary import LocalPrimary
 CONNECT_SECONDS = 10.0
 FAREWELL_SECONDS = 10.0
 """Seconds for which a final no waits for the local primary to hear of it; the next start tells it otherwise."""
+NAME_LIMIT = 300
+"""Characters of the name of the primary above that are passed on, at most."""
 SETTLED = 10_000
 """Outcomes of runs that wait to be told to the local primary, at most: each is told again when it is reported again."""
 _ATTACH = "attach"
@@ -77,7 +81,7 @@ class Upstream:
 
     def linked(self, primary_name: str) -> None:
         """The link to the primary above has opened."""
-        self._upper.primary_name = primary_name
+        self._upper.primary_name = primary_name[:NAME_LIMIT]
         self._note(connected=True)
 
     def unlinked(self) -> None:
@@ -92,10 +96,11 @@ class Upstream:
     def answered(self, answer: pb.LowerAnswer) -> None:
         """Whether the local primary may stand under the one above."""
         self._cross_certificate = answer.cross_certificate
-        self._upper.refusal = answer.message
+        self._upper.refusal = answer.message[:MESSAGE_LIMIT]
         self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT if answer.cross_certificate else answer.left
         if answer.message:
-            _LOG.warning("the parent refused the primary on this host", reason=answer.reason, problem=answer.message)
+            reason, problem = answer.reason[:REASON_LIMIT], answer.message[:MESSAGE_LIMIT]
+            _LOG.warning("the parent refused the primary on this host", reason=reason, problem=problem)
         self._wake.set()
         self.local.answered(bool(answer.cross_certificate))
 
@@ -127,7 +132,9 @@ class Upstream:
 
     def _log_failure(self, _: str, error: Exception) -> None:
         if isinstance(error, Refused | OSError | TimeoutError):
-            _LOG.warning("the primary on this host cannot be reached", socket=self._socket, problem=str(error) or "no answer")
+            reason = error.reason if isinstance(error, Refused) else Reason.UNREACHABLE
+            problem = str(error) or "no answer"
+            _LOG.warning("the primary on this host cannot be reached", socket=self._socket, reason=reason, problem=problem)
         else:
             _LOG.fault("ancestry not sent to the primary on this host", error)
 

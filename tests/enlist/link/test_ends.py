@@ -91,6 +91,15 @@ def test_proof_of_one_link_opens_no_other() -> None:
     assert refused.value.reason is Reason.PROOF_INVALID
 
 
+def test_outcomes_that_wait_to_be_said_are_bounded() -> None:
+    end, _ = opened()
+    for number in range(UNREAD + 10):
+        for _ in range(2):
+            end.settle("", f"{number:010}")
+    assert len(end.answers().settled) == UNREAD
+    assert not end.answers_ready
+
+
 def unreadable() -> pb.FromSecondary:
     """A hello that is signed, and is none."""
     said = b"\xff"
