@@ -5,7 +5,7 @@ It is in memory only: each server reports it again when its link opens, and how 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -69,8 +69,9 @@ class UpwardReports:
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         """By server: ids are random, and not given twice."""
-        self._bytes: Counter[str] = Counter()
+        self._bytes: defaultdict[str, int] = defaultdict(int)
         """What is kept of a server of this primary and those below it."""
+        self._total = 0
 
     def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> Heard:
         """Keeps what concerns those above. What there is no room for must be said again."""
@@ -79,15 +80,22 @@ class UpwardReports:
         via = id.partition("/")[0]
         if not found:
             return Heard(False, True)
-        if self._bytes[via] + sum(each.ByteSize() for each in found) > VIA_BYTES or self._bytes.total() > BYTES:
+        more = sum(each.ByteSize() for each in found)
+        if self._bytes.get(via, 0) + more > VIA_BYTES or self._total + more > BYTES:
             return Heard(False, False)
         kept = self._kept.setdefault(id, _Kept(account))
         before = kept.bytes
         for each in found:
             kept.put(each)
         kept.bound()
-        self._bytes[via] += kept.bytes - before
+        self._count(via, kept.bytes - before)
         return Heard(True, True)
+
+    def _count(self, via: str, more: int) -> None:
+        self._total += more
+        self._bytes[via] += more
+        if not self._bytes[via]:
+            del self._bytes[via]
 
     def settled(self, id: str, run: str) -> bool:
         """How that run ended at a server has arrived; whether it is of what was kept."""
@@ -106,7 +114,7 @@ class UpwardReports:
         before = kept.bytes
         for key in keys:
             kept.drop(key)
-        self._bytes[id.partition("/")[0]] -= before - kept.bytes
+        self._count(id.partition("/")[0], kept.bytes - before)
         if not kept.reports:
             self._kept.pop(id, None)
 
