@@ -377,28 +377,38 @@ class Documents:
         if coming is None:
             return False
         if sum(self._sizes.get(item.digest, 0) for item in coming.verified.items) > documents.BODIES_LIMIT:
-            self._refuse(origin, coming)
-            return False
+            return await self._refuse(origin, coming)
         if coming.digests <= self._there:
             return await self._complete(origin, coming)
         before = self._counting.get(origin, ())
         if coming in before:
             return False
         newer = self._that_count(coming, before)
-        content = msgspec.msgpack.encode([each.signed for each in newer])
-        await to_the_end(files.write, self._path_coming(origin), content)
+        await to_the_end(self._keep_coming, origin, newer)
         if coming.verified.place in {each.place for each in self._origins}:
             self._counting[origin] = newer
         return True
 
-    def _refuse(self, origin: str, coming: _Coming) -> None:
+    async def _refuse(self, origin: str, coming: _Coming) -> bool:
         """A set may name one body as often as it likes: taken together they are what has to be worked on at once."""
-        del self._coming[origin]
+        left = tuple(each for each in self._counting.get(origin, ()) if each != coming)
+        await to_the_end(self._keep_coming, origin, left)
         self._counting.pop(origin, None)
+        if left:
+            self._counting[origin] = left
+        if self._coming.get(origin) == coming:
+            del self._coming[origin]
         refused = Refused(Reason.DOCUMENT_TOO_LARGE, "The documents of a desired set are too much together; it was not taken.")
         self.receiver.refuse(pb.SignedSet.FromString(coming.signed), refused)
         _LOG.warning("a desired set was refused", reason=refused.reason, problem=refused.message)
         self._expect()
+        return True
+
+    def _keep_coming(self, origin: str, newer: Sequence[_Coming]) -> None:
+        if newer:
+            files.write(self._path_coming(origin), msgspec.msgpack.encode([each.signed for each in newer]))
+        else:
+            files.remove(self._path_coming(origin))
 
     def _that_count(self, coming: _Coming, before: Sequence[_Coming]) -> tuple[_Coming, ...]:
         """The newer set, and of those before it the ones that count for what still travels of it."""

@@ -213,8 +213,12 @@ async def test_what_is_below_a_link_that_was_replaced_is_not_held_against_it(run
     assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, None)
     (shown, _) = own.below.of(ACCOUNT, middle)
     assert own.reach.cut_since(ACCOUNT, shown) == now
+    own.below.opened(ACCOUNT, middle, None, now + 5)
+    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, None), "however often"
     take(own, middle, named(one))
     assert [own.reach.view(ACCOUNT).connected(f"{middle}/{path}") for path in (one, two)] == [True, False]
+    own.below.opened(ACCOUNT, middle, now + 7, now + 9)
+    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, now + 7), "it was heard over the link before"
     take(own, middle, hierarchy_pb2.Below(whole=True))
     assert own.below.find(ACCOUNT, middle, two) is None
 
@@ -270,23 +274,34 @@ async def test_word_on_an_outcome_is_passed_down_where_it_was_said_from_here(run
     assert line.fields == {"reason": Reason.LINK_VIOLATION, "count": 2}
 
 
-async def test_reports_for_above_are_bounded_and_said_again_where_there_is_no_room(
+async def test_outcomes_that_are_kept_for_above_are_bounded(
     running: Running, own: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attacks row 37: an intermediate makes up servers, and runs of a primary above."""
+    """Attacks row 37: an intermediate makes up servers, and runs of a primary above. Reports on documents go up all the same."""
     above, middle = await stand_under(own), await middle_server(running, own)
+    another = await middle_server(running, own)
     monkeypatch.setattr(upward_reports, "VIA_BYTES", 3 * 4096)
-    concerns = own.upper.snapshot.concerns
+    concerns, stream = own.upper.snapshot.concerns, own.subtree.open()
+    await upward.whole(stream)
 
-    def heard(id: str, run: str) -> bool:
-        return own.subtree.heard(ACCOUNT, id, [outcome(run, 4096, above.fingerprint)], concerns)
+    async def kept(id: str, *runs: str) -> list[str]:
+        for run in runs:
+            own.subtree.heard(ACCOUNT, id, [outcome(run * 10, 4096, above.fingerprint)], concerns)
+        server = upward.by_path(await upward.due(stream))[id]
+        return sorted(each.name[:1] for each in server.reports)
 
-    assert [heard(middle, run * 10) for run in "abc"] == [True, True, False]
-    assert heard(await middle_server(running, own), "a" * 10), "another one has its own"
+    assert await kept(middle, *"abc") == ["a", "b"]
+    assert await kept(middle, "a") == ["a", "b"], "what is there already takes no more room"
+    assert await kept(another, *"ab") == ["a", "b"], "another one has its own"
     own.subtree.settled(middle, "a" * 10)
-    assert heard(middle, "c" * 10)
+    assert await kept(middle, *"cd") == ["b", "c"]
+    item, body = policy("web", 9, {"number": 9})
+    await own.upper.take(above.set(9, item), {item.digest: body})
+    own.subtree.heard(ACCOUNT, middle, [APPLIED], own.upper.snapshot.concerns)
+    server = upward.by_path(await upward.due(stream))[middle]
+    assert sorted(each.kind for each in server.reports) == ["policy/web", "task/restart", "task/restart"]
     own.subtree.reports.forget((ACCOUNT, middle))
-    assert [heard(middle, run * 10) for run in "def"] == [True, True, False]
+    assert await kept(middle, *"def") == ["d", "e"]
 
 
 async def test_outcomes_that_have_no_room_together_go_up_whole_one_after_another(running: Running, own: Context) -> None:

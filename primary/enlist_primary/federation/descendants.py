@@ -48,8 +48,8 @@ class Branch:
 
     servers: dict[str, BelowServer] = field(default_factory=dict)
     unknown_since: int | None = None
-    unheard: Unheard | None = None
-    """While not all was said over the link that is open: of what was not, nothing is known."""
+    unheard: dict[str, Unheard] = field(default_factory=dict)
+    """Paths that were not said yet over the link that is open: nothing is known of them."""
     said: set[str] = field(default_factory=set)
     """Paths that were said since its link opened: once it has said all, the others are gone."""
     refusals: dict[str, SetRefusal] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Descendants:
         if branch.refusals:
             refusals = {**{each.origin: each for each in found.refusals}, **branch.refusals}
             found = replace(found, refusals=tuple(refusals.values()))
-        unheard = branch.unheard if path not in branch.said else None
+        unheard = branch.unheard.get(path)
         moments = (branch.unknown_since, found.unknown_since, unheard.since if unheard is not None else None)
         since = min((each for each in moments if each is not None), default=None)
         if since == found.unknown_since:
@@ -138,9 +138,8 @@ class Descendants:
             return
         branch.said.clear()
         branch.refusals.clear()
-        if branch.unheard is not None:  # nor over the link before
-            lost = min(branch.unheard.since, now if lost is None else lost)
-        branch.unheard = Unheard(lost, now)
+        unheard = Unheard(lost, now)
+        branch.unheard = {path: branch.unheard.get(path, unheard) for path in branch.servers}  # or not over the link before either
         self._publish_paths(account, via, list(branch.servers))
 
     def on_refusals(self, account: str, via: str, said: Iterable[pb.SetRefused]) -> None:
@@ -173,7 +172,7 @@ class Descendants:
         taken = self._put(branch, records, written)
         if said.whole and len(taken) == len(records):  # else it is said again, and then for the same servers
             branch.said.clear()
-            branch.unheard = None
+            branch.unheard.clear()
         changed += taken
         self._publish_paths(account, via, changed)
         return Reception(len(taken) == len(records), changed)
@@ -206,6 +205,7 @@ class Descendants:
             if not self._accept(branch, each, landed):
                 continue
             taken.append(each.path)
+            branch.unheard.pop(each.path, None)
             if each.row is not None:
                 branch.servers[each.path] = each.row
                 branch.said.add(each.path)

@@ -90,15 +90,8 @@ class Reachability:
             since = _earliest(found.unknown_since, None if above.connected else above.since)
             return Presence(False, None if found.unheard and above.connected else since)  # nobody can say that it has gone
         since = max(found.connected_at or 0, above.since or 0) if found.connected else found.connected_at
-        return Presence(found.connected, since, refusal=found.refusal(self._own_id) or self._refused_above(account, via, path))
-
-    def _refused_above(self, account: str, via: str, path: str) -> str:
-        """Why a server on the way down to a path refuses what this primary wants there; empty if none does."""
-        steps = path.split("/")
-        between = (self._below.find(account, via, "/".join(steps[:depth])) for depth in range(1, len(steps)))
-        refused = [self._presence_here(account, via).refusal]
-        refused += [each.refusal(self._own_id) for each in between if each is not None]
-        return next(filter(None, refused), "")
+        refusal = found.refusal(self._own_id) or above.refusal  # what the server on the way refuses, nobody below it gets
+        return Presence(found.connected, since, refusal=refusal)
 
     def cut_since(self, account: str, server: BelowServer) -> int | None:
         """Since when nothing is known of a server below, Unix seconds, 0 if it never was; None if its state is known."""

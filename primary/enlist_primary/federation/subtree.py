@@ -159,18 +159,13 @@ class Subtree:
             for each in self._below.of(account, id):
                 self._mark((account, each.id))
 
-    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], concerns: Concerns) -> bool:
-        """A server, or one below (`via/path`), reported; what concerns those above is said upward.
-
-        Whether there was room for it.
-        """
+    def heard(self, account: str, server: str, reports: Iterable[document_pb2.Report], concerns: Concerns) -> None:
+        """A server, or one below (`via/path`), reported; what concerns those above is said upward."""
         via, _, path = server.partition("/")
         if path and self._below.find(account, via, path) is None:
-            return True
-        heard = self.reports.put((account, server), reports, concerns)
-        if heard.any:
+            return
+        if self.reports.put((account, server), reports, concerns):
             self._mark((account, server))
-        return heard.room
 
     def settled(self, server: str, run: str) -> bool:
         """How a run ended at a server, or at one below (`via/path`), has arrived at the primary that ordered it.

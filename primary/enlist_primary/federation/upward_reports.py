@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from enlist import documents, outputs
 from enlist.ancestry import ORIGINS
@@ -24,7 +23,8 @@ oldest ones it says again over its next link."""
 
 VIA_BYTES = 64 * 1024 * 1024
 BYTES = 8 * VIA_BYTES
-"""What is kept of a server of this primary with all below it, and of all of them, at most."""
+"""What is kept of a server of this primary with all below it, and of all of them: with more, further outcomes are not kept. Their
+servers say them again over their next links."""
 
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""
@@ -39,6 +39,11 @@ class _Kept:
     account: str
     reports: dict[tuple[str, str], pb.Report] = field(default_factory=dict)
     bytes: int = 0
+
+    def size(self, report: pb.Report) -> int:
+        """Bytes of what this one would replace."""
+        before = self.reports.get((report.kind, report.name))
+        return before.ByteSize() if before is not None else 0
 
     def put(self, report: pb.Report) -> None:
         self.drop((report.kind, report.name))  # the last one stands last
@@ -56,13 +61,6 @@ class _Kept:
             self.drop(key)
 
 
-class Heard(NamedTuple):
-    """What became of a server's reports: whether any concerns those above, and whether there was room for all that do."""
-
-    any: bool
-    room: bool
-
-
 class UpwardReports:
     """The last report of each server on each document from above; how a run ended, until that has arrived where it was ordered."""
 
@@ -73,23 +71,27 @@ class UpwardReports:
         """What is kept of a server of this primary and those below it."""
         self._total = 0
 
-    def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> Heard:
-        """Keeps what concerns those above. What there is no room for must be said again."""
+    def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> bool:
+        """Keeps what concerns those above, as far as there is room for outcomes; whether any of it does."""
         found = [_bounded(each) for each in reports if concerns(each)]
+        if not found:
+            return False
         account, id = server
         via = id.partition("/")[0]
-        if not found:
-            return Heard(False, True)
-        more = sum(each.ByteSize() for each in found)
-        if self._bytes.get(via, 0) + more > VIA_BYTES or self._total + more > BYTES:
-            return Heard(False, False)
         kept = self._kept.setdefault(id, _Kept(account))
-        before = kept.bytes
         for each in found:
-            kept.put(each)
+            before = kept.bytes
+            if not documents.is_outcome(each) or self._has_room(via, each.ByteSize() - kept.size(each)):
+                kept.put(each)
+                self._count(via, kept.bytes - before)
+        before = kept.bytes
         kept.bound()
         self._count(via, kept.bytes - before)
-        return Heard(True, True)
+        self._forget_empty(id, kept)
+        return True
+
+    def _has_room(self, via: str, more: int) -> bool:
+        return more <= 0 or (self._bytes.get(via, 0) + more <= VIA_BYTES and self._total + more <= BYTES)
 
     def _count(self, via: str, more: int) -> None:
         self._total += more
@@ -115,6 +117,9 @@ class UpwardReports:
         for key in keys:
             kept.drop(key)
         self._count(id.partition("/")[0], kept.bytes - before)
+        self._forget_empty(id, kept)
+
+    def _forget_empty(self, id: str, kept: _Kept) -> None:
         if not kept.reports:
             self._kept.pop(id, None)
 

@@ -69,9 +69,9 @@ class Inbox:
         named = said.reports[: documents.ITEM_LIMIT]
         above = self._ancestors.snapshot
         link.remnants = reports.remnants(link.remnants, named, id, (asked.subjects, above.items), now)
-        room = self._subtree.heard(account, id, named, above.concerns)
+        self._subtree.heard(account, id, named, above.concerns)
         landed = Countdown(lambda: acknowledge(said.sequence, False))
-        if not (room and self._put(account, reports.heard(named, id, asked, self._ancestors.own_id, now), landed)):
+        if not self._put(account, reports.heard(named, id, asked, self._ancestors.own_id, now), landed):
             acknowledge(said.sequence, True)
         else:
             landed()
@@ -89,16 +89,15 @@ class Inbox:
         account, id = link.key
         if not child.certified:
             return
-        landed = Countdown(lambda: acknowledge(said.sequence, False))
-        landed.expect()
-        accepted, changed = self._descendants.on_message(account, id, asked, said, int(self._clock()), landed)
-        concerns, taken = self._ancestors.snapshot.concerns, frozenset(changed)
-        said_upward = [each for each in said.servers if each.path in taken]
-        room = [self._subtree.heard(account, f"{id}/{each.path}", each.reports, concerns) for each in said_upward]
-        if accepted and all(room):
-            landed()
-        else:
+        accepted, changed = self._descendants.on_message(
+            account, id, asked, said, int(self._clock()), lambda: acknowledge(said.sequence, False)
+        )
+        if not accepted:
             acknowledge(said.sequence, True)
+        concerns, taken = self._ancestors.snapshot.concerns, frozenset(changed)
+        for server in said.servers:
+            if server.path in taken:
+                self._subtree.heard(account, f"{id}/{server.path}", server.reports, concerns)
 
     def _on_refusals(self, link: Link, refusals: Iterable[pb.SetRefused], child: Lower) -> None:
         """Sets that are refused here concern the server's link; those refused by the primary on its host, all servers below it."""

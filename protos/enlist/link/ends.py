@@ -24,8 +24,9 @@ CONNECT = "Connect"
 """The RPC that the proof in a hello names."""
 
 UNREAD = 256
-"""Messages of the secondary that were taken, and outcomes that arrived, of which it has not read that, at most: many more than may
-be on their way."""
+"""Messages of the secondary that were taken and of which it has not read that, at most: many more than may be on their way."""
+SETTLED_AT_ONCE = 1000
+"""Outcomes that arrived, in one message, at most."""
 
 
 class End:
@@ -96,9 +97,8 @@ class PrimaryEnd(End):
         self._acks.append(pb.Ack(sequence=sequence, refused=refused))
 
     def settle(self, path: str, run: str) -> None:
-        """The outcome of a run has arrived at the primary that ordered it. Beyond a bound it is not said, and reported again."""
-        if len(self._settled) < UNREAD:
-            self._settled[path, run] = None
+        """The outcome of a run has arrived at the primary that ordered it: one of those that the secondary said."""
+        self._settled[path, run] = None
 
     @property
     def answers_ready(self) -> bool:
@@ -107,9 +107,11 @@ class PrimaryEnd(End):
 
     def answers(self) -> pb.FromPrimary:
         """The acknowledgements that are due. What a link that breaks does not carry, the secondary says again over the next."""
-        settled = [pb.Settled(path=path, run=run) for path, run in self._settled]
-        said = pb.FromPrimary(acks=self._acks, settled=settled)
-        self._acks, self._settled = [], {}
+        settled = list(self._settled)[:SETTLED_AT_ONCE]
+        for each in settled:
+            del self._settled[each]
+        said = pb.FromPrimary(acks=self._acks, settled=[pb.Settled(path=path, run=run) for path, run in settled])
+        self._acks = []
         return said
 
 

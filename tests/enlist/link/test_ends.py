@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from enlist import certificates, proofs
-from enlist.link.ends import UNREAD, PrimaryEnd, SecondaryEnd
+from enlist.link.ends import SETTLED_AT_ONCE, UNREAD, PrimaryEnd, SecondaryEnd
 from enlist.link.phases import Phase
 from enlist.link.receiver import WAITING
 from enlist.names import PRIMARY_ID_LENGTH
@@ -91,13 +91,14 @@ def test_proof_of_one_link_opens_no_other() -> None:
     assert refused.value.reason is Reason.PROOF_INVALID
 
 
-def test_outcomes_that_wait_to_be_said_are_bounded() -> None:
+def test_outcomes_that_arrived_are_all_said_a_bounded_number_in_a_message() -> None:
     end, _ = opened()
-    for number in range(UNREAD + 10):
+    for number in range(SETTLED_AT_ONCE + 10):
         for _ in range(2):
             end.settle("", f"{number:010}")
-    assert len(end.answers().settled) == UNREAD
-    assert not end.answers_ready
+    assert end.answers_ready
+    said = [len(end.answers().settled) for _ in range(2)]
+    assert (said, end.answers_ready) == ([SETTLED_AT_ONCE, 10], False)
 
 
 def unreadable() -> pb.FromSecondary:
