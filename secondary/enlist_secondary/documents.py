@@ -394,7 +394,7 @@ class Documents:
         left = tuple(each for each in self._counting.get(origin, ()) if each != coming)
         await to_the_end(self._keep_coming, origin, left)
         self._counting.pop(origin, None)
-        if left:
+        if left and coming.verified.place in {each.place for each in self._origins}:  # who is above may have changed meanwhile
             self._counting[origin] = left
         if self._coming.get(origin) == coming:
             del self._coming[origin]
