@@ -384,18 +384,19 @@ class Documents:
         if coming in before:
             return False
         newer = self._that_count(coming, before)
-        await to_the_end(self._keep_coming, origin, newer)
+        content = msgspec.msgpack.encode([each.signed for each in newer])
+        await to_the_end(files.write, self._path_coming(origin), content)
         if coming.verified.place in {each.place for each in self._origins}:
             self._counting[origin] = newer
         return True
 
     async def _refuse(self, origin: str, coming: _Coming) -> bool:
-        """A set may name one body as often as it likes: taken together they are what has to be worked on at once."""
-        left = tuple(each for each in self._counting.get(origin, ()) if each != coming)
-        await to_the_end(self._keep_coming, origin, left)
+        """A set may name one body as often as it likes: taken together they are what has to be worked on at once.
+
+        The complete set counts again, with none of those that came after it: the next hello names that one.
+        """
+        await to_the_end(files.remove, self._path_coming(origin))
         self._counting.pop(origin, None)
-        if left and coming.verified.place in {each.place for each in self._origins}:  # who is above may have changed meanwhile
-            self._counting[origin] = left
         if self._coming.get(origin) == coming:
             del self._coming[origin]
         refused = Refused(Reason.DOCUMENT_TOO_LARGE, "The documents of a desired set are too much together; it was not taken.")
@@ -403,12 +404,6 @@ class Documents:
         _LOG.warning("a desired set was refused", reason=refused.reason, problem=refused.message)
         self._expect()
         return True
-
-    def _keep_coming(self, origin: str, newer: Sequence[_Coming]) -> None:
-        if newer:
-            files.write(self._path_coming(origin), msgspec.msgpack.encode([each.signed for each in newer]))
-        else:
-            files.remove(self._path_coming(origin))
 
     def _that_count(self, coming: _Coming, before: Sequence[_Coming]) -> tuple[_Coming, ...]:
         """The newer set, and of those before it the ones that count for what still travels of it."""

@@ -219,6 +219,7 @@ async def test_what_is_below_a_link_that_was_replaced_is_not_held_against_it(run
     assert [own.reach.view(ACCOUNT).connected(f"{middle}/{path}") for path in (one, two)] == [True, False]
     own.below.opened(ACCOUNT, middle, now + 7, now + 9)
     assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, now + 7), "it was heard over the link before"
+    assert own.reach.view(ACCOUNT).of(f"{middle}/{two}") == Presence(False, now), "it was not, and that link was lost"
     take(own, middle, hierarchy_pb2.Below(whole=True))
     assert own.below.find(ACCOUNT, middle, two) is None
 

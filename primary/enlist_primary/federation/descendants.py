@@ -41,6 +41,12 @@ class Unheard(NamedTuple):
         """Since when nothing is known."""
         return self.opened if self.lost is None else self.lost
 
+    def after(self, before: Unheard | None) -> Unheard:
+        """What holds of a server that was not said over the link before either."""
+        if before is None:
+            return self
+        return before if self.lost is None else Unheard(before.since, self.opened)
+
 
 @dataclass
 class Branch:
@@ -139,7 +145,7 @@ class Descendants:
         branch.said.clear()
         branch.refusals.clear()
         unheard = Unheard(lost, now)
-        branch.unheard = {path: branch.unheard.get(path, unheard) for path in branch.servers}  # or not over the link before either
+        branch.unheard = {path: unheard.after(branch.unheard.get(path)) for path in branch.servers}
         self._publish_paths(account, via, list(branch.servers))
 
     def on_refusals(self, account: str, via: str, said: Iterable[pb.SetRefused]) -> None:
@@ -172,7 +178,6 @@ class Descendants:
         taken = self._put(branch, records, written)
         if said.whole and len(taken) == len(records):  # else it is said again, and then for the same servers
             branch.said.clear()
-            branch.unheard.clear()
         changed += taken
         self._publish_paths(account, via, changed)
         return Reception(len(taken) == len(records), changed)

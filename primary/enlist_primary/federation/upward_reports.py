@@ -23,8 +23,10 @@ oldest ones it says again over its next link."""
 
 VIA_BYTES = 64 * 1024 * 1024
 BYTES = 8 * VIA_BYTES
-"""What is kept of a server of this primary with all below it, and of all of them: with more, further outcomes are not kept. Their
-servers say them again over their next links."""
+"""What outcomes may take of a server of this primary with all below it, and of all of them.
+
+Further ones are not kept: their servers say them again over their next links.
+"""
 
 Key = tuple[str, str]
 """An account and a server in it: its id, or `via/path`."""
@@ -39,20 +41,28 @@ class _Kept:
     account: str
     reports: dict[tuple[str, str], pb.Report] = field(default_factory=dict)
     bytes: int = 0
+    outcome_bytes: int = 0
+    """Of these, what outcomes take."""
 
-    def size(self, report: pb.Report) -> int:
-        """Bytes of what this one would replace."""
-        before = self.reports.get((report.kind, report.name))
-        return before.ByteSize() if before is not None else 0
+    def growth(self, outcome: pb.Report) -> int:
+        """By how many bytes of outcomes there would be more with this one."""
+        before = self.reports.get((outcome.kind, outcome.name))
+        return outcome.ByteSize() - (before.ByteSize() if before is not None and documents.is_outcome(before) else 0)
 
     def put(self, report: pb.Report) -> None:
         self.drop((report.kind, report.name))  # the last one stands last
         self.reports[report.kind, report.name] = report
-        self.bytes += report.ByteSize()
+        self._count(report, 1)
 
     def drop(self, key: tuple[str, str]) -> None:
         before = self.reports.pop(key, None)
-        self.bytes -= before.ByteSize() if before is not None else 0
+        if before is not None:
+            self._count(before, -1)
+
+    def _count(self, report: pb.Report, sign: int) -> None:
+        self.bytes += sign * report.ByteSize()
+        if documents.is_outcome(report):
+            self.outcome_bytes += sign * report.ByteSize()
 
     def bound(self) -> None:
         """Drops outcomes, the oldest first, until there are no more than may be."""
@@ -68,7 +78,7 @@ class UpwardReports:
         self._kept: dict[str, _Kept] = {}
         """By server: ids are random, and not given twice."""
         self._bytes: defaultdict[str, int] = defaultdict(int)
-        """What is kept of a server of this primary and those below it."""
+        """What outcomes take of a server of this primary and those below it."""
         self._total = 0
 
     def put(self, server: Key, reports: Iterable[pb.Report], concerns: Concerns) -> bool:
@@ -80,13 +90,13 @@ class UpwardReports:
         via = id.partition("/")[0]
         kept = self._kept.setdefault(id, _Kept(account))
         for each in found:
-            before = kept.bytes
-            if not documents.is_outcome(each) or self._has_room(via, each.ByteSize() - kept.size(each)):
+            before = kept.outcome_bytes
+            if not documents.is_outcome(each) or self._has_room(via, kept.growth(each)):
                 kept.put(each)
-                self._count(via, kept.bytes - before)
-        before = kept.bytes
+                self._count(via, kept.outcome_bytes - before)
+        before = kept.outcome_bytes
         kept.bound()
-        self._count(via, kept.bytes - before)
+        self._count(via, kept.outcome_bytes - before)
         self._forget_empty(id, kept)
         return True
 
@@ -113,10 +123,10 @@ class UpwardReports:
         return (kept.account, id) if kept is not None and kept.bytes > SERVER_BYTES else None
 
     def _drop(self, id: str, kept: _Kept, keys: Iterable[tuple[str, str]]) -> None:
-        before = kept.bytes
+        before = kept.outcome_bytes
         for key in keys:
             kept.drop(key)
-        self._count(id.partition("/")[0], kept.bytes - before)
+        self._count(id.partition("/")[0], kept.outcome_bytes - before)
         self._forget_empty(id, kept)
 
     def _forget_empty(self, id: str, kept: _Kept) -> None:
@@ -170,7 +180,7 @@ def _bounded(report: pb.Report) -> pb.Report:
         applied_items=_origin_items(report.applied_items),
         time=report.time if report.HasField("time") else None,
         exit_code=report.exit_code,
-        output=outputs.cut(report.output),
+        output=outputs.cut(report.output) if documents.is_outcome(report) else b"",
     )
 
 
