@@ -55,12 +55,12 @@ ASK_AGAIN = "Ask to join again?"
 SERVICE = "Install and start it as a service (systemd)?"
 WHAT = "What do you want to do?"
 REMOVE = "Leave the primary, and remove configuration, key and state here?"
-BELOW = "A primary on this host stands below. What becomes of what was set for its servers?"
+BELOW = "A primary runs on this host. What should happen to the policies that it passes on to its servers?"
 BEQUESTS = MappingProxyType(
     {
-        "keep": "It stays, and may be changed there",
-        "freeze": "It stays as it is, with its locks",
-        "delete": "It ends",
+        "keep": "Keep them, and allow changes there",
+        "freeze": "Keep them unchanged, with their locks",
+        "delete": "Delete them",
     }
 )
 """What may become of it, as `enlist-secondary leave --below` takes it."""

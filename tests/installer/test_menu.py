@@ -245,10 +245,10 @@ def test_removing_asks_what_stays_below(primary: PrimaryProcess, place: Path) ->
     with sitting(place) as person:
         chooses(person, REMOVE)
         person.answers("Leave the primary, and remove", "y")
-        person.sees("A primary on this host stands below.")
-        person.sees("It ends")
+        person.sees("A primary runs on this host.")
+        person.sees("Delete them")
         person.types("2")
-        person.answers("It stays as it is, with its locks", "")
+        person.answers("Keep them unchanged, with their locks", "")
         person.sees("Removed.")
         person.ends(0)
     assert primary.json("server", "show", outcome["server_id"])["state"] == "departed"

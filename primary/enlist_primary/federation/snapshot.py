@@ -60,7 +60,7 @@ class AncestrySnapshot:
     def concerns(self, report: document_pb2.Report) -> bool:
         """Whether the primaries above want to hear of this.
 
-        Also of how a run ended that is wanted no more: its time may have been up there before its server could say so.
+        This includes the outcome of a run that has been withdrawn: its deadline may have passed before the server could report.
         """
         if (report.kind, report.name) in self.items:
             return True

@@ -134,7 +134,7 @@ class Subtree:
     # --- What changes -----------------------------------------------------------------------------------------------------------
 
     def on_changes(self, changes: Changes) -> None:
-        """The tail's changes: the servers among them are said upward again. Of those that live no more nothing is."""
+        """The tail's changes: these servers are reported upward again. The reports of removed ones are dropped."""
         for record in changes.records:
             if record.state not in LIVING:
                 self.reports.forget((changes.account, record.id))

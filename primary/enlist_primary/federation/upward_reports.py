@@ -50,7 +50,7 @@ class _Kept:
         return outcome.ByteSize() - (before.ByteSize() if before is not None and documents.is_outcome(before) else 0)
 
     def put(self, report: pb.Report) -> None:
-        self.drop((report.kind, report.name))  # the last one stands last
+        self.drop((report.kind, report.name))  # the order is that of arrival
         self.reports[report.kind, report.name] = report
         self._count(report, 1)
 
@@ -65,7 +65,7 @@ class _Kept:
             self.outcome_bytes += sign * report.ByteSize()
 
     def bound(self) -> None:
-        """Drops outcomes, the oldest first, until there are no more than may be."""
+        """Drops the oldest outcomes beyond `OUTCOMES`."""
         outcomes = [key for key, report in self.reports.items() if documents.is_outcome(report)]
         for key in outcomes[:-OUTCOMES]:
             self.drop(key)
@@ -134,7 +134,7 @@ class UpwardReports:
             self._kept.pop(id, None)
 
     def prune(self, concerns: Concerns) -> list[Key]:
-        """Drops what concerns nobody above any more; of which servers there was any."""
+        """Drops the reports that do not concern the primaries above now; returns the servers that had some."""
         pruned = []
         for id, kept in list(self._kept.items()):
             past = [key for key, report in kept.reports.items() if not concerns(report)]

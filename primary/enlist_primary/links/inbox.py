@@ -23,7 +23,7 @@ Acknowledge = Callable[[int, bool], None]
 
 
 ARRIVED = 100_000
-"""Servers of which it is remembered which runs have arrived there, at most."""
+"""Servers whose arrived runs are remembered, at most."""
 
 
 class Inbox:
