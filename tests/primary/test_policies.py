@@ -329,32 +329,24 @@ def _many(tx: Any, account: str, group_ids: Mapping[str, int]) -> None:
             tx.run(sql, account, id, f"server {number}", group_id)
 
 
-async def test_ten_thousand_servers_are_planned_counted_and_listed_quickly(tmp_path: Path) -> None:
-    """The issue's bound for a plan is 5 s."""
+async def test_ten_thousand_servers_are_planned_counted_and_listed(tmp_path: Path) -> None:
+    """How quickly, `scripts/bench plan` measures."""
     async with at_site(tmp_path) as site:
         groups = [await site.group(f"Region {number % 10}/Site {number}") for number in range(100)]
+        for number, group in enumerate(groups):  # before there are servers, or each answer would count them
+            await site.set(group, {"site": number})
         listed = await site.running.admin.hierarchy.ListGroups(hierarchy_pb2.ListGroupsRequest(parent=f"accounts/{ACCOUNT}"))
         ids = {group.path: group.id for group in listed.groups}
         database = site.running.primary.context.database
         await database.write(ACCOUNT, _many, ACCOUNT, {ids[group]: 100 for group in groups})
-        for number, group in enumerate(groups):
-            await site.set(group, {"site": number})
         await site.set("/", {"a": 1})
         await site.set("Region 3", {"b": 1}, stages=pb.Stages(sizes=["1", "100%"]))
-        begun = time.monotonic()
         request = pb.PlanPolicyRequest(key=key("/"), layer=pb.Layer(settings=b'{"a": 2}'))
         changes = [each async for each in site.stub.PlanPolicy(request)]
-        planned = time.monotonic() - begun
         assert sum(len(change.servers) for change in changes) == 10_000
         assert all(change.ByteSize() < 1024 * 1024 for change in changes)
-        begun = time.monotonic()
         found = (await site.stub.ListPolicies(pb.ListPoliciesRequest(parent=f"accounts/{ACCOUNT}"))).policies
-        counted = time.monotonic() - begun
         assert sum(each.counts.desired for each in found) == 10_000 + 1_000 + 10_000
         assert {each.counts.unreachable == each.counts.desired for each in found} == {True}
-        begun = time.monotonic()
         reports = (await site.stub.ListPolicyReports(pb.ListPolicyReportsRequest(key=key("/")))).reports
         assert len(reports) == 10_000
-        print(f"plan {planned:.2f} s, list {counted:.2f} s, reports {time.monotonic() - begun:.2f} s")
-        assert planned < 5
-        assert counted < 5
