@@ -139,7 +139,8 @@ class Documents:
     def load(self) -> None:
         """Reads what is kept. Refused where the folder is not safe.
 
-        A set that is damaged must not count as one that wants nothing: what is in force would be taken back.
+        A set that is damaged, or made out for an id that this server had before, must not count as one that wants nothing: what is
+        in force would be taken back.
         """
         files.make_folder(self._folder)
         files.make_folder(self._bodies)
@@ -155,8 +156,8 @@ class Documents:
         kept: DesiredSet | None = None
         try:
             found = _verified(pb.SignedSet.FromString(files.read(self._path(origin.primary_id))), origin)
-            if found.place != origin.place:  # of a step, or of an own id, that was replaced before this file was
-                self._strangers.add(found.origin)
+            if found.place != origin.place:
+                self._replaced(origin)
                 return
             kept = found
             for digest in _digests(kept):
@@ -166,6 +167,13 @@ class Documents:
         except (Refused, DecodeError) as error:
             self._damaged[origin.primary_id] = kept
             _LOG.warning("a desired set is damaged, and is asked for again", origin=origin.primary_id, problem=str(error))
+
+    def _replaced(self, origin: Origin) -> None:
+        """The kept set is made out for another step from there. For another id of this server, its own primary will send one."""
+        if origin.primary_id == self.own:
+            self._damaged[self.own] = None  # what is in force stays until that set is here
+        else:
+            self._strangers.add(origin.primary_id)
 
     def _load_coming(self, origin: Origin, on_disk: Set[bytes]) -> None:
         """A newer set that was not complete. One that cannot be read is as if it had not come: it comes again."""
@@ -225,10 +233,10 @@ class Documents:
     def items(self, prefix: str | tuple[str, ...]) -> list[tuple[str, Item]]:
         """The items whose kind begins so (or so), each with its origin: the top-most origin's first, each origin's in their order.
 
-        Refused with FILE_FAILED while it is not known what an origin wants, because its set was damaged.
+        Refused with FILE_FAILED while it is not known what an origin wants, because its set was damaged, or is for another id.
         """
         if self._damaged:
-            raise Refused(Reason.FILE_FAILED, "A desired set that was kept is damaged; the next link brings it again.")
+            raise Refused(Reason.FILE_FAILED, "A desired set that was kept does not count any more; the next link brings another.")
         return [(origin, item) for origin, item in self._items() if item.kind.startswith(prefix)]
 
     def _items(self) -> Iterator[tuple[str, Item]]:

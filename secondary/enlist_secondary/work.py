@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from enlist import ancestry, documents, names
@@ -114,8 +114,7 @@ class Work:
             return
         for ack in message.acks:
             session.on_ack(ack)
-        for settled in message.settled:
-            self._on_settled(settled)
+        self._on_settled(message.settled)
         if message.HasField("ancestry"):
             self._on_ancestry(message.ancestry)
         self._on_documents(message)
@@ -146,13 +145,17 @@ class Work:
         if any(each.origin == self._held.own for each in report.observed_items):
             self._tasks.settle(report)
 
-    def _on_settled(self, settled: pb.Settled) -> None:
-        if not names.is_id(settled.run) or (settled.path and not ancestry.is_way(settled.path)):
-            _LOG.warning("a word on an outcome was not taken", reason=Reason.LINK_VIOLATION)
-        elif not settled.path:
-            self._tasks.settle_run(settled.run)
-        elif self.upstream is not None:
-            self.upstream.settled(settled.path, settled.run)
+    def _on_settled(self, said: Iterable[pb.Settled]) -> None:
+        strange = 0
+        for settled in said:
+            if not names.is_id(settled.run) or (settled.path and not ancestry.is_way(settled.path)):
+                strange += 1
+            elif not settled.path:
+                self._tasks.settle_run(settled.run)
+            elif self.upstream is not None:
+                self.upstream.settled(settled.path, settled.run)
+        if strange:
+            _LOG.warning("words on outcomes were not taken", reason=Reason.LINK_VIOLATION, count=strange)
 
     def _ascend(self, said: document_pb2.Ancestry) -> None:
         """Other primaries stand above: their sets count from now on, those of others no more."""

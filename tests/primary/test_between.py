@@ -210,11 +210,11 @@ async def test_what_is_below_a_link_that_was_replaced_is_not_held_against_it(run
     take(own, middle, named(one, two, whole=True))
     now = own.now()
     own.below.opened(ACCOUNT, middle, None, now)
-    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, None)
+    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, now, unheard=True)
     (shown, _) = own.below.of(ACCOUNT, middle)
     assert own.reach.cut_since(ACCOUNT, shown) == now
     own.below.opened(ACCOUNT, middle, None, now + 5)
-    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, None), "however often"
+    assert own.reach.view(ACCOUNT).of(f"{middle}/{one}") == Presence(False, now, unheard=True), "however often"
     take(own, middle, named(one))
     assert [own.reach.view(ACCOUNT).connected(f"{middle}/{path}") for path in (one, two)] == [True, False]
     own.below.opened(ACCOUNT, middle, now + 7, now + 9)

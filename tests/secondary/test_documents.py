@@ -823,6 +823,27 @@ async def test_a_damaged_set_is_asked_for_again_and_counts_as_unknown_not_as_emp
     assert await contents(again) == expected(MOTD)
 
 
+async def test_set_for_another_id_counts_as_unknown_until_one_for_the_new_id_is_here(tmp_path: Path, primary: Primary) -> None:
+    """Faults row 9: whatever lies between the new certificate and the next link, what is in force stays."""
+    above = Primary(target="m" * 10)
+    held, line = linked(tmp_path, above, primary)
+    line.bring(primary.sign([MOTD]), [MOTD.body])
+    line.bring(above.sign([NTP]), [NTP.body])
+    await held.save()
+    renamed = replace(primary, target="z" * 10)
+    again, line = linked(tmp_path, above, renamed)
+    assert reason(lambda: again.items("")) is Reason.FILE_FAILED
+    assert not await again.save()
+    assert {named.origin: list(named.digests) for named in introduced(again).held} == {
+        above.name: [NTP.item.digest],
+        primary.name: [],
+    }
+    again, line = linked(tmp_path, above, renamed)
+    line.bring(renamed.sign([MOTD]), [MOTD.body])
+    assert await again.save()
+    assert await contents(again) == expected(NTP, MOTD)
+
+
 async def test_a_damaged_body_does_not_let_an_older_set_in(tmp_path: Path, primary: Primary) -> None:
     """Attacks row 38."""
     older, newer = primary.sign([NTP]), primary.sign([MOTD])

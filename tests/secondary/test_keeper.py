@@ -459,6 +459,35 @@ async def test_a_server_that_gets_another_id_takes_what_is_set_for_that(tmp_path
     assert "a desired set was refused" not in caplog.messages
 
 
+async def test_what_is_in_force_is_not_taken_back_for_a_server_that_gets_another_id(tmp_path: Path) -> None:
+    """Faults row 9: not even until the first set for the new id is here."""
+    async with paired(tmp_path) as pair:
+        motd = with_motd(pair.secondary)
+        await set_motd(pair.running, "first")
+        before = tmp_path / "before"
+        await pair.stop()
+        shutil.copytree(pair.running.folder.path, before)
+        await pair.start()
+        async with kept(pair.secondary):
+            first = (await pair.secondary.connects()).server_id
+            await eventually(lambda: read(motd) == "first", what="the policy")
+            written = motd.stat()
+            await pair.stop()
+            shutil.rmtree(pair.running.folder.path)
+            shutil.copytree(before, pair.running.folder.path)
+            await pair.start()
+            await eventually(lambda: pair.secondary.state.server_id not in ("", first), what="another id")
+            await pair.running.authorize(pair.secondary.state.server_id)
+            await pair.secondary.connects()
+
+            async def applied() -> bool:
+                request = policy_pb2.ListPoliciesRequest(parent=f"accounts/{ACCOUNT}")
+                return [each.counts.applied for each in (await pair.running.admin.policies.ListPolicies(request)).policies] == [1]
+
+            await eventually(applied, what="the new server's report")
+    assert (motd.stat().st_ino, motd.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+
+
 async def test_a_local_primary_that_does_not_run_holds_up_no_final_no(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -349,6 +349,14 @@ async def test_outcome_of_a_run_from_further_up_waits_for_its_origin(site: Site)
         await soon(lambda: Link(work).state("task/update" + ONE) == "")
 
 
+async def test_words_on_outcomes_that_make_no_sense_are_one_line_in_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A line for each of them would fill a disk: a message has room for a hundred thousand."""
+    async with site.working() as work:
+        Link(work).take(pb.FromPrimary(settled=[pb.Settled(run="?"), pb.Settled(run=ONE, path="?"), pb.Settled(run=ONE)]))
+    lines = [record for record in caplog.records if "outcomes were not taken" in record.getMessage()]
+    assert len(lines) == 1
+
+
 async def test_message_that_there_was_no_room_for_is_said_again_in_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if there is nothing else to say: an outcome would wait for the next link."""
     monkeypatch.setattr(session, "AGAIN_SECONDS", 0.01)

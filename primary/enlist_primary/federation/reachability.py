@@ -87,8 +87,9 @@ class Reachability:
             return None
         above = self._presence_here(account, via)
         if not above.connected or found.unknown_since is not None:
-            since = _earliest(found.unknown_since, None if above.connected else above.since)
-            return Presence(False, None if found.unheard and above.connected else since)  # nobody can say that it has gone
+            if found.unheard and above.connected:  # nobody can say that it has gone
+                return Presence(False, found.unknown_since if found.connected else found.connected_at, unheard=found.connected)
+            return Presence(False, _earliest(found.unknown_since, None if above.connected else above.since))
         since = max(found.connected_at or 0, above.since or 0) if found.connected else found.connected_at
         refusal = found.refusal(self._own_id) or above.refusal  # what the server on the way refuses, nobody below it gets
         return Presence(found.connected, since, refusal=refusal)

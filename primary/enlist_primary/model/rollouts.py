@@ -97,13 +97,15 @@ class Presence(NamedTuple):
     """Whether a server's link is open, and since when it is so, Unix seconds; None if there never was one.
 
     `opens` is when the maintenance window opens that it waits for: its time counts from then. `refusal` says, for people, why the
-    server refuses what is desired there; empty while it does not.
+    server refuses what is desired there; empty while it does not. `unheard`: it was connected, the link over which another server
+    speaks of it was replaced at `since`, and nothing was said of it over the new one: it has the time of one that connected then.
     """
 
     connected: bool
     since: int | None
     opens: int | None = None
     refusal: str = ""
+    unheard: bool = False
 
 
 Present = Callable[[str], Presence]
@@ -267,9 +269,10 @@ def _heard(rollout: Rollout, presence: Presence) -> int | None:
 
 def _due(rollout: Rollout, begun: int, new: bool, presence: Presence, patience: int) -> int | None:
     """Until when a server that has said nothing final may take; None for one that could not have said anything."""
-    if presence.since is None or not (presence.connected or presence.since >= begun):
+    there = presence.connected or presence.unheard
+    if presence.since is None or not (there or presence.since >= begun):
         return None
-    if presence.connected:
+    if there:
         return (max(rollout.stage_at, presence.since) if presence.opens is None else presence.opens) + patience
     return (rollout.stage_at if new else presence.since) + patience
 

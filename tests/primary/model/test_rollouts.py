@@ -207,6 +207,10 @@ def test_only_those_who_have_it_are_counted() -> None:
         (Presence(False, T - 1), True, 70, Tally(0, 0, 0)),
         (Presence(True, T + 5), True, 10, Tally(0, 0, 0, T + 65)),
         (Presence(True, T + 5), True, 65, Tally(0, 1, 0)),
+        (Presence(False, T + 5, unheard=True), False, 59, Tally(0, 0, 1, T + 60)),  # as one that connected then
+        (Presence(False, T + 5, unheard=True), False, 65, Tally(0, 1, 0)),
+        (Presence(False, T - 1, unheard=True), False, 59, Tally(0, 0, 1, T + 60)),
+        (Presence(False, T + 50, unheard=True), False, 60, Tally(0, 0, 0, T + 110)),  # not held against one that came late
     ],
 )
 def test_who_waits_how_long(presence: Presence, confirmed: bool, later: int, expected: Tally) -> None:
@@ -227,6 +231,8 @@ def test_who_waits_how_long(presence: Presence, confirmed: bool, later: int, exp
         (Presence(False, T + 70), 75, Tally(0, 1, 0)),  # the primary was away for longer than the change could wait
         (Presence(True, T + 70), 71, Tally(0, 0, 0, T + 70 + HEARD)),
         (Presence(True, T + 70), 70 + HEARD, Tally(1, 0, 0)),
+        (Presence(False, T + 5, unheard=True), 6, Tally(0, 0, 1, T + 60)),
+        (Presence(False, T + 5, unheard=True), 65, Tally(0, 1, 0)),
     ],
 )
 def test_what_is_yet_to_be_confirmed_counts_while_its_server_is_there_to_say_so(
