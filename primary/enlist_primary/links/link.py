@@ -105,7 +105,10 @@ class Links:
         secret, key = self.signer.challenge_secret, self.signer.authority.public_key
         end = PrimaryEnd(proofs.new_challenge(secret, self.now(), self.random_bytes), peer.public_key, key)
         hello = await self._greeted(stream, end, peer)
-        link = self.registry.open(peer.standing.account, peer.standing.id, peer.certificate_ends)
+        account, id = peer.standing.account, peer.standing.id
+        lost = self.observations.seen(account, id).disconnected_at  # None where this link replaces one
+        link = self.registry.open(account, id, peer.certificate_ends)
+        self.inbox.opened(account, id, lost)  # in the same moment: what was known below is known no more
         body = asyncio.create_task(_Body(self, stream, link, end, hello, peer).run())
         try:
             both: list[asyncio.Future[Any]] = [body, link.ended]
@@ -251,9 +254,7 @@ class _Body:
         own, hello, source, now = self._own, self._hello, self._peer.source, self._own.now()
         kinds = frozenset(filter(names.is_document_kind, hello.kinds[:KINDS]))
         where = _host(hello.server_address)
-        lost = own.observations.seen(row.account, row.id).disconnected_at  # None where this link replaced one
         own.observations.connected(row.account, row.id, source, hello.version[:40], now, where, " ".join(sorted(kinds)))
-        own.inbox.opened(row.account, row.id, lost)
         own.changes.publish(PresenceChange(row.account, [row.id]))
         log.info("link opened", account=row.account, server=row.id, name=row.shown_name, address=source)
         for alarm in hello.identity_alarms[:ALARMS]:
