@@ -64,7 +64,7 @@ class Inbox:
             child.take(message.lower)
 
     def _on_reports(self, link: Link, said: pb.Reports, asked: Asked, acknowledge: Acknowledge) -> None:
-        """The message is acknowledged once all that it reports is committed. What goes further up is in memory by then, if there is room."""
+        """Acknowledged once all that it reports is committed; what goes further up is in memory then, if there was room."""
         (account, id), now = link.key, int(self._clock())
         named = said.reports[: documents.ITEM_LIMIT]
         above = self._ancestors.snapshot
