@@ -434,22 +434,32 @@ def read(path: Path) -> str:
     return str(json.loads(path.read_text())["text"]) if path.exists() else ""
 
 
+async def backed_up(pair: Pair, to: Path) -> Path:
+    """A copy of the primary's data."""
+    await pair.stop()
+    shutil.copytree(pair.running.folder.path, to)
+    await pair.start()
+    return to
+
+
+async def put_back(pair: Pair, copy: Path) -> None:
+    """The primary's data are what they were then."""
+    await pair.stop()
+    shutil.rmtree(pair.running.folder.path)
+    shutil.copytree(copy, pair.running.folder.path)
+    await pair.start()
+
+
 async def test_a_server_that_gets_another_id_takes_what_is_set_for_that(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The primary's data were put back to before this server joined. What is in force stays until the new set says otherwise."""
     async with paired(tmp_path) as pair:
         motd = with_motd(pair.secondary)
-        before = tmp_path / "before"
-        await pair.stop()
-        shutil.copytree(pair.running.folder.path, before)
-        await pair.start()
+        before = await backed_up(pair, tmp_path / "before")
         async with kept(pair.secondary):
             first = (await pair.secondary.connects()).server_id
             await set_motd(pair.running, "first")
             await eventually(lambda: read(motd) == "first", what="the first policy")
-            await pair.stop()
-            shutil.rmtree(pair.running.folder.path)
-            shutil.copytree(before, pair.running.folder.path)
-            await pair.start()
+            await put_back(pair, before)
             await eventually(lambda: pair.secondary.state.server_id not in ("", first), what="another id")
             assert read(motd) == "first"
             await pair.running.authorize(pair.secondary.state.server_id)
@@ -464,18 +474,12 @@ async def test_what_is_in_force_is_not_taken_back_for_a_server_that_gets_another
     async with paired(tmp_path) as pair:
         motd = with_motd(pair.secondary)
         await set_motd(pair.running, "first")
-        before = tmp_path / "before"
-        await pair.stop()
-        shutil.copytree(pair.running.folder.path, before)
-        await pair.start()
+        before = await backed_up(pair, tmp_path / "before")
         async with kept(pair.secondary):
             first = (await pair.secondary.connects()).server_id
             await eventually(lambda: read(motd) == "first", what="the policy")
             written = motd.stat()
-            await pair.stop()
-            shutil.rmtree(pair.running.folder.path)
-            shutil.copytree(before, pair.running.folder.path)
-            await pair.start()
+            await put_back(pair, before)
             await eventually(lambda: pair.secondary.state.server_id not in ("", first), what="another id")
             await pair.running.authorize(pair.secondary.state.server_id)
             await pair.secondary.connects()
