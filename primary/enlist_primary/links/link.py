@@ -108,7 +108,7 @@ class Links:
         account, id = peer.standing.account, peer.standing.id
         lost = self.observations.seen(account, id).disconnected_at  # None where this link replaces one
         link = self.registry.open(account, id, peer.certificate_ends)
-        self.inbox.opened(account, id, lost)  # in the same moment: what was known below is known no more
+        self.inbox.opened(account, id, lost)  # at once: until it speaks, nothing is known of those below
         body = asyncio.create_task(_Body(self, stream, link, end, hello, peer).run())
         try:
             both: list[asyncio.Future[Any]] = [body, link.ended]
