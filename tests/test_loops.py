@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"protos": "enlist", "primary": "enlist_primary", "secondary": "enlist_secondary", "installer": "enlist_installer"}
 
 ALLOWED = {
+    "enlist.runtime.controller.Controller._rest": "it is the timer",
     "enlist.runtime.controller.retry": "it is the loop",
     "enlist.transport.race.race": "begins each attempt a moment after the one before, once; it repeats none",
     "enlist.runtime.files._take_turns": "a thread that waits for another process's lock, with a limit",

@@ -120,6 +120,11 @@ class Authority:
         """The authority's own: what people compare."""
         return fingerprint(self.public_key)
 
+    @cached_property
+    def certificate_der(self) -> bytes:
+        """Its certificate as it travels: whoever looks at a primary is shown it."""
+        return der(self.certificate)
+
     @property
     def primary_id(self) -> str:
         """Which primary this is: the fingerprint of its first authority's key, 64 lower-case hex digits.

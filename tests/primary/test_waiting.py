@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,13 +13,21 @@ from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, registration_pb2, server_pb2, trust_pb2
 from enlist_primary.changes.publisher import Changes
 from enlist_primary.links.waiters import PLACES, WaitingRoom
+from enlist_primary.model.servers import State
 from enlist_primary.store.changes import Position
+from enlist_primary.store.servers import Standing
 from tests.support.inprocess import Asker, Stubs, refused_by, running_primary
 
 A = "acme.example"
 
 
-def test_who_waits_is_woken_by_its_own_name_only() -> None:
+def changes(account: str, *keys: str) -> Changes:
+    """A page that names the servers with these keys."""
+    records = tuple(Standing(account, f"id-{key}", key, State.PENDING, 0, None) for key in keys)
+    return Changes(account, 2, Position(2, 0, 0), tuple(f"servers/{each.id}" for each in records), records)
+
+
+def test_who_waits_is_woken_by_its_own_key_only() -> None:
     room = WaitingRoom()
     with (
         room.place(A, "one") as one,
@@ -24,7 +35,7 @@ def test_who_waits_is_woken_by_its_own_name_only() -> None:
         room.place(A, "two") as two,
         room.place("b.example", "one") as b,
     ):
-        room.on_changes(Changes(A, 2, Position(2, 0, 0), ("servers/one", "servers/nobody")))
+        room.on_changes(changes(A, "one", "nobody"))
         assert [event.is_set() for event in (one, again, two, b)] == [True, True, False, False]
 
 
@@ -113,3 +124,26 @@ async def test_a_key_that_never_registered_has_nothing_to_wait_for(tmp_path: Pat
     async with running_primary(tmp_path) as running, running.stranger() as stub:
         wait = stub.registration.AwaitAuthorization(await wait_for(Asker(running), stub))
         assert (await refused_by(anext(aiter(wait)))).reason is Reason.SERVER_UNKNOWN
+
+
+async def test_a_decision_that_comes_while_the_server_is_looked_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place is taken before the look, so whatever the look could not see wakes it."""
+    async with running_primary(tmp_path) as running, running.stranger() as stub:
+        asker = Asker(running)
+        name = f"accounts/{A}/servers/{(await asker.register(stub)).server_id}"
+        request, database = await wait_for(asker, stub), running.primary.context.database
+        read = database.read
+
+        async def overtaken(query: Callable[..., Any], *args: Any) -> Any:
+            found = await read(query, *args)
+            if query.__name__ == "_load" and not denied.done():
+                decided = running.primary.context.changes.changed(A)
+                await running.admin.trust.DenyServer(trust_pb2.DenyServerRequest(name=name))
+                await decided
+                denied.set_result(None)
+            return found
+
+        denied = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(database, "read", overtaken)
+        states = [each.state async for each in stub.registration.AwaitAuthorization(request)]
+    assert states == [server_pb2.SERVER_STATE_PENDING, server_pb2.SERVER_STATE_DENIED]

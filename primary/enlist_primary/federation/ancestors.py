@@ -184,8 +184,7 @@ class Upper:
             self._replace_row(row)
         if not row.consent:
             return None
-        certificate = certificates.der(own.certificate)
-        return pb.LowerPrimary(authority_certificate=certificate, consent=row.consent, consent_signature=row.signature)
+        return pb.LowerPrimary(authority_certificate=own.certificate_der, consent=row.consent, consent_signature=row.signature)
 
     async def ascend(self, said: document_pb2.Ancestry) -> None:
         """Accepts an ancestry. Refused: SET_INVALID, WOULD_LOOP, SET_STALE, ORIGINS_FULL, ORIGINS_UNREADABLE."""

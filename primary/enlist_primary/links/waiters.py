@@ -22,9 +22,12 @@ class WaitingRoom:
         self._closing = False
 
     @contextmanager
-    def place(self, account: str, id: str) -> Iterator[asyncio.Event]:
-        """A place to wait: the event is set when something about the server changed, or the primary shuts down."""
-        waiting = self._waiting.setdefault((account, id), set())
+    def place(self, account: str, key: str) -> Iterator[asyncio.Event]:
+        """A place to wait for whoever holds this key (its fingerprint), which a server keeps as long as it waits.
+
+        The event is set when something about its server changed, or the primary shuts down.
+        """
+        waiting = self._waiting.setdefault((account, key), set())
         if len(waiting) >= PLACES:
             raise Refused(Reason.OVERLOADED, "This server is waiting on several connections already. Close one of them.")
         event = asyncio.Event()
@@ -34,22 +37,22 @@ class WaitingRoom:
         finally:
             waiting.discard(event)
             if not waiting:
-                self._waiting.pop((account, id), None)
+                self._waiting.pop((account, key), None)
 
     def on_changes(self, changes: Changes) -> None:
         """The tail's changes: streams of the servers among them look again."""
-        self._notify(changes.account, changes.ids)
+        self._notify(changes.account, (each.key for each in changes.records))
 
-    def _notify(self, account: str, ids: Iterable[str]) -> None:
-        for id in ids:
-            for event in self._waiting.get((account, id), ()):
+    def _notify(self, account: str, keys: Iterable[str]) -> None:
+        for key in keys:
+            for event in self._waiting.get((account, key), ()):
                 event.set()
 
     def close(self) -> None:
         """Sends everybody home."""
         self._closing = True
-        for account, id in list(self._waiting):
-            self._notify(account, [id])
+        for account, key in list(self._waiting):
+            self._notify(account, [key])
 
     def check(self) -> None:
         """Refuses once the room is closed."""

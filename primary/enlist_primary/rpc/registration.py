@@ -45,7 +45,7 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         return pb.DescribePrimaryResponse(
             primary_name=own.config.name,
             primary_id=own.signer.authority.primary_id,
-            authority_certificate=certificates.der(own.signer.authority.certificate),
+            authority_certificate=own.signer.authority.certificate_der,
             leaf_statement=own.served.statement,
             ssl_port=own.ports.ssl,
             oldest_protocol=PROTOCOL,
@@ -82,22 +82,23 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
         with self._counted(claim.account_domain):
             domain = names.account_domain(claim.account_domain)
             key = self._proven(claim, "AwaitAuthorization", request.claim, request.proof)
-            server, _ = await self._look(domain, claim.public_key)
-        with self._context.waiting.place(domain, server.id) as changed:
-            async for enrolment in self._follow(domain, claim.public_key, key, changed):
+        with self._context.waiting.place(domain, certificates.fingerprint(claim.public_key)) as changed:
+            with self._counted(claim.account_domain):
+                found = await self._look(domain, claim.public_key)
+            async for enrolment in self._follow(found, claim.public_key, key, changed):
                 yield enrolment
 
     async def _follow(
-        self, domain: str, public_key: bytes, key: ec.EllipticCurvePublicKey, changed: asyncio.Event
+        self, found: tuple[Server, Account], public_key: bytes, key: ec.EllipticCurvePublicKey, changed: asyncio.Event
     ) -> AsyncIterator[pb.Enrolment]:
-        """The state of the server with this key now and after each change, to the first in which waiting is in vain.
+        """The state of the server with this key as it was found and after each change, to the first in which waiting is in vain.
 
-        Here alone a server gets its first certificate: the key has been proven in this very RPC.
+        `changed` is set by whatever changed since before it was found. Here alone a server gets its first certificate: the key has
+        been proven in this very RPC.
         """
         told: Server | None = None
         while True:
-            changed.clear()
-            server, account = await self._look(domain, public_key)
+            server, account = found
             if server != told:
                 yield self._enrolment(server, account, self._issued(server, key))
                 told = server
@@ -105,6 +106,8 @@ class Registration(registration_pb2_grpc.RegistrationServiceServicer):
                 return
             self._context.waiting.check()
             await changed.wait()
+            changed.clear()
+            found = await self._look(account.domain, public_key)
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.Enrolment:
         claim = _parse(pb.Claim, request.claim)

@@ -213,11 +213,14 @@ class Controller(Generic[K]):
     async def _rest(self) -> None:
         """Until a key is due and there is room for it."""
         first = self._queue.first_due if len(self._tasks) < self._at_once else None
-        try:
-            async with asyncio.timeout(None if first is None else first - self._clock()):
-                await self._wake.wait()
-        except TimeoutError:
+        if first is None:
+            await self._wake.wait()
             return
+        timer = asyncio.get_running_loop().call_later(first - self._clock(), self._wake.set)  # a timeout costs an exception more
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from enlist import certificates
 from enlist.certificates import Authority
 from enlist.channel import OPTIONS, refusal
 from enlist.link.receiver import MESSAGE_LIMIT
@@ -69,7 +68,7 @@ class Upstream:
         self._changed = changed
         self.local = LocalPrimary(authority.primary_id, changed, self.settled)
         self.local.unknown_since = int(now())
-        self._upper = upstream_pb2.Upper(authority_certificate=certificates.der(authority.certificate), primary_name=name)
+        self._upper = upstream_pb2.Upper(authority_certificate=authority.certificate_der, primary_name=name)
         self._upper.bequest = document_pb2.ANCESTOR_STATE_PRESENT
         self._cross_certificate = b""
         self._settled: dict[tuple[str, str], None] = {}
