@@ -1,4 +1,4 @@
-"""Servers that wait for a decision: `links.waiting` by itself, then over the wire."""
+"""Servers that wait for a decision: `links.waiters` by itself, then over the wire."""
 
 from __future__ import annotations
 
