@@ -122,7 +122,7 @@ class Authority:
 
     @cached_property
     def certificate_der(self) -> bytes:
-        """Its certificate as it travels: whoever looks at a primary is shown it."""
+        """The certificate, DER. Encoded once: every answer of DescribePrimary carries it."""
         return der(self.certificate)
 
     @property

@@ -23,9 +23,9 @@ class WaitingRoom:
 
     @contextmanager
     def place(self, account: str, key: str) -> Iterator[asyncio.Event]:
-        """A place to wait for whoever holds this key (its fingerprint), which a server keeps as long as it waits.
+        """A place for the server with this key (a fingerprint). A server does not change its key while it waits.
 
-        The event is set when something about its server changed, or the primary shuts down.
+        The event is set when something about the server changed, or the primary shuts down.
         """
         waiting = self._waiting.setdefault((account, key), set())
         if len(waiting) >= PLACES:
