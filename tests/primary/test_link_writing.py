@@ -14,7 +14,9 @@ from enlist.documents import Item, SetVersion
 from enlist.link.ends import SecondaryEnd
 from enlist.reasons import Reason, Refused
 from enlist.v1 import account_pb2, document_pb2, hierarchy_pb2
+from enlist_primary.authority.signer import Signer
 from enlist_primary.federation.child_primary import Children
+from enlist_primary.links.fair_queue import LATER_SECONDS
 from enlist_primary.links.inbox import Inbox
 from enlist_primary.links.link import Links, Peer
 from enlist_primary.links.publisher import Desires
@@ -28,7 +30,8 @@ from enlist_primary.rpc.context import Context
 from enlist_primary.store import servers as rows
 from tests.attacks.above import Above, policy, stand_under, way_up
 from tests.support.inprocess import ACCOUNT, Asker, Running
-from tests.support.links import linked, read_set
+from tests.support.links import LinkClient, linked, read_set
+from tests.support.pretender import new_signer
 from tests.support.waiting import eventually
 
 
@@ -207,19 +210,36 @@ async def test_primary_that_was_above_may_be_below_once_it_is_not(running: Runni
     await own.database.write(ACCOUNT, levels.allow, ACCOUNT, id, True, None, PRIMARY_ITSELF, own.now())
     above = await stand_under(own)
     authority = certificates.der(above.signer.authority.certificate)
+    async with linked(asker, listening=True) as link:
+        await link.send(lower=consenting(above.signer, own))
+        await eventually(lambda: answers(link) == [Reason.WOULD_LOOP], 5, "the refusal")
+        await own.upper.join(authority, above.name, UpperState.GONE, own.now())
+        await eventually(lambda: answers(link) == [Reason.WOULD_LOOP, ""], 5, "the certificate")
+
+
+async def test_intermediate_hears_at_once_what_was_taken(running: Running, own: Context) -> None:
+    """What others below it say next would wait: only so many of its messages may be on their way."""
+    asker, id = await trusted(running)
+    await own.database.write(ACCOUNT, levels.allow, ACCOUNT, id, True, None, PRIMARY_ITSELF, own.now())
+    async with linked(asker, listening=True) as link:
+        await link.send(lower=consenting(new_signer(), own))
+        await eventually(lambda: answers(link) == [""], 5, "the certificate")
+        await link.send(below=hierarchy_pb2.Below(sequence=1))
+        await eventually(lambda: [ack.sequence for each in link.got for ack in each.acks] == [1], LATER_SECONDS / 2, "the answer")
+
+
+def consenting(signer: Signer, own: Context) -> hierarchy_pb2.LowerPrimary:
+    """This signer's primary consents to be below."""
+    authority = certificates.der(signer.authority.certificate)
     present, parent = document_pb2.ANCESTOR_STATE_PRESENT, own.signer.authority.primary_id
     consent = document_pb2.Consent(parent_primary_id=parent, epoch=1, number=1, state=present).SerializeToString()
-    signature = above.signer.sign_consent(consent)
-    async with linked(asker, listening=True) as link:
-        lower = hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
-        await link.send(lower=lower)
+    signature = signer.sign_consent(consent)
+    return hierarchy_pb2.LowerPrimary(authority_certificate=authority, consent=consent, consent_signature=signature)
 
-        def answers() -> list[str]:
-            return [each.lower_answer.reason for each in link.got if each.HasField("lower_answer")]
 
-        await eventually(lambda: answers() == [Reason.WOULD_LOOP], 5, "the refusal")
-        await own.upper.join(authority, above.name, UpperState.GONE, own.now())
-        await eventually(lambda: answers() == [Reason.WOULD_LOOP, ""], 5, "the certificate")
+def answers(link: LinkClient) -> list[str]:
+    """What a link heard of whether its primary may be below: the reasons why not, "" for leave."""
+    return [each.lower_answer.reason for each in link.got if each.HasField("lower_answer")]
 
 
 async def test_link_whose_peer_goes_while_it_is_ended_is_taken_out(running: Running, own: Context) -> None:

@@ -32,6 +32,7 @@ from enlist_primary.federation.ancestors import Upper
 from enlist_primary.federation.child_primary import Children, Lower
 from enlist_primary.federation.snapshot import StoredSet
 from enlist_primary.ingest.observations import Observations
+from enlist_primary.links.hearing import Hearing
 from enlist_primary.links.inbox import Inbox
 from enlist_primary.links.publisher import Desires
 from enlist_primary.links.registry import Hub, Link
@@ -51,12 +52,6 @@ BACKOFF = Backoff(first=0.2, longest=2.0)
 """For how many seconds, and with which pauses, a link that opens asks a database that is busy; less than its server waits."""
 ALARMS = 16
 KINDS = 256
-PACE = 0.05
-"""Seconds from one message of a secondary to the next that is heard: one that floods holds up itself alone."""
-LITTLE = 0.01
-SHARE = 5
-"""Once its messages, whatever they are, took longer than `LITTLE` to hear, the next is heard after so many times as long: of the
-event loop's time, one server gets no more than a sixth for long."""
 
 log = Log("link")
 
@@ -198,24 +193,19 @@ class _Body:
     async def run(self) -> None:
         """Welcomes the server, then hears it until it goes."""
         loop = asyncio.get_running_loop()
-        earliest = rested = spent = 0.0
-        heard = loop.time()
+        hearing = Hearing(loop.time())
         try:
             await self._welcome()
             while (message := await self._stream.read()) is not grpc.aio.EOF:
-                begun = loop.time()
-                hears_at = rested if _only_acknowledges(message) else earliest
-                if begun < hears_at:  # one that says little, as most do, costs no timer
-                    await asyncio.sleep(hears_at - begun)
+                paced, begun = _is_paced(message), loop.time()
+                turn = hearing.turn(paced)
+                if begun < turn:  # one that says little, as most do, costs no timer
+                    await asyncio.sleep(turn - begun)
                     begun = loop.time()
-                spent = max(0.0, spent - (begun - heard) / SHARE)
                 if not self._link.ended.done():
                     self._on_acknowledged(message, begun)
                     self._own.inbox.on_message(self._link, message, self._child, self._acknowledge)
-                heard = loop.time()
-                spent += heard - begun
-                rested = heard + SHARE * spent if spent > LITTLE else heard
-                earliest = max(rested, heard + PACE)
+                hearing.heard(paced, begun, loop.time())
         finally:
             self._end.close()
             self._link.detach()
@@ -293,11 +283,16 @@ class _Body:
     def _acknowledge(self, sequence: int, refused: bool) -> None:
         """A message is taken for good. A server that says no more does not wait to hear that: it goes with the next set.
 
-        One that has more to say may wait, for only so many messages may be on their way; and one that was refused does.
+        One that has more to say may wait, for only so many messages may be on their way; and one that was refused does. One that
+        speaks for those below it has more to say, and hears it at once.
         """
-        if not self._link.ended.done():
-            waited_for = refused or self._end.answers_ready
-            self._end.acknowledge(sequence, refused)
+        if self._link.ended.done():
+            return
+        waited_for = refused or self._end.answers_ready
+        self._end.acknowledge(sequence, refused)
+        if self._child.certified and not refused:
+            self._begin_writing()
+        else:
             self._own.publisher.turns.enter_later(self._write_what_is_left, soon=waited_for)
 
     def _write_what_is_left(self) -> None:
@@ -426,9 +421,10 @@ def _handed_down(kept: StoredSet) -> Offer:
     return Offer(verified.version, verified.content, desired.digests, sign, True, verified.target, desired.order)
 
 
-def _only_acknowledges(message: pb.FromSecondary) -> bool:
-    """Whether a message is none that flood pacing is for."""
-    return not (message.HasField("reports") or message.HasField("below") or message.HasField("lower") or message.set_refusals)
+def _is_paced(message: pb.FromSecondary) -> bool:
+    """Whether a message is one that flood pacing is for: all but those that only acknowledge."""
+    said = message.HasField("reports") or message.HasField("below") or message.HasField("lower")
+    return said or bool(message.set_refusals)
 
 
 def _host(text: str) -> str:

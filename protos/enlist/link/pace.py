@@ -36,18 +36,20 @@ class Pace:
 
 
 class MessagePace:
-    """How much the messages of an outbox carry: a piece at first, and more while they are acknowledged quickly."""
+    """How much the messages of an outbox carry: half the window, which is a piece at first.
 
-    def __init__(self, messages: int) -> None:
-        """So many messages may be on their way: together they fill the window."""
-        self._messages = messages
+    On a line that is not slow, one change of many servers then goes in few messages, from the third one on in one.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known of the line."""
         self._pace = Pace()
         self._sent: dict[int, tuple[int, float]] = {}
 
     @property
     def bytes(self) -> int:
         """What goes into one message, unless one value alone is longer."""
-        return max(PIECE, self._pace.window // self._messages)
+        return self._pace.window // 2
 
     def sent(self, sequence: int, size: int, now: float) -> None:
         """A message of so many bytes begins its way. `now` is in seconds of a clock that is never set."""

@@ -9,7 +9,6 @@ from enlist.link.ends import SecondaryEnd
 from enlist.link.pace import MessagePace
 from enlist.link.phases import violation
 from enlist.link.receiver import Receiver
-from enlist.runtime.link_outbox import WINDOW
 from enlist.v1 import hierarchy_pb2 as pb
 from enlist_secondary import outbox
 from enlist_secondary.federation.local_primary import LocalPrimary, UpwardCursor
@@ -25,7 +24,7 @@ class Session:
         """Set when there is something to say."""
         self.news.set()
         self._numbers = 0
-        self._pace = MessagePace(WINDOW)
+        self._pace = MessagePace()
         self._end = end
         self.over = False
         """Whether the link has ended, or another one speaks."""

@@ -50,16 +50,23 @@ def say(pace: MessagePace, count: int, seconds: float, taken: bool = True) -> No
         pace.answered(sequence, taken, waited_for=count == MESSAGES and sequence == 1, now=seconds)
 
 
-def test_message_carries_one_piece_at_first_and_its_share_of_the_window_at_most() -> None:
-    pace = MessagePace(MESSAGES)
+def test_message_carries_one_piece_at_first_and_half_the_window_at_most() -> None:
+    pace = MessagePace()
     assert pace.bytes == PIECE
     for _ in range(20):
         say(pace, MESSAGES, seconds=0.1)
-    assert pace.bytes == LARGEST // MESSAGES
+    assert pace.bytes == LARGEST // 2
+
+
+def test_after_seven_quick_messages_another_seven_times_as_much_goes_in_two() -> None:
+    """A change of two hundred servers, and the next one: each message takes its time to be heard."""
+    pace = MessagePace()
+    say(pace, 7, seconds=0.1)
+    assert pace.bytes >= 7 * PIECE / 2
 
 
 def test_on_a_slow_line_messages_stay_small_and_become_small_again() -> None:
-    pace = MessagePace(MESSAGES)
+    pace = MessagePace()
     say(pace, MESSAGES, seconds=4.0)
     assert pace.bytes == PIECE
     for _ in range(20):
@@ -70,15 +77,15 @@ def test_on_a_slow_line_messages_stay_small_and_become_small_again() -> None:
 
 def test_late_answer_that_nobody_waits_for_says_nothing_of_the_line() -> None:
     """The primary lets the last acknowledgement of many wait for company."""
-    pace = MessagePace(MESSAGES)
+    pace = MessagePace()
     for _ in range(20):
         say(pace, MESSAGES, seconds=0.1)
     say(pace, MESSAGES - 1, seconds=9.0)
-    assert pace.bytes == LARGEST // MESSAGES
+    assert pace.bytes == LARGEST // 2
 
 
 def test_message_without_room_grows_nothing_and_a_stranger_s_answer_neither() -> None:
-    pace = MessagePace(MESSAGES)
+    pace = MessagePace()
     for _ in range(20):
         say(pace, MESSAGES, seconds=0.0, taken=False)
         pace.answered(99, taken=True, waited_for=True, now=0.0)
@@ -86,10 +93,10 @@ def test_message_without_room_grows_nothing_and_a_stranger_s_answer_neither() ->
 
 
 def test_of_a_peer_that_answers_nothing_only_the_latest_messages_are_remembered() -> None:
-    pace = MessagePace(MESSAGES)
+    pace = MessagePace()
     for sequence in range(1, 2 * REMEMBERED + 1):
         pace.sent(sequence, LARGEST, now=0.0)
     pace.answered(REMEMBERED, taken=True, waited_for=True, now=0.1)
     assert pace.bytes == PIECE
     pace.answered(REMEMBERED + 1, taken=True, waited_for=True, now=0.1)
-    assert pace.bytes == LARGEST // MESSAGES
+    assert pace.bytes == LARGEST // 2
