@@ -10,8 +10,8 @@ AHEAD = (WINDOW - 1) * PACE
 """Seconds by which messages may be ahead of that: as many as an honest secondary has on their way are heard in a row."""
 LITTLE = 0.01
 SHARE = 5
-"""Once its messages, whatever they are, took longer than `LITTLE` to hear, the next is heard after so many times as long: of the
-event loop's time, one server gets no more than a sixth for long."""
+"""Once hearing a server's messages, whatever they are, took longer than `LITTLE`, the next one is heard after a pause `SHARE` times
+as long: over time, one server gets at most a sixth of the event loop's time."""
 
 
 class Hearing:
@@ -21,10 +21,10 @@ class Hearing:
         """The link has opened."""
         self._heard = now
         self._spent = 0.0
-        """What hearing it took of late: it is forgotten `SHARE` times as slowly as it was spent."""
+        """Seconds spent on hearing it lately. Each second of pause takes 1 / `SHARE` of a second off."""
         self._rested = now
         self._due = now
-        """When the next message would be heard, did they come evenly."""
+        """When the next paced message would be heard if all came evenly, `PACE` apart."""
 
     def turn(self, paced: bool) -> float:
         """When the next message may be heard; `paced` if it is one that flood pacing is for."""

@@ -281,10 +281,10 @@ class _Body:
         self._own.publisher.turns.enter_later(self._write_what_is_left)
 
     def _acknowledge(self, sequence: int, refused: bool) -> None:
-        """A message is taken for good. A server that says no more does not wait to hear that: it goes with the next set.
+        """A message is taken for good. A server that has nothing else to say does not wait to hear that: it goes with the next set.
 
-        One that has more to say may wait, for only so many messages may be on their way; and one that was refused does. One that
-        speaks for those below it has more to say, and hears it at once.
+        One that has more to say may wait, for only so many messages may be on their way; and one that was refused does. An
+        intermediate speaks for the servers below it, and hears it at once.
         """
         if self._link.ended.done():
             return

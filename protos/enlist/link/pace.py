@@ -38,7 +38,7 @@ class Pace:
 class MessagePace:
     """How much the messages of an outbox carry: half the window, which is a piece at first.
 
-    On a line that is not slow, one change of many servers then goes in few messages, from the third one on in one.
+    On a quick line the messages of one change grow it so far that the next change needs only a few.
     """
 
     def __init__(self) -> None:
